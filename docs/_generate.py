@@ -1,0 +1,49 @@
+"""Tables of the documentation that come from the code: the zoo's entries and the shipped runs."""
+
+from pathlib import Path
+
+import zoo
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_zoo_table(path: Path) -> None:
+    """One row per registered entry, as `zoo.describe` tells it."""
+    rows = []
+    for name in zoo.list_models():
+        entry = zoo.describe(name)
+        rows.append(
+            [
+                f"`{name}`",
+                f"{entry.parameters:,}",
+                str(entry.time_steps),
+                "x".join(map(str, entry.input_size)),
+                ", ".join(f"`{tag}`" for tag in entry.tags) or "none",
+                entry.paper,
+            ]
+        )
+    header = ["entry", "parameters", "T", "input", "published weights", "paper"]
+    path.write_text(_table(header, rows))
+
+
+def first_comment(config: Path) -> str:
+    """The leading comment of a YAML file as one line."""
+    lines = []
+    for line in config.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
+def write_config_table(folder: Path, path: Path) -> None:
+    """One row per shipped run: the file and what its first comment records."""
+    rows = [
+        [f"`configs/{config.relative_to(folder)}`", first_comment(config).replace("|", "\\|")]
+        for config in sorted(folder.rglob("*.yaml"))
+    ]
+    path.write_text(_table(["run", "what it is"], rows))

@@ -1,0 +1,46 @@
+"""Sphinx configuration. The zoo table is generated from the registry while the pages are built."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+sys.path.insert(0, str(ROOT))
+
+from _generate import write_config_table, write_zoo_table  # noqa: E402
+
+project = "Fulgurite"
+author = "The Fulgurite maintainers"
+copyright = "2026, the Fulgurite maintainers. Apache-2.0"
+release = "0.1.0"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.doctest",
+]
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "Fulgurite"
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"show-inheritance": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+suppress_warnings = ["ref.python"]  # one name may be exported by a package and its module
+nitpicky = True
+# Other projects' names are not linked: their inventories would have to be downloaded.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!(spiking|zoo|conversion|lightning_modules|datamodules|cli)\.).*"),
+    ("py:.*", r".*\._.*"),
+]
+
+_generated = ROOT / "docs" / "generated"
+_generated.mkdir(exist_ok=True)
+write_zoo_table(_generated / "zoo_table.md")
+write_config_table(ROOT / "configs", _generated / "config_table.md")
