@@ -1,0 +1,1 @@
+"""Fused multi-step kernels behind `spiking.functional`."""
