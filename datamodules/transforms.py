@@ -90,9 +90,12 @@ def build_policy(
     if name in _POLICIES or name == "trivial":
         from torchvision.transforms import v2
 
-        if name == "trivial":
-            return v2.TrivialAugmentWide()
-        return v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]])
+        policy: Callable[[Image.Image], Image.Image] = (
+            v2.TrivialAugmentWide()
+            if name == "trivial"
+            else v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]])
+        )
+        return policy
     from timm.data.auto_augment import (
         augment_and_mix_transform,
         auto_augment_transform,
@@ -339,8 +342,12 @@ class PicturePipeline:
         a = augmentation or Augmentation()
         if a.crop_padding:
             raise ValueError("crop_padding is for small pictures; here scale and ratio crop")
-        common = {"input_size": (len(self.mean), *size), "interpolation": interpolation}
-        common |= {"mean": self.mean, "std": self.std}
+        common: dict[str, Any] = {
+            "input_size": (len(self.mean), *size),
+            "interpolation": interpolation,
+            "mean": self.mean,
+            "std": self.std,
+        }
         if augmentation is None:
             self.stages: list[Any] = [create_transform(**common, crop_pct=crop_pct)]
             return
