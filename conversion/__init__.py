@@ -1,1 +1,1 @@
-"""ANN-to-SNN conversion. No method has landed yet; training and the zoo do not need this package."""
+"""ANN-to-SNN conversion. No method has landed yet; training and the zoo do not need it."""

@@ -1,4 +1,4 @@
-"""Multi-step neurons as pure functions over ``[T, ...]``: currents and state in, spikes and state out."""
+"""Spiking neuron dynamics as functions over `[T, B, ...]`, the fast counterparts of `reference`."""
 
 from __future__ import annotations
 
