@@ -1,0 +1,274 @@
+"""The assembly of one kernel: loops over blocks, time and lanes around the equations of a rule.
+
+Forward, for each block of neurons: states into the first-level cache, then all steps, then states out.
+Backward, for each block: the same steps again, keeping what the rule wants to see in a scratch area, and
+then the steps in reverse. Kernels see a tensor as ``[T, R, P]``: T steps any distance apart (also 0: one
+still image), R repetitions of P neurons that are dense in memory, in whatever order of axes. R is 1
+unless parameters differ between neurons (GLIF).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from spiking.kernels import codegen
+from spiking.kernels.codegen import LANES, Code, Vec
+
+if TYPE_CHECKING:
+    from spiking.kernels.rules import Params, Rule
+
+BLOCK = 2048  # neurons whose states are held in the first-level cache
+UNIT = 64  # threads share work in multiples of this many neurons
+
+# The argument block of every kernel: eight bytes each, in this order.
+_POINTERS = (
+    "x", "out", "g", "gx", "start0", "start1", "end0", "end1", "gend0", "gend1", "gstart0", "gstart1",
+    "scratch", "sums", "coefficients", "conductance", "grad_coefficients", "grad_conductance",
+)  # fmt: skip
+_SIZES = (
+    "x_step", "out_step", "g_step", "steps", "block", "scratch_size", "sums_size", "repeats", "neurons",
+)  # fmt: skip
+_TEAM = ("full", "thread_num", "num_threads", "kernel")
+SLOTS = (*_POINTERS, *_SIZES, *_TEAM, "p0", "p1", "p2", "p3", "p4")
+_INDEX = {name: i for i, name in enumerate(SLOTS)}
+PACK = struct.Struct(f"{len(SLOTS) - 5}q5d")
+
+
+class Writer:
+    """Writes the assembly of one kernel."""
+
+    def __init__(self, rule: Rule, stored: str, masked: bool, stream: bool) -> None:
+        self.rule = rule
+        self.c = Code(stored, masked, stream)
+        self.stored = stored
+        self.arg: dict[str, str] = {}
+        c = self.c
+        for name in (*_POINTERS, *_SIZES):
+            slot = c.at("%a", "i64", str(_INDEX[name]))
+            self.arg[name] = c.scalar(f"load {'ptr' if name in _POINTERS else 'i64'}, ptr {slot}")
+        if masked:
+            n = c.scalar("sub i64 %hi, %lo")
+            n = c.scalar(f"trunc i64 {n} to i32")
+            zeros = "<" + ", ".join(["i32 0"] * LANES) + ">"
+            counts = "<" + ", ".join(f"i32 {i}" for i in range(LANES)) + ">"
+            one = c.scalar(f"insertelement {codegen.I32} poison, i32 {n}, i64 0")
+            all_ = c.scalar(
+                f"shufflevector {codegen.I32} {one}, {codegen.I32} poison, {codegen.I32} {zeros}"
+            )
+            c.raw(f"%lanes = icmp slt {codegen.I32} {counts}, {all_}")
+        self.params: Params = {}
+        if not rule.per_neuron:
+            for i, name in enumerate(rule.names):
+                slot = c.at("%a", "double", str(_INDEX["p0"] + i))
+                double = c.scalar(f"load double, ptr {slot}")
+                single = c.scalar(f"fptrunc double {double} to float")
+                self.params[name] = c.broadcast(single)
+        self.states = [self._local() for _ in range(rule.n_states)]
+        own = c.scalar(f"mul i64 %worker, {self.arg['scratch_size']}")
+        self.scratch = c.at(self.arg["scratch"], "i8", own)
+        own = c.scalar(f"mul i64 %worker, {self.arg['sums_size']}")
+        self.sums = c.at(self.arg["sums"], "i8", own)
+
+    def _local(self) -> str:
+        return self.c.scalar(f"alloca [{BLOCK} x float], align 64")
+
+    def _present(self, name: str) -> str:
+        return self.c.scalar(f"icmp ne ptr {self.arg[name]}, null")
+
+    def _min(self, a: str, b: str) -> str:
+        less = self.c.scalar(f"icmp slt i64 {a}, {b}")
+        return self.c.scalar(f"select i1 {less}, i64 {a}, i64 {b}")
+
+    def _load_params(self, j: str, t: str | None) -> Params:
+        """Per-neuron coefficients at neuron j, and the conductance of step t."""
+        if not self.rule.per_neuron:
+            return self.params
+        c, out = self.c, dict(self.params)
+        for k, name in enumerate(self.rule.names):
+            row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
+            out[name] = c.load(self.arg["coefficients"], c.scalar(f"add i64 {row}, {j}"))
+        if t is not None:
+            row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
+            out["conduct"] = c.load(self.arg["conductance"], c.scalar(f"add i64 {row}, {j}"))
+        return out
+
+    def _start(self, first: str, last: str, base: str) -> None:
+        """Fills the states of a block: given ones, or the state of rest."""
+        c, rule = self.c, self.rule
+        for k in range(rule.n_states):
+            given = self._present(f"start{k}")
+            with c.loop(first, last, LANES) as j:
+                i = c.scalar(f"sub i64 {j}, {first}")
+                rest = c.as_vec(rule.rest(self.params)[k])
+                self._put(rest, self.states[k], i)
+            with c.when(given), c.loop(first, last, LANES) as j:
+                i = c.scalar(f"sub i64 {j}, {first}")
+                at = c.scalar(f"add i64 {base}, {j}")
+                self._put(c.load(self.arg[f"start{k}"], at), self.states[k], i)
+
+    # local areas are always whole vectors, also in a masked kernel
+    def _put(self, value: Vec, area: str, i: str) -> None:
+        c = self.c
+        c.raw(f"store {codegen.F} {value.name}, ptr {c.at(area, 'float', i)}, align 64")
+
+    def _get(self, area: str, i: str) -> Vec:
+        c = self.c
+        return c.line(codegen.F, f"load {codegen.F}, ptr {c.at(area, 'float', i)}, align 64")
+
+    def _forward_step(self, first: str, j: str, t: str, base: str) -> tuple[Any, str]:
+        c = self.c
+        i = c.scalar(f"sub i64 {j}, {first}")
+        row = c.scalar(f"mul i64 {t}, {self.arg['x_step']}")
+        at = c.scalar(f"add i64 {base}, {j}")
+        x = c.load(self.arg["x"], c.scalar(f"add i64 {row}, {at}"), self.stored)
+        states = tuple(self._get(s, i) for s in self.states)
+        step = self.rule.forward(c, self._load_params(j, t), x, states)
+        for area, value in zip(self.states, step.states, strict=True):
+            self._put(value, area, i)
+        return step, i
+
+    def forward(self, name: str) -> str:
+        """Currents to spikes."""
+        c = self.c
+        with c.loop("0", self.arg["repeats"]) as r, _Blocks(self) as (first, last):
+            base = c.scalar(f"mul i64 {r}, {self.arg['neurons']}")
+            self._start(first, last, base)
+            with c.loop("0", self.arg["steps"]) as t, c.loop(first, last, LANES) as j:
+                step, _ = self._forward_step(first, j, t, base)
+                row = c.scalar(f"mul i64 {t}, {self.arg['out_step']}")
+                at = c.scalar(f"add i64 {base}, {j}")
+                spikes = c.where(step.fires, 1.0, 0.0)
+                index = c.scalar(f"add i64 {row}, {at}")
+                c.store(spikes, self.arg["out"], index, self.stored, stream=True)
+            for k in range(self.rule.n_states):
+                with c.when(self._present(f"end{k}")), c.loop(first, last, LANES) as j:
+                    i = c.scalar(f"sub i64 {j}, {first}")
+                    at = c.scalar(f"add i64 {base}, {j}")
+                    c.store(self._get(self.states[k], i), self.arg[f"end{k}"], at)
+        return self._finish(name)
+
+    def backward(self, name: str) -> str:
+        """Currents and gradients of spikes to gradients of currents."""
+        c, rule = self.c, self.rule
+        carries = [self._local() for _ in range(rule.n_states)]
+        with c.loop("0", self.arg["repeats"]) as r, _Blocks(self) as (first, last):
+            base = c.scalar(f"mul i64 {r}, {self.arg['neurons']}")
+            self._start(first, last, base)
+            with c.loop("0", self.arg["steps"]) as t, c.loop(first, last, LANES) as j:
+                step, i = self._forward_step(first, j, t, base)
+                for k, value in enumerate(step.saved):
+                    self._put(value, self.scratch, self._scratch_index(t, k, i))
+            for k in range(rule.n_states):
+                given = self._present(f"gend{k}")
+                with c.loop(first, last, LANES) as j:
+                    self._put(c.as_vec(0.0), carries[k], c.scalar(f"sub i64 {j}, {first}"))
+                with c.when(given), c.loop(first, last, LANES) as j:
+                    at = c.scalar(f"add i64 {base}, {j}")
+                    value = c.load(self.arg[f"gend{k}"], at)
+                    self._put(value, carries[k], c.scalar(f"sub i64 {j}, {first}"))
+            with c.loop("0", self.arg["steps"], down=True) as t, c.loop(first, last, LANES) as j:
+                self._backward_step(first, j, t, base, carries)
+            for k in range(rule.n_states):
+                with c.when(self._present(f"gstart{k}")), c.loop(first, last, LANES) as j:
+                    i = c.scalar(f"sub i64 {j}, {first}")
+                    at = c.scalar(f"add i64 {base}, {j}")
+                    c.store(self._get(carries[k], i), self.arg[f"gstart{k}"], at)
+        return self._finish(name)
+
+    def _backward_step(self, first: str, j: str, t: str, base: str, carries: list[str]) -> None:
+        c, rule = self.c, self.rule
+        i = c.scalar(f"sub i64 {j}, {first}")
+        at = c.scalar(f"add i64 {base}, {j}")
+        row = c.scalar(f"mul i64 {t}, {self.arg['g_step']}")
+        g = c.load(self.arg["g"], c.scalar(f"add i64 {row}, {at}"), self.stored)
+        saved = tuple(
+            self._get(self.scratch, self._scratch_index(t, k, i)) for k in range(rule.n_saved)
+        )
+        e = tuple(self._get(area, i) for area in carries)
+        with c.relaxed():
+            back = rule.backward(c, self._load_params(j, t), saved, g, e)
+            for area, value in zip(carries, back.states, strict=True):
+                self._put(value, area, i)
+            row = c.scalar(f"mul i64 {t}, {self.arg['out_step']}")
+            index = c.scalar(f"add i64 {row}, {at}")
+            c.store(back.current, self.arg["gx"], index, self.stored, stream=True)
+            if rule.per_neuron:
+                for k, value in enumerate(back.params):
+                    row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
+                    self._add(value, "grad_coefficients", c.scalar(f"add i64 {row}, {j}"))
+                if back.conductance is not None:
+                    row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
+                    self._add(
+                        back.conductance, "grad_conductance", c.scalar(f"add i64 {row}, {j}")
+                    )
+                return
+            for k, value in enumerate(back.params):  # sums stay in lanes; torch adds them up
+                lanes = self.c.masked
+                kept = c.line(
+                    codegen.F,
+                    f"select {codegen.MASK} %lanes, {codegen.F} {value.name}, {codegen.F} zeroinitializer",
+                ) if lanes else value  # fmt: skip
+                index = c.scalar(f"add i64 {i}, {k * BLOCK}")
+                self._put(self._get(self.sums, index) + kept, self.sums, index)
+
+    def _add(self, value: Vec, name: str, index: str) -> None:
+        c = self.c
+        c.store(c.load(self.arg[name], index) + value, self.arg[name], index)
+
+    def _scratch_index(self, t: str, k: int, i: str) -> str:
+        c = self.c
+        row = c.scalar(f"mul i64 {t}, {self.rule.n_saved}")
+        row = c.scalar(f"add i64 {row}, {k}")
+        row = c.scalar(f"mul i64 {row}, {self.arg['block']}")
+        return c.scalar(f"add i64 {row}, {i}")
+
+    def _finish(self, name: str) -> str:
+        if self.c.stream:
+            self.c.raw("fence seq_cst")  # streaming stores are not ordered otherwise
+        return self.c.module(name, "ptr noalias %a, i64 %lo, i64 %hi, i64 %worker")
+
+
+class _Blocks:
+    """The loop over blocks of neurons, whose length is known only when the kernel runs."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.w = writer
+
+    def __enter__(self) -> tuple[str, str]:
+        c, w = self.w.c, self.w
+        size = w.arg["block"]
+        span = c.scalar("sub i64 %hi, %lo")
+        more = c.scalar(f"add i64 {span}, {size}")
+        more = c.scalar(f"sub i64 {more}, 1")
+        count = c.scalar(f"sdiv i64 {more}, {size}")
+        self.loop = c.loop("0", count)
+        b = self.loop.__enter__()
+        offset = c.scalar(f"mul i64 {b}, {size}")
+        first = c.scalar(f"add i64 %lo, {offset}")
+        last = w._min(c.scalar(f"add i64 {first}, {size}"), "%hi")
+        return first, last
+
+    def __exit__(self, *error: Any) -> None:
+        self.loop.__exit__(*error)
+
+
+def team(name: str) -> str:
+    """The function that each thread of an OpenMP team runs: its share of the neurons."""
+    c = Code()
+    arg = {}
+    for slot in _TEAM:
+        kind = "i64" if slot == "full" else "ptr"
+        arg[slot] = c.scalar(f"load {kind}, ptr {c.at('%a', 'i64', str(_INDEX[slot]))}")
+    me = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['thread_num'] + '()')} to i64")
+    all_ = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['num_threads'] + '()')} to i64")
+    units = c.scalar(f"sdiv i64 {c.scalar('add i64 ' + arg['full'] + f', {UNIT - 1}')}, {UNIT}")
+    more = c.scalar(f"add i64 {units}, {c.scalar('sub i64 ' + all_ + ', 1')}")
+    share = c.scalar(f"mul i64 {c.scalar(f'sdiv i64 {more}, {all_}')}, {UNIT}")
+    lo = c.scalar(f"mul i64 {me}, {share}")
+    end = c.scalar(f"add i64 {lo}, {share}")
+    less = c.scalar(f"icmp slt i64 {end}, {arg['full']}")
+    hi = c.scalar(f"select i1 {less}, i64 {end}, i64 {arg['full']}")
+    with c.when(c.scalar(f"icmp slt i64 {lo}, {hi}")):
+        c.raw(f"call void {arg['kernel']}(ptr %a, i64 {lo}, i64 {hi}, i64 {me})")
+    return c.module(name, "ptr %a")
