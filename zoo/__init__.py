@@ -1,0 +1,42 @@
+"""Models by name: load trained ones, create fresh ones, list, describe, register and save them."""
+
+import importlib
+import pkgutil
+
+from zoo._base import SpikingModel, checkpoint_block
+from zoo._build import build_model, create, load
+from zoo._checkpoint import CheckpointError, read_checkpoint
+from zoo._hub import NotRebuildableError, save
+from zoo._registry import (
+    Description,
+    UnknownModelError,
+    describe,
+    is_registered,
+    list_models,
+    normalize_name,
+    register_model,
+)
+from zoo._weights import WeightsCfg
+
+for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
+    importlib.import_module(f"zoo.{_module}")  # each file registers its entries, here and with timm
+
+__all__ = [
+    "CheckpointError",
+    "Description",
+    "NotRebuildableError",
+    "SpikingModel",
+    "UnknownModelError",
+    "WeightsCfg",
+    "build_model",
+    "checkpoint_block",
+    "create",
+    "describe",
+    "is_registered",
+    "list_models",
+    "load",
+    "normalize_name",
+    "read_checkpoint",
+    "register_model",
+    "save",
+]
