@@ -1,4 +1,4 @@
-"""What every spiking model of the zoo has in common: one entry point, checks, checkpointing, head."""
+"""What every spiking model of the zoo has in common: entry point, checks, checkpointing, head."""
 
 from __future__ import annotations
 
@@ -93,10 +93,10 @@ class SpikingModel(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[T, B, C, H, W]`` -> mean over the map -> logits ``[T, B, K]``."""
         x = x.mean(dim=(-2, -1))
-        return x if pre_logits else self.get_classifier()(x)  # type: ignore[no-any-return]
+        return x if pre_logits else self.get_classifier()(x)
 
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
-        """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all of them, ``[T, B, K]``."""
+        """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""
         logits = self.forward_head(self.forward_features(x))
         return logits if steps else logits.mean(dim=0)
 
@@ -228,9 +228,9 @@ def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
 class frozen_statistics:  # noqa: N801 - reads as a statement: with frozen_statistics(block)
     """Keep running statistics of ``block`` still, while training mode stays on.
 
-    BatchNorm without ``track_running_stats`` normalises with the batch and updates nothing; a module
-    with an ``update_statistics`` attribute (firing rates) is told through it. May be entered again,
-    because a graph that is kept is recomputed at every backward pass.
+    BatchNorm without ``track_running_stats`` normalises with the batch and updates nothing; a
+    module with an ``update_statistics`` attribute (firing rates) is told through it. May be entered
+    again, because a graph that is kept is recomputed at every backward pass.
     """
 
     def __init__(self, block: nn.Module) -> None:

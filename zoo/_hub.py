@@ -1,4 +1,4 @@
-"""Folders, files and repositories that hold a model: ``config.json`` + ``model.safetensors`` + card."""
+"""Folders, files and repositories that hold a model: configuration, weights and card."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any], str | None]:
         hyper = _checkpoint.read_checkpoint(path).hyper_parameters
         if not isinstance(hyper.get("model"), str):
             raise _checkpoint.CheckpointError(
-                f"{path} does not say which model it holds; use zoo.load(NAME, weights={str(path)!r})"
+                f"{path} does not name its model; use zoo.load(NAME, weights={str(path)!r})"
             )
         arguments = dict(hyper.get("model_args") or {})
         for key in ("num_classes", "in_chans"):
@@ -120,7 +120,7 @@ def download(repository: str) -> Path:
 def load_timm(
     name: str, pretrained: bool | None, weights: str | Path | None, kwargs: dict[str, Any]
 ) -> nn.Module:
-    """Timm's own model ``name``, under the same rules: its weights, an error, or asked-for random."""
+    """The model ``name`` of timm itself, under the same rules as an entry of ours."""
     import timm
 
     if not timm.is_model(name.split(".", 1)[0]):

@@ -238,7 +238,7 @@ def list_models(
 
 
 def describe(name: str) -> Description:
-    """Size, T, input, paper and weights of an entry; built on the meta device, so it costs no memory."""
+    """Size, T, input, paper and weights of an entry; built on the meta device, free of cost."""
     entry = get_entry(name)
     with torch.device("meta"):
         model = entry.fn()
