@@ -4,7 +4,11 @@ from datamodules._data import ArrayDataset, Arrays, DataError, PictureDataset, s
 from datamodules._loader import EpochLoader
 from datamodules._sampler import EvalSampler, TrainSampler
 from datamodules.base import ArrayDataModule, BaseDataModule
+from datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from datamodules.digits import DigitsDataModule
+from datamodules.fashion_mnist import FashionMNISTDataModule
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.imagenet import ImageNetDataModule
 from datamodules.mnist5k import MNIST5kDataModule
 from datamodules.synthetic import SyntheticDataModule
 from datamodules.transforms import Augmentation, PicturePipeline, TensorPipeline
@@ -15,10 +19,15 @@ __all__ = [
     "Arrays",
     "Augmentation",
     "BaseDataModule",
+    "CIFAR10DataModule",
+    "CIFAR100DataModule",
     "DataError",
     "DigitsDataModule",
     "EpochLoader",
     "EvalSampler",
+    "FashionMNISTDataModule",
+    "ImageFolderDataModule",
+    "ImageNetDataModule",
     "MNIST5kDataModule",
     "PictureDataset",
     "PicturePipeline",

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules._data import (
@@ -47,8 +46,8 @@ class BaseDataModule(pl.LightningDataModule):
     Args:
         batch_size: training samples per process and step.
         eval_batch_size: the same for validation, test and prediction; `batch_size` if missing.
-        num_workers: processes that prepare batches. Missing: none for data in memory, else one
-            less than the processor's cores, at most 8.
+        num_workers: processes that prepare batches. Missing: none for data in memory without a
+            policy, else one less than the processor's cores, at least 1 and at most 8.
         seed: of order and augmentation; missing: the one of ``seed_everything``, else 0. Splits do
             not depend on it.
         drop_last: leave out the incomplete last training batch. A set smaller than one batch is
@@ -233,7 +232,7 @@ class BaseDataModule(pl.LightningDataModule):
             sampler=sampler,
             drop_last=drop_last,
             position=self._finished_batches,
-            **self._loader_options(self.in_memory),
+            **self._loader_options(self.in_memory and self.augmentation.auto_augment is None),
         )
 
     def _eval_dataloader(self, name: str) -> DataLoader[Any]:
@@ -361,8 +360,3 @@ def find_pictures(source: str | Sequence[str]) -> list[Path]:
     if not found:
         raise DataError(f"no pictures ({', '.join(PICTURES)}) in {path}")
     return found
-
-
-def as_tensor_batch(images: Any) -> Tensor:
-    """Return pictures as a uint8 tensor ``[N, C, H, W]``; for transforms called by hand."""
-    return torch.as_tensor(np.ascontiguousarray(images), dtype=torch.uint8)

@@ -8,7 +8,6 @@ sample are written out here; policies, erasing and resizing are timm's and torch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -410,8 +409,3 @@ class _rgb_detour:  # noqa: N801  reads like the function it stands for; a class
 
 def _short(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{v:.4g}" for v in values) + ")"
-
-
-def floor_resize(size: int, crop_pct: float) -> int:
-    """Return the length the short side is resized to before the centre crop, as timm does."""
-    return math.floor(size / crop_pct)

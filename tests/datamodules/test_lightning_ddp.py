@@ -13,7 +13,7 @@ from datamodules import EvalSampler, SyntheticDataModule, TrainSampler
 pytestmark = pytest.mark.ddp
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """Stands for a killed process."""
 
 
@@ -29,7 +29,7 @@ class Recorder(pl.LightningModule):
         sums = sorted(x.double().sum((1, 2, 3)).tolist())
         self.lines.append([self.current_epoch, batch_idx, sums])
         if self.stop_at == (self.current_epoch, batch_idx):
-            raise Interrupted
+            raise InterruptedRunError
         return torch.nn.functional.cross_entropy(self.net(x.flatten(1)), y)
 
     def validation_step(self, batch, batch_idx):
@@ -103,7 +103,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
 
 def test_two_processes_resume_in_the_middle_of_an_epoch(tmp_path):
     run(tmp_path / "whole", 2, 4)
-    with pytest.raises(Exception, match="Interrupted"):
+    with pytest.raises(Exception, match="InterruptedRunError"):
         run(tmp_path / "cut", 2, 4, stop_at=(1, 4))
     checkpoints = sorted((tmp_path / "cut").glob("*step=8.ckpt"))
     run(tmp_path / "cut", 2, 4, resume=str(checkpoints[0]))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from datamodules import SyntheticDataModule
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """Stands for a killed process: nothing after it runs."""
 
 
@@ -36,7 +36,7 @@ class Recorder(pl.LightningModule):
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         if self.stop_at == (self.current_epoch, batch_idx):
-            raise Interrupted
+            raise InterruptedRunError
 
     def validation_step(self, batch, batch_idx):
         if batch_idx == 0 and not self.trainer.sanity_checking:
@@ -89,7 +89,7 @@ def run(folder, *, stop_at=None, resume=None, ask=False, workers=0, every=4, **o
     )
     try:
         trainer.fit(model, datamodule=data(num_workers=workers), ckpt_path=resume)
-    except Interrupted:
+    except InterruptedRunError:
         assert stop_at is not None
     return model, trainer
 
