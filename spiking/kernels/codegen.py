@@ -187,7 +187,7 @@ class Code:
     # ---- memory
     def at(self, base: str, element: str, index: str) -> str:
         """The address of ``base[index]``."""
-        return self.scalar(f"getelementptr inbounds {element}, ptr {base}, i64 {index}")
+        return self.scalar(f"getelementptr {element}, ptr {base}, i64 {index}")
 
     def load(self, base: str, index: str, stored: str = "float32") -> Vec:
         """16 numbers from ``base[index:]``, widened to float32."""
@@ -212,6 +212,11 @@ class Code:
             high = self.line(I32, f"shl {I32} {wide.name}, {_splat('i32', 16)}")
             return self.line(F, f"bitcast {I32} {high.name} to {F}")
         return raw
+
+    def prefetch(self, address: str) -> None:
+        """Asks for memory ahead of its use; harmless where there is none."""
+        self.declared.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        self.raw(f"call void @llvm.prefetch.p0(ptr {address}, i32 0, i32 3, i32 1)")
 
     def store(self, value: Vec, base: str, index: str, stored: str = "float32", stream: bool = False) -> None:
         """Writes 16 numbers to ``base[index:]``, rounded to the stored type."""
@@ -266,8 +271,8 @@ class Code:
         self.raw(f"br i1 {more}, label %{body}, label %{after}")
         self.raw(f"{body}:")
         index = i
-        if down:  # i runs up, the index handed out runs from stop - 1 down to start
-            last = self.scalar(f"sub i64 {stop}, 1")
+        if down:  # i runs up, the index handed out runs from stop - step down to start
+            last = self.scalar(f"sub i64 {stop}, {step}")
             gone = self.scalar(f"sub i64 {i}, {start}")
             index = self.scalar(f"sub i64 {last}, {gone}")
         yield index

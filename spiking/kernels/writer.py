@@ -13,12 +13,13 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from spiking.kernels import codegen
-from spiking.kernels.codegen import LANES, Code, Vec
+from spiking.kernels.codegen import LANES, STORED, Code, Vec
 
 if TYPE_CHECKING:
-    from spiking.kernels.rules import Params, Rule
+    from spiking.kernels.rules import Back, Params, Rule
 
 BLOCK = 2048  # neurons whose states are held in the first-level cache
+UNROLL = 4  # time steps whose rows of memory are read together
 UNIT = 64  # threads share work in multiples of this many neurons
 
 # The argument block of every kernel: eight bytes each, in this order.
@@ -116,17 +117,50 @@ class Writer:
         c = self.c
         return c.line(codegen.F, f"load {codegen.F}, ptr {c.at(area, 'float', i)}, align 64")
 
-    def _forward_step(self, first: str, j: str, t: str, base: str) -> tuple[Any, str]:
-        c = self.c
-        i = c.scalar(f"sub i64 {j}, {first}")
-        row = c.scalar(f"mul i64 {t}, {self.arg['x_step']}")
-        at = c.scalar(f"add i64 {base}, {j}")
-        x = c.load(self.arg["x"], c.scalar(f"add i64 {row}, {at}"), self.stored)
-        states = tuple(self._get(s, i) for s in self.states)
-        step = self.rule.forward(c, self._load_params(j, t), x, states)
-        for area, value in zip(self.states, step.states, strict=True):
-            self._put(value, area, i)
-        return step, i
+    def _passes(self, down: bool) -> list[tuple[int, str, str]]:
+        """Loops over time as ``(steps at a time, start, stop)``.
+
+        Several steps at a time keep the state in registers between them and read that many rows of
+        memory in parallel, which hides the latency at the start of a row.
+        """
+        c, steps = self.c, self.arg["steps"]
+        if c.masked:
+            return [(1, "0", steps)]
+        whole = c.scalar(f"and i64 {steps}, {-UNROLL}")
+        passes = [(UNROLL, "0", whole), (1, whole, steps)]
+        return passes[::-1] if down else passes
+
+    def _plus(self, a: str, b: str | int) -> str:
+        return self.c.scalar(f"add i64 {a}, {b}") if b else a
+
+    def _row(self, t: str, step: str, at: str) -> str:
+        """Index of neuron ``at`` in step t of a tensor whose steps are ``step`` apart."""
+        return self._plus(self.c.scalar(f"mul i64 {t}, {self.arg[step]}"), at)
+
+    def _currents(self, t: str, width: int, at: str, then: str) -> list[Vec]:
+        """Currents of ``width`` steps; what is read next is prefetched.
+
+        That is the following steps, and after the last ones what ``then`` names: ``"x"``, the first
+        currents of the next block, or ``"g"``, the last gradients of this one.
+        """
+        c, out = self.c, []
+        for k in range(width):
+            index = self._row(self._plus(t, k), "x_step", at)
+            out.append(c.load(self.arg["x"], index, self.stored))
+        more = c.scalar(f"icmp slt i64 {self._plus(t, width)}, {self.arg['steps']}")
+        for k in range(width):
+            after = self._row(self._plus(t, k + width), "x_step", at)
+            if then == "x":
+                index = self._row(str(k), "x_step", self._plus(at, self.arg["block"]))
+                other = c.at(self.arg["x"], STORED[self.stored], index)
+            else:
+                late = self._plus(self.arg["steps"], k - width)
+                other = c.at(self.arg["g"], STORED[self.stored], self._row(late, "g_step", at))
+            self._prefetch(more, c.at(self.arg["x"], STORED[self.stored], after), other)
+        return out
+
+    def _prefetch(self, choice: str, a: str, b: str) -> None:
+        self.c.prefetch(self.c.scalar(f"select i1 {choice}, ptr {a}, ptr {b}"))
 
     def forward(self, name: str) -> str:
         """Currents to spikes."""
@@ -134,19 +168,30 @@ class Writer:
         with c.loop("0", self.arg["repeats"]) as r, _Blocks(self) as (first, last):
             base = c.scalar(f"mul i64 {r}, {self.arg['neurons']}")
             self._start(first, last, base)
-            with c.loop("0", self.arg["steps"]) as t, c.loop(first, last, LANES) as j:
-                step, _ = self._forward_step(first, j, t, base)
-                row = c.scalar(f"mul i64 {t}, {self.arg['out_step']}")
-                at = c.scalar(f"add i64 {base}, {j}")
-                spikes = c.where(step.fires, 1.0, 0.0)
-                index = c.scalar(f"add i64 {row}, {at}")
-                c.store(spikes, self.arg["out"], index, self.stored, stream=True)
-            for k in range(self.rule.n_states):
-                with c.when(self._present(f"end{k}")), c.loop(first, last, LANES) as j:
+            for width, start, stop in self._passes(down=False):
+                with c.loop(start, stop, width) as t, c.loop(first, last, LANES) as j:
                     i = c.scalar(f"sub i64 {j}, {first}")
-                    at = c.scalar(f"add i64 {base}, {j}")
-                    c.store(self._get(self.states[k], i), self.arg[f"end{k}"], at)
+                    at = self._plus(base, j)
+                    states = tuple(self._get(s, i) for s in self.states)
+                    for k, x in enumerate(self._currents(t, width, at, then="x")):
+                        now = self._plus(t, k)
+                        step = self.rule.forward(c, self._load_params(j, now), x, states)
+                        states = step.states
+                        spikes = c.where(step.fires, 1.0, 0.0)
+                        index = self._row(now, "out_step", at)
+                        c.store(spikes, self.arg["out"], index, self.stored, stream=True)
+                    for area, value in zip(self.states, states, strict=True):
+                        self._put(value, area, i)
+            self._copy_out(self.states, "end", first, last, base)
         return self._finish(name)
+
+    def _copy_out(self, areas: list[str], name: str, first: str, last: str, base: str) -> None:
+        """Writes local states to ``name0``, ``name1`` where these are wanted."""
+        c = self.c
+        for k, area in enumerate(areas):
+            with c.when(self._present(f"{name}{k}")), c.loop(first, last, LANES) as j:
+                i = c.scalar(f"sub i64 {j}, {first}")
+                c.store(self._get(area, i), self.arg[f"{name}{k}"], self._plus(base, j))
 
     def backward(self, name: str) -> str:
         """Currents and gradients of spikes to gradients of currents."""
@@ -155,62 +200,85 @@ class Writer:
         with c.loop("0", self.arg["repeats"]) as r, _Blocks(self) as (first, last):
             base = c.scalar(f"mul i64 {r}, {self.arg['neurons']}")
             self._start(first, last, base)
-            with c.loop("0", self.arg["steps"]) as t, c.loop(first, last, LANES) as j:
-                step, i = self._forward_step(first, j, t, base)
-                for k, value in enumerate(step.saved):
-                    self._put(value, self.scratch, self._scratch_index(t, k, i))
+            for width, start, stop in self._passes(down=False):
+                with c.loop(start, stop, width) as t, c.loop(first, last, LANES) as j:
+                    self._recompute(t, width, first, j, base)
             for k in range(rule.n_states):
                 given = self._present(f"gend{k}")
                 with c.loop(first, last, LANES) as j:
                     self._put(c.as_vec(0.0), carries[k], c.scalar(f"sub i64 {j}, {first}"))
                 with c.when(given), c.loop(first, last, LANES) as j:
-                    at = c.scalar(f"add i64 {base}, {j}")
-                    value = c.load(self.arg[f"gend{k}"], at)
+                    value = c.load(self.arg[f"gend{k}"], self._plus(base, j))
                     self._put(value, carries[k], c.scalar(f"sub i64 {j}, {first}"))
-            with c.loop("0", self.arg["steps"], down=True) as t, c.loop(first, last, LANES) as j:
-                self._backward_step(first, j, t, base, carries)
-            for k in range(rule.n_states):
-                with c.when(self._present(f"gstart{k}")), c.loop(first, last, LANES) as j:
-                    i = c.scalar(f"sub i64 {j}, {first}")
-                    at = c.scalar(f"add i64 {base}, {j}")
-                    c.store(self._get(carries[k], i), self.arg[f"gstart{k}"], at)
+            for width, start, stop in self._passes(down=True):
+                with (
+                    c.loop(start, stop, width, down=True) as t,
+                    c.loop(first, last, LANES) as j,
+                    c.relaxed(),
+                ):
+                    self._backward_steps(t, width, first, j, base, carries)
+            self._copy_out(carries, "gstart", first, last, base)
         return self._finish(name)
 
-    def _backward_step(self, first: str, j: str, t: str, base: str, carries: list[str]) -> None:
+    def _recompute(self, t: str, width: int, first: str, j: str, base: str) -> None:
+        c = self.c
+        i = c.scalar(f"sub i64 {j}, {first}")
+        states = tuple(self._get(s, i) for s in self.states)
+        for k, x in enumerate(self._currents(t, width, self._plus(base, j), then="g")):
+            now = self._plus(t, k)
+            step = self.rule.forward(c, self._load_params(j, now), x, states)
+            states = step.states
+            for n, value in enumerate(step.saved):
+                self._put(value, self.scratch, self._scratch_index(now, n, i))
+        for area, value in zip(self.states, states, strict=True):
+            self._put(value, area, i)
+
+    def _backward_steps(
+        self, t: str, width: int, first: str, j: str, base: str, carries: list[str]
+    ) -> None:
         c, rule = self.c, self.rule
         i = c.scalar(f"sub i64 {j}, {first}")
-        at = c.scalar(f"add i64 {base}, {j}")
-        row = c.scalar(f"mul i64 {t}, {self.arg['g_step']}")
-        g = c.load(self.arg["g"], c.scalar(f"add i64 {row}, {at}"), self.stored)
-        saved = tuple(
-            self._get(self.scratch, self._scratch_index(t, k, i)) for k in range(rule.n_saved)
-        )
+        at = self._plus(base, j)
         e = tuple(self._get(area, i) for area in carries)
-        with c.relaxed():
-            back = rule.backward(c, self._load_params(j, t), saved, g, e)
-            for area, value in zip(carries, back.states, strict=True):
-                self._put(value, area, i)
-            row = c.scalar(f"mul i64 {t}, {self.arg['out_step']}")
-            index = c.scalar(f"add i64 {row}, {at}")
+        more = c.scalar(f"icmp sge i64 {t}, {width}")
+        for k in reversed(range(width)):
+            now = self._plus(t, k)
+            g = c.load(self.arg["g"], self._row(now, "g_step", at), self.stored)
+            before = self._row(self._plus(now, -width), "g_step", at)
+            index = self._row(str(k), "x_step", self._plus(at, self.arg["block"]))
+            self._prefetch(
+                more,
+                c.at(self.arg["g"], STORED[self.stored], before),
+                c.at(self.arg["x"], STORED[self.stored], index),
+            )
+            saved = tuple(
+                self._get(self.scratch, self._scratch_index(now, n, i)) for n in range(rule.n_saved)
+            )
+            back = rule.backward(c, self._load_params(j, now), saved, g, e)
+            e = back.states
+            index = self._row(now, "out_step", at)
             c.store(back.current, self.arg["gx"], index, self.stored, stream=True)
-            if rule.per_neuron:
-                for k, value in enumerate(back.params):
-                    row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
-                    self._add(value, "grad_coefficients", c.scalar(f"add i64 {row}, {j}"))
-                if back.conductance is not None:
-                    row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
-                    self._add(
-                        back.conductance, "grad_conductance", c.scalar(f"add i64 {row}, {j}")
-                    )
-                return
-            for k, value in enumerate(back.params):  # sums stay in lanes; torch adds them up
-                lanes = self.c.masked
-                kept = c.line(
-                    codegen.F,
-                    f"select {codegen.MASK} %lanes, {codegen.F} {value.name}, {codegen.F} zeroinitializer",
-                ) if lanes else value  # fmt: skip
-                index = c.scalar(f"add i64 {i}, {k * BLOCK}")
-                self._put(self._get(self.sums, index) + kept, self.sums, index)
+            self._accumulate(back, now, i, j)
+        for area, value in zip(carries, e, strict=True):
+            self._put(value, area, i)
+
+    def _accumulate(self, back: Back, t: str, i: str, j: str) -> None:
+        """Adds gradients of parameters: arrays in place, scalars lane by lane for torch to sum."""
+        c = self.c
+        if self.rule.per_neuron:
+            for k, value in enumerate(back.params):
+                row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
+                self._add(value, "grad_coefficients", self._plus(row, j))
+            if back.conductance is not None:
+                row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
+                self._add(back.conductance, "grad_conductance", self._plus(row, j))
+            return
+        for k, value in enumerate(back.params):
+            if c.masked:
+                kept = f"{codegen.F} {value.name}, {codegen.F} zeroinitializer"
+                value = c.line(codegen.F, f"select {codegen.MASK} %lanes, {kept}")
+            index = self._plus(i, k * BLOCK)
+            self._put(self._get(self.sums, index) + value, self.sums, index)
 
     def _add(self, value: Vec, name: str, index: str) -> None:
         c = self.c
