@@ -44,9 +44,7 @@ def class_folders(folder: Path) -> list[str]:
     if not names:
         loose = sum(entry.name.lower().endswith(PICTURES) for entry in entries)
         found = f"{loose} pictures but no folders" if loose else "nothing"
-        raise DataError(
-            f"{folder} holds {found}; expected one folder per class with its pictures inside"
-        )
+        raise DataError(f"{folder} holds {found}; expected one folder per class with its pictures inside")
     return names
 
 
@@ -137,9 +135,7 @@ def cache_folder(root: Path, wanted: str | None) -> Path:
     )
 
 
-def decoded(
-    listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
-) -> npt.NDArray[np.uint8]:
+def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path) -> npt.NDArray[np.uint8]:
     """Return all pictures as one memory-mapped array, decoding them on the first call.
 
     The file appears under its name only when it is complete.

@@ -29,12 +29,13 @@ class EpochLoader(DataLoader[Any]):
     Args:
         args: as for ``torch.utils.data.DataLoader``; the sampler should be a `TrainSampler`.
         position: called with this loader at the first batch of a pass; returns how many batches
-            of this epoch are done. ``None``: start at 0, or where `load_state_dict` said.
+            of this epoch are done, or ``None`` if it cannot tell: then the pass starts at 0, or
+            where `load_state_dict` said.
         kwargs: as for ``torch.utils.data.DataLoader``.
     """
 
     def __init__(
-        self, *args: Any, position: Callable[[Any], int] | None = None, **kwargs: Any
+        self, *args: Any, position: Callable[[Any], int | None] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.position = position
@@ -47,9 +48,8 @@ class EpochLoader(DataLoader[Any]):
 
     def _batches(self) -> Iterator[Any]:
         start, self._loaded = self._loaded, None
-        if self.position is not None:
-            start = self.position(self)
-        start = start or 0
+        known = None if self.position is None else self.position(self)
+        start = (start or 0) if known is None else known
         if isinstance(self.sampler, TrainSampler) and self.batch_size is not None:
             self._epoch = self.sampler.epoch
             self.sampler.start = start * self.batch_size

@@ -87,13 +87,9 @@ class EvalSampler(DistributedSampler[int]):
         world_size: number of processes.
     """
 
-    def __init__(
-        self, size: int | Sized, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, size: int | Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.size = size if isinstance(size, int) else len(size)
-        super().__init__(
-            cast("Any", range(self.size)), num_replicas=world_size, rank=rank, shuffle=False
-        )
+        super().__init__(cast("Any", range(self.size)), num_replicas=world_size, rank=rank, shuffle=False)
         most, least = math.ceil(self.size / world_size), self.size // world_size
         uneven = math.ceil(most / batch_size) != math.ceil(least / batch_size)
         self.indices = list(range(self.size))[rank::world_size]

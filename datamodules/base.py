@@ -257,9 +257,9 @@ class BaseDataModule(pl.LightningDataModule):
         """Return batches (x, paths) of the pictures under `predict_dir`."""
         if self.predict_dir is None:
             raise DataError("nothing to predict: set predict_dir to a folder or a list of pictures")
-        data = PictureDataset(
-            find_pictures(self.predict_dir), None, self._predict_transform(), self.in_chans
-        )
+        if self.in_chans not in (1, 3):
+            raise DataError(f"pictures have 1 or 3 channels, but this model gets {self.in_chans}")
+        data = PictureDataset(find_pictures(self.predict_dir), None, self._predict_transform(), self.in_chans)
         # Lightning shares prediction among processes itself, without repeating samples
         return DataLoader(
             data,
@@ -275,11 +275,11 @@ class BaseDataModule(pl.LightningDataModule):
 
     # -- continuing ----------------------------------------------------------------------------
 
-    def _finished_batches(self, loader: EpochLoader) -> int:
+    def _finished_batches(self, loader: EpochLoader) -> int | None:
         """Return how many batches of this epoch Lightning's training loop has behind it."""
         trainer = self.trainer
         if trainer is None or not trainer.training or trainer.train_dataloader is not loader:
-            return 0
+            return None
         return int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
     def state_dict(self) -> dict[str, Any]:

@@ -157,9 +157,7 @@ class ImageFolderDataModule(BaseDataModule):
         folder = cache_folder(self.root, self.cache_dir)
         return decoded(listing, self.native_size, self.in_chans, folder)
 
-    def _dataset(
-        self, listing: Listing, augmentation: Augmentation | None, rows: Any = None
-    ) -> BatchDataset:
+    def _dataset(self, listing: Listing, augmentation: Augmentation | None, rows: Any = None) -> BatchDataset:
         transform = self._transform(augmentation)
         if self.style == "small":
             arrays = Arrays(self._images(listing), listing.labels)
@@ -178,9 +176,7 @@ class ImageFolderDataModule(BaseDataModule):
         """List the pictures, once; ``predict`` needs none of them."""
         if stage == "predict" or self.test_set is not None or self.train_set is not None:
             return
-        listings = {
-            split: list_pictures(folder, self.class_names) for split, folder in self.folders.items()
-        }
+        listings = {split: list_pictures(folder, self.class_names) for split, folder in self.folders.items()}
         train = listings.get("train")
         rows = None
         if isinstance(self.val, float):

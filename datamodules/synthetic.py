@@ -55,6 +55,8 @@ class SyntheticDataModule(ArrayDataModule):
         counts = (num_classes, time_steps, train_samples, val_samples, test_samples)
         if min(counts) < 1:
             raise ValueError("class, step and sample counts must all be at least 1")
+        if kind == "events" and self.augmentation != Augmentation():
+            raise ValueError("augmentations are for kind: images; made-up events have none")
         self.kind = kind
         self.time_steps = time_steps
         self.num_classes = num_classes
@@ -84,9 +86,7 @@ class SyntheticDataModule(ArrayDataModule):
         patterns: npt.NDArray[np.float64] = cells[:, :, rows][..., columns]
         return patterns
 
-    def _draw(
-        self, patterns: npt.NDArray[np.float64], count: int, random: np.random.Generator
-    ) -> Arrays:
+    def _draw(self, patterns: npt.NDArray[np.float64], count: int, random: np.random.Generator) -> Arrays:
         labels = np.arange(count, dtype=np.int64) % self.num_classes
         random.shuffle(labels)
         if self.kind == "images":

@@ -101,10 +101,11 @@ def build_policy(
         rand_augment_transform,
     )
 
+    rgb = tuple(mean) * 3 if len(mean) == 1 else tuple(mean)
     # the same parameters as timm.data.transforms_factory.transforms_imagenet_train
     params: dict[str, Any] = {
         "translate_const": int(size * 0.45),
-        "img_mean": tuple(min(255, round(255 * m)) for m in mean),
+        "img_mean": tuple(min(255, round(255 * m)) for m in rgb),
     }
     if interpolation is not None:
         params["interpolation"] = {"nearest": 0, "bilinear": 2, "bicubic": 3}[interpolation]
@@ -231,8 +232,7 @@ class TensorPipeline:
             return self(images[None], keys)[0]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
-                f"expected uint8 [N, C={len(self.mean)}, H, W],"
-                f" got {images.dtype} {list(images.shape)}"
+                f"expected uint8 [N, C={len(self.mean)}, H, W], got {images.dtype} {list(images.shape)}"
             )
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             images = self._resize(images)
@@ -259,7 +259,8 @@ class TensorPipeline:
 
     def _apply_policy(self, images: Tensor, keys: Keys, name: str) -> Tensor:
         if self._policy is None:
-            self._policy = build_policy(name, min(images.shape[-2:]), self.mean)
+            side = min(images.shape[-2:])
+            self._policy = build_policy(name, side, self.mean, self.interpolation)
         chans = images.shape[1]
         out = torch.empty_like(images)
         salted = integers(keys, _POLICY, 2**53).tolist()
@@ -356,7 +357,8 @@ class PicturePipeline:
             scale=scale,
             ratio=ratio,
             hflip=a.flip,
-            color_jitter=0.0 if a.auto_augment else color_jitter,
+            # a policy switches it off in timm, too; None leaves the step out
+            color_jitter=None if a.auto_augment or not color_jitter else color_jitter,
             re_prob=a.random_erasing,
             re_mode=a.erasing_mode,
             separate=True,
@@ -388,10 +390,14 @@ class PicturePipeline:
 
     def steps(self) -> list[str]:
         """Return the steps in the order in which they run, in words."""
-        words = [str(step) for stage in self.stages for step in stage.transforms]
-        if self.augmentation is not None and self.augmentation.cutout:
-            words.append(f"cutout {self.augmentation.cutout}")
-        return words
+        a = self.augmentation or Augmentation()
+        words = []
+        for place, stage in enumerate(self.stages):
+            if place == 1 and a.auto_augment:
+                words.append(f"auto augment {a.auto_augment}")  # timm's repr fills a page
+            else:
+                words += [str(step) for step in stage.transforms]
+        return [*words, f"cutout {a.cutout}"] if a.cutout else words
 
     def __repr__(self) -> str:
         return " -> ".join(self.steps())

@@ -20,16 +20,12 @@ def lif(x: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: 
     return reference.lif(x, v, **kwargs)
 
 
-def plif(
-    x: Tensor, w: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any
-) -> Any:
+def plif(x: Tensor, w: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
     """LIF with a learnable time constant; see `spiking.reference.plif`."""
     return reference.plif(x, w, v, **kwargs)
 
 
-def klif(
-    x: Tensor, k: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any
-) -> Any:
+def klif(x: Tensor, k: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
     """LIF with a learnable gain; see `spiking.reference.klif`."""
     return reference.klif(x, k, v, **kwargs)
 

@@ -39,11 +39,9 @@ def test_module_keeps_to_the_rules(path):
         if isinstance(node, ast.ImportFrom):
             assert all(a.name != "*" for a in node.names), f"line {node.lineno}: star import"
         if isinstance(node, ast.Attribute):
-            assert (
-                node.attr != "cuda"
-                or not isinstance(node.ctx, ast.Load)
-                or not _is_call(tree, node)
-            ), f"line {node.lineno}: .cuda() call; let Lightning move things"
+            assert node.attr != "cuda" or not isinstance(node.ctx, ast.Load) or not _is_call(tree, node), (
+                f"line {node.lineno}: .cuda() call; let Lightning move things"
+            )
     assert len(source.splitlines()) <= 600, "split files over 600 lines"
 
 

@@ -42,9 +42,7 @@ class SpikingModel(nn.Module):
     default_cfg: dict[str, Any]
     pretrained_cfg: dict[str, Any]
 
-    def __init__(
-        self, *, num_classes: int, in_chans: int, time_steps: int, num_features: int
-    ) -> None:
+    def __init__(self, *, num_classes: int, in_chans: int, time_steps: int, num_features: int) -> None:
         super().__init__()
         for label, value, low in (
             ("num_classes", num_classes, 0),
@@ -170,15 +168,11 @@ class SpikingModel(nn.Module):
     def check_input(self, x: Tensor) -> None:
         """Raise an error that names axes if ``x`` cannot be an input of this model."""
         if not isinstance(x, torch.Tensor):
-            raise TypeError(
-                f"expected a tensor [B, C, H, W] or [T, B, C, H, W], got {type(x).__name__}"
-            )
+            raise TypeError(f"expected a tensor [B, C, H, W] or [T, B, C, H, W], got {type(x).__name__}")
         shape = tuple(x.shape)
         if x.dim() not in (4, 5):
             hint = "; add the batch axis with x.unsqueeze(0)" if x.dim() == 3 else ""
-            raise ValueError(
-                f"expected [B, C, H, W] or [T, B, C, H, W], got {x.dim()} axes {shape}{hint}"
-            )
+            raise ValueError(f"expected [B, C, H, W] or [T, B, C, H, W], got {x.dim()} axes {shape}{hint}")
         if shape[-3] != self.in_chans:
             axes = "[B, C, H, W]" if x.dim() == 4 else "[T, B, C, H, W]"
             raise ValueError(
@@ -193,11 +187,7 @@ class SpikingModel(nn.Module):
                 " e.g. x.float() / 255"
             )
         weight = next(self.parameters(), None)
-        if (
-            weight is not None
-            and weight.dtype != x.dtype
-            and not torch.is_autocast_enabled(x.device.type)
-        ):
+        if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
             raise TypeError(
                 f"the input is {x.dtype} but the weights are {weight.dtype};"
                 f" use x.to({weight.dtype}) or model.to({x.dtype})"
@@ -228,25 +218,33 @@ def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
 class frozen_statistics:  # noqa: N801 - reads as a statement: with frozen_statistics(block)
     """Keep running statistics of ``block`` still, while training mode stays on.
 
-    BatchNorm without ``track_running_stats`` normalises with the batch and updates nothing; a
-    module with an ``update_statistics`` attribute (firing rates) is told through it. May be entered
-    again, because a graph that is kept is recomputed at every backward pass.
+    BatchNorm works on copies of its buffers for the time being (switching the tracking off would
+    save fewer tensors, which activation checkpointing refuses); a module with an
+    ``update_statistics`` attribute (firing rates) is told through it. May be entered again, because
+    a graph that is kept is recomputed at every backward pass.
     """
 
     def __init__(self, block: nn.Module) -> None:
         self.block = block
-        self.changed: list[tuple[nn.Module, str]] = []
+        self.buffers: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
+        self.told: list[nn.Module] = []
 
     def __enter__(self) -> None:
         for module in self.block.modules():
-            name = "track_running_stats" if isinstance(module, _BatchNorm) else "update_statistics"
-            if getattr(module, name, False):
-                self.changed.append((module, name))
-                setattr(module, name, False)
+            if isinstance(module, _BatchNorm):
+                own = dict(module._buffers)
+                self.buffers.append((module, own))
+                module._buffers.update({k: b if b is None else b.clone() for k, b in own.items()})
+            elif getattr(module, "update_statistics", False):
+                self.told.append(module)
+                module.update_statistics = False  # type: ignore[assignment]
 
     def __exit__(self, *error: object) -> None:
-        while self.changed:
-            setattr(*self.changed.pop(), True)
+        while self.buffers:
+            module, own = self.buffers.pop()
+            module._buffers.update(own)
+        while self.told:
+            self.told.pop().update_statistics = True  # type: ignore[assignment]
 
 
 def _stage_indices(indices: int | Sequence[int] | None, count: int) -> set[int]:

@@ -39,9 +39,7 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
         if key not in accepted:
             near = difflib.get_close_matches(key, accepted, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(
-                f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}"
-            )
+            raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
     model = cls(**{**variant, **kwargs})
     model.architecture = name
     model.model_args = {
@@ -70,9 +68,7 @@ def create(name: str, **kwargs: Any) -> nn.Module:
     """
     entry = get_entry(name)
     if split_tag(name)[1] is not None:
-        raise ValueError(
-            f"create builds random weights, but {name!r} names trained ones; use zoo.load"
-        )
+        raise ValueError(f"create builds random weights, but {name!r} names trained ones; use zoo.load")
     return entry.fn(**kwargs).train()
 
 
@@ -136,9 +132,7 @@ def load_cfg(
     if cfg.file is not None:
         location = Path(cfg.file)
         if not location.exists():
-            raise FileNotFoundError(
-                f"the weights of {entry.name} are missing: {location}; {_where(entry)}"
-            )
+            raise FileNotFoundError(f"the weights of {entry.name} are missing: {location}; {_where(entry)}")
     elif cfg.url is not None and cfg.url.startswith("hf-hub:"):
         location = _hub.download(cfg.url.removeprefix("hf-hub:"))
     else:

@@ -109,9 +109,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
     state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not state:
         keys = ", ".join(map(str, list(content)[:SHOWN]))
-        raise CheckpointError(
-            f"{path} holds no tensors under 'model' or 'state_dict'; it has: {keys}"
-        )
+        raise CheckpointError(f"{path} holds no tensors under 'model' or 'state_dict'; it has: {keys}")
     if lightning:  # a task: keep its network, drop criteria and metrics
         inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
         state = inner or state
@@ -167,9 +165,7 @@ def load_strict(
         for k in shared
         if own[k].shape != state[k].shape
     ]
-    broken = [
-        k for k in shared if state[k].is_floating_point() and not bool(state[k].isfinite().all())
-    ]
+    broken = [k for k in shared if state[k].is_floating_point() and not bool(state[k].isfinite().all())]
     problems = [
         f"{len(keys)} {label}: " + ", ".join(keys[:SHOWN]) + _more(keys)
         for label, keys in (
@@ -185,9 +181,7 @@ def load_strict(
         if not missing and not unexpected and all("classifier" in m for m in misshapen):
             hint = "; for another number of classes give num_classes=... explicitly"
         raise CheckpointError(
-            f"{source} does not fit {type(model).__name__}, nothing was loaded: "
-            + "; ".join(problems)
-            + hint
+            f"{source} does not fit {type(model).__name__}, nothing was loaded: " + "; ".join(problems) + hint
         )
     model.load_state_dict(dict(state), strict=not allow_missing)
 

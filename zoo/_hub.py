@@ -85,9 +85,7 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any], str | None]:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         architecture = config["architecture"]
     except (ValueError, KeyError, TypeError) as error:
-        raise _checkpoint.CheckpointError(
-            f"{config_path} is no model description: {error!r}"
-        ) from error
+        raise _checkpoint.CheckpointError(f"{config_path} is no model description: {error!r}") from error
     arguments = dict(config.get("model_args") or {})
     arguments.setdefault("num_classes", config.get("num_classes"))
     own = config.get("fulgurite") or {}
@@ -133,9 +131,7 @@ def load_timm(
     has = timm.models.is_model_pretrained(name)
     if pretrained is False or (pretrained is None and not has):
         if pretrained is None:
-            warnings.warn(
-                f"timm has no weights for {name}; this model has random ones", stacklevel=3
-            )
+            warnings.warn(f"timm has no weights for {name}; this model has random ones", stacklevel=3)
         return timm.create_model(name, pretrained=False, **kwargs)  # type: ignore[no-any-return]
     if not has:
         raise FileNotFoundError(f"timm has no weights for {name!r}; give weights=PATH")

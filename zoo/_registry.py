@@ -175,9 +175,7 @@ def _register_with_timm(entry: Entry) -> None:
         raise ValueError(f"the name {entry.name!r} is taken by {taken.__module__}; choose another")
     if timm.models.is_model(entry.name):
         # replacing timm's model would change the source of every conversion without a word
-        raise ValueError(
-            f"timm has a model named {entry.name!r}; prefix the family, e.g. 'spiking_'"
-        )
+        raise ValueError(f"timm has a model named {entry.name!r}; prefix the family, e.g. 'spiking_'")
 
     @functools.wraps(entry.fn)
     def timm_entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -214,9 +212,7 @@ def is_registered(name: str) -> bool:
     return split_tag(name)[0] in _ENTRIES
 
 
-def list_models(
-    pattern: str = "*", *, pretrained: bool = False, task: str | None = None
-) -> list[str]:
+def list_models(pattern: str = "*", *, pretrained: bool = False, task: str | None = None) -> list[str]:
     """Sorted names of entries.
 
     Args:
@@ -231,9 +227,7 @@ def list_models(
         if task is not None and entry.task != task:
             continue
         choices = [f"{name}.{tag}" for tag in entry.weights] if pretrained else [name]
-        names += [
-            n for n in choices if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(name, pattern)
-        ]
+        names += [n for n in choices if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(name, pattern)]
     return names
 
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PACKAGED = (
-    Path(__file__).parent / "weights"
-)  # NAME.TAG/{model.safetensors,config.json}, in the wheel
+PACKAGED = Path(__file__).parent / "weights"  # NAME.TAG/{model.safetensors,config.json}, in the wheel
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FOLDER_VARIABLE = "FULGURITE_WEIGHTS"

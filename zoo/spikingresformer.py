@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     MakeNeuron = Callable[[], nn.Module]
 
 RATE_MOMENTUM = 0.999  # of the firing-rate buffers; upstream models/submodules/dssa.py
-RATE_FLOOR = (
-    1e-7  # keeps 1 / sqrt(rate) finite for a head that never fires; trained rates lie above
-)
+RATE_FLOOR = 1e-7  # keeps 1 / sqrt(rate) finite for a head that never fires; trained rates lie above
 INIT_STD = 0.02  # truncated normal for every convolution and the classifier, upstream init_weight
 NEURON_DEFAULTS: dict[str, Any] = {
     "tau": 2.0,
@@ -203,9 +201,7 @@ class GWFFN(nn.Module):
             return nn.Sequential(make_neuron(), conv, TimeBatchNorm2d(c_out))
 
         self.up = part(in_channels, inner, 1)
-        self.conv = nn.ModuleList(
-            part(inner, inner, 3, inner // group_size) for _ in range(num_conv)
-        )
+        self.conv = nn.ModuleList(part(inner, inner, 3, inner // group_size) for _ in range(num_conv))
         self.down = part(inner, in_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,9 +222,7 @@ class DownsampleLayer(nn.Module):
         make_neuron: builds one neuron.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, stride: int, make_neuron: MakeNeuron
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, make_neuron: MakeNeuron) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm = TimeBatchNorm2d(out_channels)
@@ -303,9 +297,7 @@ class SpikingResformer(SpikingModel):
         height, width = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         height, width = height // reduction, width // reduction
         stages: list[nn.Module] = []
-        for i, (c, h, p, depth) in enumerate(
-            zip(planes, num_heads, patch_sizes, depths, strict=True)
-        ):
+        for i, (c, h, p, depth) in enumerate(zip(planes, num_heads, patch_sizes, depths, strict=True)):
             blocks: list[nn.Module] = []
             if i:
                 blocks.append(DownsampleLayer(planes[i - 1], c, 2, make))
@@ -315,9 +307,7 @@ class SpikingResformer(SpikingModel):
                 blocks.append(DSSA(c, h, lenth, p, make, lenth_from))
                 blocks.append(GWFFN(c, num_conv, ffn_ratio, group_size, make))
             stages.append(nn.Sequential(*blocks))
-            self.feature_info.append(
-                {"num_chs": c, "reduction": reduction, "module": f"layers.{i}"}
-            )
+            self.feature_info.append({"num_chs": c, "reduction": reduction, "module": f"layers.{i}"})
         self.layers = nn.Sequential(*stages)
         self.classifier = self.make_classifier(num_classes)
         self._warned = False

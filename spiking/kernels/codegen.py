@@ -200,8 +200,7 @@ class Code:
             self.declared.add(f"declare {kind} {name}(ptr, i32, {MASK}, {kind})")
             raw = self.line(
                 kind,
-                f"call {kind} {name}(ptr {address}, i32 {bytes_}, {MASK} %lanes, "
-                f"{kind} zeroinitializer)",
+                f"call {kind} {name}(ptr {address}, i32 {bytes_}, {MASK} %lanes, {kind} zeroinitializer)",
             )
         else:
             raw = self.line(kind, f"load {kind}, ptr {address}, align {bytes_}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from spiking.kernels import codegen, memory
 from spiking.kernels.codegen import ITEM_BYTES, LANES
+from spiking.kernels.layout import in_order_of, like, prepare, same_order
 from spiking.kernels.rules import SURROGATES
 from spiking.kernels.writer import BLOCK, PACK, UNIT, Writer, team
 
@@ -36,13 +36,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a case has no CPU kernel."""
-
-    reason: str
 
 
 def unsupported(rule: Rule, x: Tensor) -> str | None:
@@ -80,7 +73,7 @@ def _number() -> int:
 
 @cache
 def _openmp() -> tuple[Any, int, int, int] | None:
-    """torch's own OpenMP: run-in-team, addresses of the two thread queries, and of the team's task."""
+    """Torch's own OpenMP: run-in-team, addresses of the two thread queries, and of the team's task."""
     path = None
     if sys.platform.startswith("linux"):
         with open("/proc/self/maps", encoding="utf-8") as maps:
@@ -134,53 +127,6 @@ def _run(
         call(PACK.pack(*fixed, 0, 0, 0, 0, *params), full, neurons, 0)
 
 
-# ---------------------------------------------------------------- layouts
-
-
-def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements fill their memory without gaps or overlaps, in any order of axes."""
-    expected = 1
-    for stride, size in sorted(
-        (st, n) for st, n in zip(strides, shape, strict=True) if n != 1
-    ):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
-
-
-def _prepare(x: Tensor, outer: bool) -> Tensor:
-    """``x`` as it is if each of its steps is dense in memory, else a contiguous copy.
-
-    ``outer`` asks that the batch axis is the slowest within a step.
-    """
-    if x.is_contiguous():
-        return x
-    shape, strides = x.shape[1:], x.stride()[1:]
-    if is_dense(shape, strides) and not (
-        outer and len(shape) > 1 and shape[0] > 1 and strides[0] < max(strides)
-    ):
-        return x
-    return x.contiguous()
-
-
-def _like(x: Tensor, steps: bool, dtype: torch.dtype) -> Tensor:
-    """An empty tensor in the memory order of ``x``: all steps, dense, or a single one."""
-    if x.is_contiguous():
-        return torch.empty(x.shape if steps else x.shape[1:], dtype=dtype, device=x.device)
-    inner = x.stride()[1:]
-    if not steps:
-        return torch.empty_strided(x.shape[1:], inner, dtype=dtype)
-    return torch.empty_strided(x.shape, (x[0].numel(), *inner), dtype=dtype)
-
-
-def _in_order_of(x: Tensor, v: Tensor) -> Tensor:
-    """A state as float32 in the memory order of one step of ``x``."""
-    if v.dtype is torch.float32 and v.stride() == x.stride()[1:]:
-        return v
-    return _like(x, False, torch.float32).copy_(v)
-
-
 def _pointers(tensors: Sequence[Tensor | None]) -> list[int]:
     """Two addresses, 0 where there is no tensor."""
     got = [0 if t is None else t.data_ptr() for t in tensors]
@@ -189,11 +135,7 @@ def _pointers(tensors: Sequence[Tensor | None]) -> list[int]:
 
 def _can_stream(stored: str, elements: int, neurons: int, out: Tensor) -> bool:
     size = ITEM_BYTES[stored]
-    return (
-        elements * size >= STREAM_FROM
-        and neurons % (64 // size) == 0
-        and out.data_ptr() % 64 == 0
-    )
+    return elements * size >= STREAM_FROM and neurons % (64 // size) == 0 and out.data_ptr() % 64 == 0
 
 
 def _block(steps: int, kept: int) -> int:
@@ -224,17 +166,17 @@ def forward(
         coefficients: ``[n, P]`` float32, for rules with arrays of parameters.
         conductance: ``[T, P]`` float32, the same.
     """
-    x = _prepare(x, rule.per_neuron)
+    x = prepare(x, rule.per_neuron)
     stored = _DTYPES[x.dtype]
     steps, count = x.shape[0], x.numel()
-    out = _like(x, True, x.dtype)
-    ends = tuple(_like(x, False, torch.float32) for _ in range(rule.n_states)) if keep else ()
+    out = like(x, True, x.dtype)
+    ends = tuple(like(x, False, torch.float32) for _ in range(rule.n_states)) if keep else ()
     if count == 0:
         return out, ends
     per_step = count // steps
     repeats = x.shape[1] if rule.per_neuron else 1
     neurons = per_step // repeats
-    given = [None if v is None else _in_order_of(x, v) for v in starts]
+    given = [None if v is None else in_order_of(x, v) for v in starts]
     if count * x.element_size() >= memory.FROM_BYTES:
         memory.keep_pages()
     threads = _threads(count, neurons)
@@ -280,11 +222,11 @@ def backward(
         Gradient of ``x`` in its memory order; gradients of the starting states; sums over all neurons
         and steps of the gradients of learnt scalars, or arrays ``[n, P]`` and ``[T, P]``.
     """
-    x = _prepare(x, rule.per_neuron)
+    x = prepare(x, rule.per_neuron)
     stored = _DTYPES[x.dtype]
     steps, count = x.shape[0], x.numel()
-    gx = _like(x, True, x.dtype)
-    g_starts = tuple(_like(x, False, torch.float32) for _ in range(rule.n_states if want_starts else 0))
+    gx = like(x, True, x.dtype)
+    g_starts = tuple(like(x, False, torch.float32) for _ in range(rule.n_states if want_starts else 0))
     per_step = count // steps if steps else 0
     repeats = x.shape[1] if rule.per_neuron else 1
     neurons = per_step // repeats if repeats else 0
@@ -302,10 +244,10 @@ def backward(
     if g is None:
         g = x.new_zeros(()).expand(x.shape)
     inner = x.stride()[1:]
-    if g.stride()[1:] != inner or g.dtype != x.dtype:
-        g = _like(x, True, x.dtype).copy_(g)
-    given = [None if v is None else _in_order_of(x, v) for v in starts]
-    ends = [None if v is None else _in_order_of(x, v) for v in g_ends]
+    if g.dtype != x.dtype or not same_order(x.shape[1:], g.stride()[1:], inner):
+        g = like(x, True, x.dtype).copy_(g)
+    given = [None if v is None else in_order_of(x, v) for v in starts]
+    ends = [None if v is None else in_order_of(x, v) for v in g_ends]
     block = _block(steps, rule.n_saved)
     scratch_floats = steps * rule.n_saved * block
     scratch = torch.empty(threads * scratch_floats)

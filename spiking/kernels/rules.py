@@ -65,9 +65,7 @@ class Rule(ABC):
         """One step."""
 
     @abstractmethod
-    def backward(
-        self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]
-    ) -> Back:
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
         """One step back: ``g`` is the gradient of the spikes, ``e`` that of the states after."""
 
     def slope(self, c: Code, u: Vec) -> Vec:
@@ -144,9 +142,7 @@ class Leaky(Rule):
         after = c.where(fires, p["v_reset"] if self.hard else base - theta, base)
         return Step(fires, (after,), (u, *saved))
 
-    def backward(
-        self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]
-    ) -> Back:
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
         """The recursion of back-propagation through time."""
         u, (ev,) = saved[0], e
         h, theta, base, inner = u, p["theta"], u, ev
@@ -201,9 +197,7 @@ class Complementary(Rule):
         after = c.where(fires, h - (c.sigmoid(m_new) + p["theta"]), h)
         return Step(fires, (after, m_new), (h, m))
 
-    def backward(
-        self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]
-    ) -> Back:
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
         """Through both states; the reset is never detached."""
         h, m = saved
         ev, em = e
@@ -242,9 +236,7 @@ class Gated(Rule):
         fires = h >= p["theta"]
         return Step(fires, (h, c.where(fires, 1.0, 0.0)), (h, v, s, x))
 
-    def backward(
-        self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]
-    ) -> Back:
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
         """Gradients of all coefficients, summed by the kernel over time and batch."""
         h, v, s, x = saved
         ev, es = e

@@ -54,9 +54,7 @@ class Writer:
             zeros = "<" + ", ".join(["i32 0"] * LANES) + ">"
             counts = "<" + ", ".join(f"i32 {i}" for i in range(LANES)) + ">"
             one = c.scalar(f"insertelement {codegen.I32} poison, i32 {n}, i64 0")
-            all_ = c.scalar(
-                f"shufflevector {codegen.I32} {one}, {codegen.I32} poison, {codegen.I32} {zeros}"
-            )
+            all_ = c.scalar(f"shufflevector {codegen.I32} {one}, {codegen.I32} poison, {codegen.I32} {zeros}")
             c.raw(f"%lanes = icmp slt {codegen.I32} {counts}, {all_}")
         self.params: Params = {}
         if not rule.per_neuron:
@@ -233,9 +231,7 @@ class Writer:
         for area, value in zip(self.states, states, strict=True):
             self._put(value, area, i)
 
-    def _backward_steps(
-        self, t: str, width: int, first: str, j: str, base: str, carries: list[str]
-    ) -> None:
+    def _backward_steps(self, t: str, width: int, first: str, j: str, base: str, carries: list[str]) -> None:
         c, rule = self.c, self.rule
         i = c.scalar(f"sub i64 {j}, {first}")
         at = self._plus(base, j)

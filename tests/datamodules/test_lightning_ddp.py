@@ -88,9 +88,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
         alone = read(tmp_path / "one", 0, epoch)
         shares = [read(tmp_path / "two", rank, epoch) for rank in range(2)]
         assert all(s["samplers"] == ["TrainSampler", "EvalSampler"] for s in shares)
-        for mine, first, second in zip(
-            alone["lines"], shares[0]["lines"], shares[1]["lines"], strict=True
-        ):
+        for mine, first, second in zip(alone["lines"], shares[0]["lines"], shares[1]["lines"], strict=True):
             assert mine[:2] == first[:2] == second[:2]
             assert sorted(first[2] + second[2]) == mine[2]  # same samples, same augmentation
         together = sorted(shares[0]["evaluated"] + shares[1]["evaluated"])

@@ -121,9 +121,7 @@ CASES = {
 
 @pytest.mark.parametrize("stop_at", [(0, 6), (1, 8), (2, 5)], ids=str)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_resumed_run_sees_the_same_batches_and_ends_with_the_same_weights(
-    case, stop_at, tmp_path
-):
+def test_a_resumed_run_sees_the_same_batches_and_ends_with_the_same_weights(case, stop_at, tmp_path):
     case = dict(case)
     stop_at = case.pop("stop_at", stop_at)
     whole, whole_trainer = run(tmp_path / "whole", **case)

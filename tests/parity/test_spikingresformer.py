@@ -120,9 +120,7 @@ def build_block(call: Call) -> nn.Module:
     make = neuron_factory(arguments.pop("activation"))
     if call.name == "DSSA":
         return DSSA(**arguments, make_neuron=make, lenth_from="img_size")
-    return {"GWFFN": GWFFN, "DownsampleLayer": DownsampleLayer}[call.name](
-        **arguments, make_neuron=make
-    )
+    return {"GWFFN": GWFFN, "DownsampleLayer": DownsampleLayer}[call.name](**arguments, make_neuron=make)
 
 
 def build_model(call: Call) -> SpikingResformer:
@@ -345,8 +343,7 @@ def test_full_model(name: str):
     model = zoo.create(call.name, lenth_from="img_size", **arguments)
     assert sum(p.numel() for p in model.parameters()) == golden.sidecar["parameters"]
     state = {
-        key: filled(key, value.shape, e, seed)
-        for e, (key, value) in enumerate(model.state_dict().items())
+        key: filled(key, value.shape, e, seed) for e, (key, value) in enumerate(model.state_dict().items())
     }
     checks = golden.sidecar["check_values"]
     for key, values in checks["first_four_values_of"].items():
@@ -403,9 +400,7 @@ def test_parameter_counts(entry: str):
         model = zoo.create(entry, num_classes=expected["num_classes"])
     assert zoo.describe(entry).parameters == expected["parameters"]
     total = sum(p.numel() for p in model.parameters())
-    norms = sum(
-        p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()
-    )
+    norms = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     assert total == expected["parameters"]
     assert norms == expected["of_which_batchnorm_affine"]
     assert total - norms == expected["parameters_without_batchnorm_affine"]

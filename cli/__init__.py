@@ -1,0 +1,1 @@
+"""The command ``fulgurite``: fit, validate, test, predict, models."""

@@ -1,0 +1,103 @@
+"""Errors that are the user's to mend, and the short messages they become."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class CommandError(RuntimeError):
+    """What was asked for cannot be done; the message says why and what to do."""
+
+
+class CheckpointError(CommandError):
+    """A checkpoint that is missing, damaged, or could not be written."""
+
+
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+
+
+def disk_problem(error: BaseException | None) -> str | None:
+    """Return what kept a file from being written, if `error` or its cause tells so."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return FULL.get(error.errno, error.strerror or str(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``; did you mean 'x'?``, or nothing if no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def subclasses(*bases: type) -> dict[str, type]:
+    """Return all imported subclasses by their short names."""
+    found: dict[str, type] = {}
+    todo = list(bases)
+    while todo:
+        cls = todo.pop()
+        found.setdefault(cls.__name__, cls)
+        todo.extend(cls.__subclasses__())
+    return found
+
+
+def accepted_options(cls: type) -> list[str]:
+    """Return the constructor's arguments, those of base classes behind ``**kwargs`` included."""
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names |= {p.name: None for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    names.pop("self", None)
+    return list(names)
+
+
+def explain(message: str, known_keys: Iterable[str], classes: dict[str, type]) -> str:
+    """Shorten a parser's message and add what would have been accepted.
+
+    Args:
+        message: as jsonargparse words it, one or more lines.
+        known_keys: dotted keys of the parser.
+        classes: tasks, data modules, callbacks and loggers by short name.
+    """
+    noise = ("Does not validate against any", "Subtypes:", "Errors:", "- Expected a <class 'None")
+    dropped = ("Given value", *noise)
+    lines = [line for line in message.splitlines() if not line.strip().startswith(dropped)]
+    text = "\n".join(re.sub(r"^(\s*)- ", r"\1", line) for line in lines)
+    hints = []
+    if found := re.search(r"Expected a dot import path string: (\S+)", text):
+        name = found[1].rpartition(".")[2]
+        hint = did_you_mean(name, classes)
+        text = text.replace(found[0], f"there is no class '{found[1]}'{hint}")
+    if found := re.search(r"class_path '([\w.]+)'.*?Option '([\w.]+)' is not accepted", text, re.S):
+        cls = classes.get(found[1].rpartition(".")[2])
+        options = accepted_options(cls) if cls else []
+        hints.append(f"'{found[2]}' is not an option{did_you_mean(found[2], options)}")
+        hints.append("Accepted: " + ", ".join(sorted(options)))
+    for pattern in (r"unrecognized arguments: --([\w.]+)", r"[Kk]ey ['\"]([\w.]+)['\"] is not exp"):
+        if found := re.search(pattern, text):
+            hint = did_you_mean(found[1], known_keys).lstrip("; ")
+            hints.append(hint or "the accepted keys are listed by --help")
+    return "\n".join([text, *[f"  {h}" for h in hints if h]])
+
+
+def summary(error: BaseException) -> str:
+    """Return one line for an error: its message, with the type where that alone says little."""
+    text = str(error).strip()
+    return text if len(text.split()) > 2 else f"{type(error).__name__}: {text or 'no message'}"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can stand in YAML."""
+    return isinstance(value, str | int | float | bool | list | dict | None)

@@ -1,0 +1,58 @@
+"""How tensors lie in memory: neurons do not mind the order of axes, only that nothing is copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements fill their memory without gaps or overlaps, in any order of axes."""
+    expected = 1
+    for stride, size in sorted((st, n) for st, n in zip(strides, shape, strict=True) if n != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def prepare(x: Tensor, outer: bool) -> Tensor:
+    """``x`` as it is if each of its steps is dense in memory, else a contiguous copy.
+
+    ``outer`` asks that the batch axis is the slowest within a step.
+    """
+    if x.is_contiguous():
+        return x
+    shape, strides = x.shape[1:], x.stride()[1:]
+    if is_dense(shape, strides) and not (
+        outer and len(shape) > 1 and shape[0] > 1 and strides[0] < max(strides)
+    ):
+        return x
+    return x.contiguous()
+
+
+def like(x: Tensor, steps: bool, dtype: torch.dtype) -> Tensor:
+    """An empty tensor in the memory order of a prepared ``x``: all steps, or a single one."""
+    if x.is_contiguous():
+        return torch.empty(x.shape if steps else x.shape[1:], dtype=dtype, device=x.device)
+    inner = x.stride()[1:]
+    if not steps:
+        return torch.empty_strided(x.shape[1:], inner, dtype=dtype, device=x.device)
+    return torch.empty_strided(x.shape, (x[0].numel(), *inner), dtype=dtype, device=x.device)
+
+
+def same_order(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two layouts of one shape are the same; strides of axes of size 1 do not count."""
+    return a == b or all(i == j or n == 1 for n, i, j in zip(shape, a, b, strict=True))
+
+
+def in_order_of(x: Tensor, v: Tensor) -> Tensor:
+    """A state as float32 in the memory order of one step of ``x``."""
+    if v.dtype is torch.float32 and same_order(v.shape, v.stride(), x.stride()[1:]):
+        return v
+    return like(x, False, torch.float32).copy_(v)

@@ -1,0 +1,219 @@
+"""Folders of pictures, their decoded copy, and what goes wrong with them."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets
+from PIL import Image
+
+from datamodules import CIFAR10DataModule, DataError, ImageFolderDataModule, ImageNetDataModule
+
+SMALL = {"num_workers": 0, "batch_size": 4}
+
+
+def test_image_folder_with_and_without_cache_agree(root, check):
+    options = {**SMALL, "crop_padding": 2, "flip": 0.5, "seed": 1}
+    plain = check(ImageFolderDataModule(str(root), **options), (3, 16, 16), 2)
+    cached = check(ImageFolderDataModule(str(root), cache=True, **options), (3, 16, 16), 2)
+    assert (len(plain.train_set), len(plain.val_set), len(plain.test_set)) == (12, 6, 6)
+    assert plain.class_names == ("cat", "dog")
+    for (x, y), (x2, y2) in zip(plain.train_dataloader(), cached.train_dataloader(), strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+    theirs = torchvision.datasets.ImageFolder(str(root / "val"))
+    for i, (picture, label) in enumerate(theirs):
+        assert (cached.val_set.images[i] == np.asarray(picture).transpose(2, 0, 1)).all()
+        assert cached.val_set.targets[i] == label
+
+
+def test_cache_follows_the_files_and_is_whole(root, monkeypatch):
+    folder = root.parent / "set-decoded"
+    ImageFolderDataModule(str(root), cache=True, **SMALL).prepare_data()
+    first = sorted(folder.iterdir())
+    assert [path.name.split("-")[0] for path in first] == ["train", "val"]
+    stamp = first[0].stat().st_mtime_ns
+    ImageFolderDataModule(str(root), cache=True, **SMALL).prepare_data()
+    assert sorted(folder.iterdir()) == first
+    assert first[0].stat().st_mtime_ns == stamp  # used again, not written again
+    Image.new("RGB", (16, 16)).save(root / "train" / "cat" / "0000.jpg")
+    data = ImageFolderDataModule(str(root), cache=True, **SMALL)
+    data.setup()
+    assert (data.train_set.images[0] == 0).all()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    before = sorted(folder.iterdir())
+    Image.new("RGB", (16, 16)).save(root / "train" / "cat" / "0001.jpg")
+    with pytest.raises(DataError, match="No space left on device"):
+        ImageFolderDataModule(str(root), cache=True, **SMALL).setup()
+    assert sorted(folder.iterdir()) == before  # nothing half-written
+
+
+def test_cache_in_another_place_and_nowhere(root, tmp_path):
+    options = {"cache": True, **SMALL}
+    place = tmp_path / "elsewhere"
+    ImageFolderDataModule(str(root), cache_dir=str(place), **options).prepare_data()
+    assert len(list(place.glob("*.npy"))) == 2
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(DataError, match="set cache_dir, or cache: false"):
+        ImageFolderDataModule(str(root), cache_dir=str(blocked), **options).prepare_data()
+    victim = next(place.glob("train*.npy"))
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(DataError, match="delete it to decode again"):
+        ImageFolderDataModule(str(root), cache_dir=str(place), **options).setup()
+
+
+def test_image_folder_splits(root, write_pictures):
+    write_pictures(root / "test", count=2)
+    data = ImageFolderDataModule(str(root), **SMALL)
+    data.setup()
+    assert (len(data.val_set), len(data.test_set)) == (6, 4)
+    data = ImageFolderDataModule(str(root), val="test", **SMALL)
+    data.setup()
+    assert (len(data.val_set), len(data.test_set)) == (4, 4)
+    data = ImageFolderDataModule(str(root), val=0.34, **SMALL)
+    data.setup()
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (8, 4, 4)
+
+
+def test_class_folders_without_splits(root):
+    data = ImageFolderDataModule(str(root / "train"), val=0.34, **SMALL)
+    data.setup()
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (8, 4, 4)
+    with pytest.raises(DataError, match="set val to a fraction"):
+        ImageFolderDataModule(str(root / "train"), **SMALL).setup()
+
+
+def test_grey_pictures(root, check):
+    check(ImageFolderDataModule(str(root), in_chans=1, **SMALL), (1, 16, 16), 2)
+
+
+def test_imagenet_layout(tmp_path, check, write_pictures):
+    synsets = ("n01440764", "n01443537", "n01484850")
+    write_pictures(tmp_path / "train", synsets, 4, side=50, suffix=".JPEG")
+    write_pictures(tmp_path / "val", synsets, 2, side=40, suffix=".JPEG", mode="L")
+    data = ImageNetDataModule(
+        str(tmp_path), image_size=24, auto_augment="rand-m9-mstd0.5-inc1", crop_pct=0.95, **SMALL
+    )
+    check(data, (3, 24, 24), 3)
+    assert data.class_names == synsets
+    assert "RandomResizedCrop" in repr(data.train_transform)
+    assert "size=25" in repr(data.eval_transform)  # floor(24 / 0.95)
+    assert data.val_set is data.test_set
+    with pytest.raises(DataError, match=r"cannot be downloaded.*image-net.org"):
+        ImageNetDataModule(str(tmp_path / "missing"))
+
+
+def test_workers_do_not_change_pictures(root):
+    def batches(workers):
+        data = ImageFolderDataModule(
+            str(root), style="imagenet", image_size=12, auto_augment="rand-m9-mstd0.5",
+            flip=0.5, random_erasing=0.5, batch_size=4, num_workers=workers, seed=2,
+        )  # fmt: skip
+        data.setup()
+        loader = data.train_dataloader()
+        out = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            out += [x for x, _ in loader]
+        return out
+
+    alone, helped = batches(0), batches(2)
+    assert len(alone) == 6
+    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_empty_and_broken_folders(root, tmp_path):
+    with pytest.raises(DataError, match=r"no such folder: .*missing"):
+        ImageFolderDataModule(str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds nothing; expected one folder per class"):
+        ImageFolderDataModule(str(tmp_path / "empty"))
+    (tmp_path / "flat" / "train").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "flat" / "train" / "a.png")
+    with pytest.raises(DataError, match="holds 1 pictures but no folders"):
+        ImageFolderDataModule(str(tmp_path / "flat"))
+    (root / "train" / "bird").mkdir()
+    with pytest.raises(DataError, match=r"no pictures \(.*\) in .*bird"):
+        ImageFolderDataModule(str(root), **SMALL).setup()
+    (root / "train" / "bird").rmdir()
+    (root / "val" / "fox").mkdir()
+    with pytest.raises(DataError, match="classes that training lacks: fox"):
+        ImageFolderDataModule(str(root), **SMALL).setup()
+
+
+@pytest.mark.parametrize("content", ["cut off", "no picture"])
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_picture_is_named(root, cache, workers, content):
+    victim = root / "train" / "dog" / "0003.jpg"
+    victim.write_bytes(victim.read_bytes()[:200] if content == "cut off" else b"not a picture")
+    data = ImageFolderDataModule(str(root), cache=cache, batch_size=4, num_workers=workers)
+
+    def use():
+        data.setup()
+        list(data.train_dataloader())
+
+    with pytest.raises(DataError, match=r"cannot read the picture .*dog/0003.jpg"):
+        use()
+
+
+def test_a_picture_of_another_size_is_named(root):
+    Image.new("RGB", (20, 10)).save(root / "train" / "dog" / "0002.jpg")
+    data = ImageFolderDataModule(str(root), cache=True, **SMALL)
+    with pytest.raises(DataError, match=r"0002.jpg: expected 16x16 .* got 10x20; .*imagenet"):
+        data.setup()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"style": "large"}, "style must be 'small' or 'imagenet'"),
+        ({"style": "imagenet"}, "needs an image_size"),
+        ({"style": "imagenet", "image_size": 8, "cache": True}, "needs style: small"),
+        ({"in_chans": 2}, "in_chans must be 1"),
+        ({"val": "train"}, "val must be"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_workers": -1}, "num_workers must be 0 or more"),
+        ({"mean": [0.5]}, "mean has 1 values for 3 channels"),
+        ({"std": [0.5, 0.0, 0.5]}, "std must be positive"),
+    ],
+)
+def test_impossible_settings(root, options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolderDataModule(str(root), **options)
+
+
+def test_cifar_as_pictures(tmp_path, check, write_pictures):
+    classes = CIFAR10DataModule().class_names
+    write_pictures(tmp_path / "cifar" / "train", classes, 2, side=32)
+    write_pictures(tmp_path / "cifar" / "test", classes, 1, side=32)
+    data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar"), **SMALL), (3, 32, 32), 10)
+    assert (len(data.train_set), len(data.test_set)) == (20, 10)
+    write_pictures(tmp_path / "other" / "train", ("cat", "cow"), 1, side=32)
+    with pytest.raises(DataError, match="does not hold the classes of this set"):
+        CIFAR10DataModule(folder=str(tmp_path / "other"), **SMALL).prepare_data()
+
+
+def test_real_pictures_of_cifar10(tmp_path, check):
+    archive = Path(os.environ.get("FULGURITE_DATA", "../shared/data")) / "cifar10_jpeg.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not there; FULGURITE_DATA names the folder that holds it")
+    with tarfile.open(archive) as tar:
+        few = [m for m in tar if m.isfile() and int(Path(m.name).stem) <= 12]
+        tar.extractall(tmp_path, few, filter="data")
+    data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar10"), **SMALL), (3, 32, 32), 10)
+    per_class = torch.bincount(data.train_set.targets)
+    assert per_class.min() == per_class.max() >= 11
+    # natural pictures: neighbouring pixels are alike; where axes are mixed up the steps between
+    # them are larger than the spread of the values
+    pixels = data.train_set.images.astype(float)
+    step = np.abs(np.diff(pixels, axis=-1)).mean(), np.abs(np.diff(pixels, axis=-2)).mean()
+    assert max(step) < 0.5 * np.abs(pixels - pixels.mean()).mean()
