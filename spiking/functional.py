@@ -1,33 +1,191 @@
-"""Spiking neuron dynamics as functions over `[T, B, ...]`, the fast counterparts of `reference`."""
+"""Spiking neuron dynamics as functions over ``[T, B, ...]``: the fast way to what `reference` defines.
+
+Every function takes ``backend``: ``"auto"`` picks a fused kernel by device (``"cpu"``, ``"triton"``) and
+falls back to ``"reference"`` where no kernel fits: float64, other devices, ``torch.export``. A backend asked
+for by name that cannot run is an error that says why. All of them take and give the same things; gradients
+flow through currents, states and learnt parameters.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
-from spiking import reference
+import torch
+from torch import Tensor
+
+from spiking import kernels, reference
+from spiking.reference import SIGMOID
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Sequence
+
+    from spiking.kernels.ops import Extras
+    from spiking.surrogate import Surrogate
+
+NO_EXTRAS: Extras = (None,) * 6
 
 
-def if_(x: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
-    """Integrate-and-fire over ``x [T, ...]``; see `spiking.reference.if_`."""
-    return reference.if_(x, v, **kwargs)
+def if_(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Integrate-and-fire; see `spiking.reference.if_`.
+
+    Args:
+        x: currents ``[T, ...]``, float.
+        v: potential before the first step ``[...]``; rest if missing.
+        v_threshold: fires at this potential and above.
+        v_reset: potential after a spike; ``None`` subtracts the threshold.
+        detach_reset: no gradient through the reset.
+        surrogate: slope of the step.
+        backend: see the head of this file.
+        keep_state: whether the potential after the last step is wanted; None is given if not.
+    """
+    check(x, v)
+    engine = choose(x, backend, surrogate)
+    if engine == "reference":
+        return reference.if_(
+            x,
+            v,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+        )
+    rule = f"Leaky|leak=none,hard={v_reset is not None},detach={detach_reset}"
+    params = (v_threshold, v_reset or 0.0, 1.0, 1.0, 1.0)
+    extras = (v, None, None, None, None, None)
+    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
 
 
-def lif(x: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
-    """Leaky integrate-and-fire over ``x [T, ...]``; see `spiking.reference.lif`."""
-    return reference.lif(x, v, **kwargs)
+def lif(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """Leaky integrate-and-fire; see `spiking.reference.lif`, and `if_` for the arguments.
+
+    Args:
+        x: currents ``[T, ...]``, float.
+        v: potential before the first step.
+        tau: time constant in steps.
+        decay_input: whether the current is divided by ``tau``, too.
+        v_threshold: see `if_`.
+        v_reset: see `if_`.
+        detach_reset: see `if_`.
+        surrogate: see `if_`.
+        backend: see `if_`.
+        keep_state: see `if_`.
+    """
+    check(x, v)
+    engine = choose(x, backend, surrogate)
+    if engine == "reference":
+        return reference.lif(
+            x,
+            v,
+            tau=tau,
+            decay_input=decay_input,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+        )
+    hard = v_reset is not None
+    rule = f"Leaky|leak={_leak(tau)},decay_input={decay_input},hard={hard},detach={detach_reset}"
+    params = (v_threshold, v_reset or 0.0, tau, 1.0 / tau, 1.0)
+    extras = (v, None, None, None, None, None)
+    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
 
 
-def plif(x: Tensor, w: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
-    """LIF with a learnable time constant; see `spiking.reference.plif`."""
-    return reference.plif(x, w, v, **kwargs)
+def plif(
+    x: Tensor,
+    w: Tensor,
+    v: Tensor | None = None,
+    *,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """LIF with a learnable time constant, ``1 / tau = sigmoid(w)``; see `spiking.reference.plif`."""
+    check(x, v)
+    engine = choose(x, backend, surrogate)
+    if engine == "reference":
+        return reference.plif(
+            x,
+            w,
+            v,
+            decay_input=decay_input,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+        )
+    hard = v_reset is not None
+    rule = f"Leaky|leak=multiply,decay_input={decay_input},hard={hard},detach={detach_reset},learn_rate=True"
+    params = (v_threshold, v_reset or 0.0, 1.0, 1.0, 1.0)
+    extras = (v, None, w.float().sigmoid(), None, None, None)
+    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
 
 
-def klif(x: Tensor, k: Tensor, v: Tensor | None = None, *, backend: str = "auto", **kwargs: Any) -> Any:
-    """LIF with a learnable gain; see `spiking.reference.klif`."""
-    return reference.klif(x, k, v, **kwargs)
+def klif(
+    x: Tensor,
+    k: Tensor,
+    v: Tensor | None = None,
+    *,
+    scale_reset: bool = False,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """LIF with a learnable gain ``k``; see `spiking.reference.klif`."""
+    check(x, v)
+    engine = choose(x, backend, surrogate, leaky=False)
+    if engine == "reference":
+        return reference.klif(
+            x,
+            k,
+            v,
+            scale_reset=scale_reset,
+            tau=tau,
+            decay_input=decay_input,
+            v_threshold=v_threshold,
+            v_reset=v_reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+        )
+    hard = v_reset is not None
+    rule = (
+        f"Leaky|leak={_leak(tau)},decay_input={decay_input},hard={hard},detach={detach_reset},"
+        f"gain=True,scale_reset={scale_reset}"
+    )
+    params = (v_threshold, v_reset or 0.0, tau, 1.0 / tau, 1.0)
+    extras = (v, None, None, k.float(), None, None)
+    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
 
 
 def clif(
@@ -35,28 +193,133 @@ def clif(
     v: Tensor | None = None,
     m: Tensor | None = None,
     *,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    surrogate: Surrogate = SIGMOID,
     backend: str = "auto",
-    **kwargs: Any,
-) -> Any:
+    keep_state: bool = True,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Complementary LIF; see `spiking.reference.clif`."""
-    return reference.clif(x, v, m, **kwargs)
+    check(x, v, m)
+    engine = choose(x, backend, surrogate, leaky=False)
+    if engine == "reference":
+        return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
+    params = (v_threshold, tau, 1.0 - 1.0 / tau)
+    extras = (v, m, None, None, None, None)
+    spikes, ends = _fused(x, extras, "Complementary|", surrogate, engine, params, keep_state)
+    return spikes, (ends[0], ends[1]) if keep_state else None
 
 
-def glif(*args: Any, backend: str = "auto", **kwargs: Any) -> Any:
+def glif(
+    x: Tensor,
+    coefficients: Tensor,
+    conductance: Tensor,
+    v: Tensor | None = None,
+    s: Tensor | None = None,
+    *,
+    surrogate: Surrogate = SIGMOID,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Gated LIF; see `spiking.reference.glif`."""
-    return reference.glif(*args, **kwargs)
+    check(x, v, s)
+    if x.dim() < 3:
+        raise ValueError(f"GLIF needs currents [T, B, C, ...], got {tuple(x.shape)}")
+    if conductance.shape[0] != x.shape[0]:
+        raise ValueError(f"GLIF was built for T = {conductance.shape[0]}, got T = {x.shape[0]}")
+    engine = choose(x, backend, surrogate, leaky=False)
+    if engine == "reference":
+        return reference.glif(x, coefficients, conductance, v, s, surrogate=surrogate)
+    extras = (v, s, None, None, _over_neurons(coefficients, x), _over_neurons(conductance, x))
+    spikes, ends = _fused(x, extras, "Gated|", surrogate, engine, (0.0,), keep_state)
+    return spikes, (ends[0], ends[1]) if keep_state else None
 
 
-def psn(*args: Any, backend: str = "auto", **kwargs: Any) -> Any:
-    """Parallel spiking neuron; see `spiking.reference.psn`."""
-    return reference.psn(*args, **kwargs)
+psn = reference.psn
+sliding_psn = reference.sliding_psn
 
 
-def masked_psn(*args: Any, backend: str = "auto", **kwargs: Any) -> Any:
-    """Masked parallel spiking neuron; see `spiking.reference.masked_psn`."""
-    return reference.masked_psn(*args, **kwargs)
+# ---------------------------------------------------------------- which kernel
 
 
-def sliding_psn(*args: Any, backend: str = "auto", **kwargs: Any) -> Any:
-    """Sliding parallel spiking neuron; see `spiking.reference.sliding_psn`."""
-    return reference.sliding_psn(*args, **kwargs)
+def check(x: Tensor, *states: Tensor | None) -> None:
+    """Raise an error that names what is wrong with currents or states."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"a neuron takes a tensor [T, B, ...], got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"a neuron takes floating-point currents, got {x.dtype}; use x.float()")
+    if x.dim() == 0:
+        raise ValueError("a neuron takes currents [T, B, ...], got a tensor without axes")
+    if x.shape[0] == 0:
+        raise ValueError(f"a neuron needs at least one time step, got [T, ...] = {tuple(x.shape)}")
+    for state in states:
+        if state is not None and state.shape != x.shape[1:]:
+            raise ValueError(
+                f"the state is {tuple(state.shape)} but one step of the currents is {tuple(x.shape[1:])};"
+                " start a new sequence for another batch size or map"
+            )
+
+
+def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) -> str:
+    """The backend that will run: ``"reference"``, ``"cpu"`` or ``"triton"``.
+
+    Raises:
+        ValueError: unknown backend, or one asked for by name that cannot run this.
+    """
+    if backend not in kernels.BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; known: {', '.join(kernels.BACKENDS)}")
+    if backend == "reference" or torch.compiler.is_exporting():
+        return "reference"
+    by_device = {"cpu": "cpu", "cuda": "triton"}.get(x.device.type, "reference")
+    engine = by_device if backend == "auto" else backend
+    if engine == "reference":
+        return engine
+    reason = kernels.refusal(engine, x, surrogate, leaky)
+    if reason is None:
+        return engine
+    if backend != "auto":
+        raise ValueError(f"backend {backend!r} cannot run this: {reason}; use backend='auto'")
+    return "reference"
+
+
+def _leak(tau: float) -> str:
+    """Dividing by a power of two is multiplying by its reciprocal, to the last bit."""
+    return "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
+
+
+def _over_neurons(values: Tensor, x: Tensor) -> Tensor:
+    """``[n, C or 1]`` -> ``[n, P]`` float32, one value a neuron, in the memory order of a step of ``x``."""
+    inner = x.shape[2:]
+    wide = values.float().reshape(values.shape[0], -1, *(1,) * (len(inner) - 1)).expand(-1, *inner)
+    one = x[0, 0]
+    order = sorted(range(one.dim()), key=lambda axis: (one.stride(axis), one.shape[axis]), reverse=True)
+    if not one.is_contiguous() and x.stride(1) >= max(one.stride()):
+        wide = wide.permute(0, *(axis + 1 for axis in order))
+    return wide.reshape(values.shape[0], -1)
+
+
+def _fused(
+    x: Tensor,
+    extras: Extras,
+    rule: str,
+    surrogate: Surrogate,
+    engine: str,
+    params: Sequence[float],
+    keep: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    from spiking.kernels import ops  # loads the compiler, so not before it is wanted
+
+    return ops.neuron(x, extras, f"{rule};{surrogate.text};{engine}", params, keep)
+
+
+def _one_state(
+    x: Tensor,
+    extras: Extras,
+    rule: str,
+    surrogate: Surrogate,
+    engine: str,
+    params: Sequence[float],
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    spikes, ends = _fused(x, extras, rule, surrogate, engine, params, keep)
+    return spikes, ends[0] if keep else None

@@ -10,25 +10,75 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spiking.surrogate import Surrogate
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
+HAS_LLVM = importlib.util.find_spec("llvmlite") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
+    """Why ``engine`` cannot run this case, or None if it can.
+
+    Args:
+        engine: ``"cpu"`` or ``"triton"``.
+        x: currents.
+        surrogate: slope of the step.
+        leaky: whether the neuron is IF, LIF or PLIF.
+    """
+    if x.dtype is not torch.float32 and x.dtype not in HALVES:
+        return f"dtype {x.dtype}"
+    if engine == "cpu" and not HAS_LLVM:
+        if not torch.compiler.is_compiling():
+            _say_slow()
+        return "llvmlite is not installed"
+    if engine == "triton" and not HAS_TRITON:
+        return "triton is not installed"
+    return _cpu_refusal(x, surrogate) if engine == "cpu" else _triton_refusal(x, surrogate, leaky)
+
+
+def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
+    from spiking.kernels.rules import SURROGATES
+
+    if not surrogate.spiking or type(surrogate).__name__ not in SURROGATES:
+        return f"the surrogate {surrogate}"
+    if x.device.type != "cpu":
+        return f"the tensor is on {x.device}"
+    if x.dtype is torch.float16:
+        if torch.compiler.is_compiling():
+            return "float16 in a compiled program"
+        from spiking.kernels.codegen import has_float16
+
+        if not has_float16():
+            return "float16 on a machine that cannot convert it"
+    return None
+
+
+def _triton_refusal(x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
+    from spiking.kernels import triton
+
+    if not leaky:
+        return "this neuron has no Triton kernel"
+    if not surrogate.spiking or type(surrogate).__name__ not in triton.SURROGATES:
+        return f"the surrogate {surrogate}"
+    if not x.is_cuda and not triton.interpreted():
+        return f"the tensor is on {x.device}"
+    return None
 
 
 @cache
-def cpu_available() -> bool:
-    """Whether the CPU kernels can run here; says so once if they cannot."""
-    if importlib.util.find_spec("llvmlite") is not None:
-        return True
+def _say_slow() -> None:
     warnings.warn(
         "llvmlite is not installed, so spiking neurons run step by step in plain PyTorch, about ten "
         "times slower; `pip install llvmlite` brings the fused CPU kernels",
         RuntimeWarning,
-        stacklevel=2,
+        stacklevel=4,
     )
-    return False
-
-
-@cache
-def triton_available() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None

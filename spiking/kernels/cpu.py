@@ -14,7 +14,6 @@ from torch import Tensor
 from spiking.kernels import codegen, memory
 from spiking.kernels.codegen import ITEM_BYTES, LANES
 from spiking.kernels.layout import in_order_of, like, prepare, same_order
-from spiking.kernels.rules import SURROGATES
 from spiking.kernels.writer import BLOCK, PACK, UNIT, Writer, team
 
 if TYPE_CHECKING:
@@ -36,17 +35,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def unsupported(rule: Rule, x: Tensor) -> str | None:
-    """Why the kernels cannot take this case, or None if they can."""
-    if x.dtype not in _DTYPES:
-        return f"dtype {x.dtype}"
-    if type(rule.surrogate).__name__ not in SURROGATES:
-        return f"surrogate {rule.surrogate}"
-    if x.dtype is torch.float16 and not codegen.has_float16():
-        return "float16 on a machine that cannot convert it"
-    return None
 
 
 # ---------------------------------------------------------------- compiled kernels

@@ -12,17 +12,15 @@ There are two ways in, over the same kernels:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from spiking.surrogate import get_surrogate
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from spiking.kernels import cpu, rules
+from spiking.surrogate import get_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +41,20 @@ def _values(rule: Rule, params: Sequence[float], rate: Tensor | None, k: Tensor 
     return out
 
 
+def _leaky(rule: Rule) -> rules.Leaky:
+    assert isinstance(rule, rules.Leaky)  # `kernels.refusal` lets no other pass
+    return rule
+
+
 def _forward(
     x: Tensor, extras: Extras, rule: Rule, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, ...]:
     v, m, rate, k, coefficients, conductance = extras
+    if rule.engine == "triton":
+        from spiking.kernels import triton
+
+        spikes, ends = triton.forward(_leaky(rule), params, x, v, rate, keep)
+        return (spikes, *ends)
     starts = (v, m)[: rule.n_states]
     values = _values(rule, params, rate, k)
     spikes, ends = cpu.forward(rule, values, x, starts, keep, coefficients, conductance)
@@ -63,6 +71,13 @@ def _backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of ``x`` and of the six extras, None where there is no such tensor."""
     v, m, rate, k, coefficients, conductance = extras
+    if rule.engine == "triton":
+        from spiking.kernels import triton
+
+        gx, g_starts, g_params = triton.backward(_leaky(rule), params, x, v, rate, g, g_ends[0])
+        g_v = None if v is None else g_starts[0].to(v.dtype)
+        g_r = None if rate is None else g_params[0].to(rate.dtype).reshape(rate.shape)
+        return gx, g_v, None, g_r, None, None, None
     starts = (v, m)[: rule.n_states]
     want = any(start is not None for start in starts)
     values = _values(rule, params, rate, k)
@@ -221,23 +236,35 @@ class _Folded:
 # ---------------------------------------------------------------- compiled and traced programs
 
 
-def encode(rule: Rule) -> str:
-    """A rule as text that another process can read: programs that hold it are cached on disk."""
-    fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
-    surrogate = fields.pop("surrogate")
-    own = {f.name: getattr(surrogate, f.name) for f in dataclasses.fields(surrogate)}
-    return json.dumps([type(rule).__name__, fields, type(surrogate).__name__, own])
-
-
 @lru_cache(maxsize=1024)
 def decode(text: str) -> Rule:
-    """The rule that `encode` wrote."""
-    name, fields, surrogate, own = json.loads(text)
-    family: type[Rule] = getattr(rules, name)
-    return family(surrogate=get_surrogate(surrogate, **own), **fields)
+    """The rule that ``"Family|switch=value,...;Surrogate|alpha=value,...;engine"`` names.
+
+    Text, because programs that hold it are cached on disk and read by other processes.
+    """
+    family, surrogate, engine = text.split(";")
+    name, _, switches = surrogate.partition("|")
+    slope = get_surrogate(name, **_switches(switches))
+    name, _, switches = family.partition("|")
+    cls: type[Rule] = getattr(rules, name)
+    return cls(surrogate=slope, engine=engine, **_switches(switches))
 
 
-@torch.library.custom_op("fulgurite::neuron", mutates_args=(), device_types="cpu")
+def _switches(text: str) -> dict[str, Any]:
+    pairs = (item.split("=") for item in text.split(",") if item)
+    return {key: {"True": True, "False": False}.get(value, _number(value)) for key, value in pairs}
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@torch.library.custom_op("fulgurite::neuron", mutates_args=(), device_types=("cpu", "cuda"))
 def neuron_op(
     x: Tensor,
     v: Tensor | None,
@@ -275,7 +302,7 @@ def _(
     return [cpu.like(x, steps=True, dtype=x.dtype), *states]
 
 
-@torch.library.custom_op("fulgurite::neuron_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("fulgurite::neuron_backward", mutates_args=(), device_types=("cpu", "cuda"))
 def neuron_backward_op(
     x: Tensor,
     v: Tensor | None,
@@ -341,14 +368,14 @@ def _plain(x: Tensor, extras: Extras) -> bool:
 
 
 def neuron(
-    x: Tensor, extras: Extras, rule: Rule, params: Sequence[float], keep: bool
+    x: Tensor, extras: Extras, text: str, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Runs a rule over ``x [T, ...]``.
 
     Args:
         x: currents.
         extras: see `Extras`.
-        rule: the neuron.
+        text: the neuron, see `decode`.
         params: fixed values of ``rule.names``; entries of learnt ones are ignored.
         keep: whether the last states are wanted.
 
@@ -356,8 +383,9 @@ def neuron(
         Spikes ``[T, ...]`` in the dtype of ``x`` and the last states ``[...]`` in float32.
     """
     if not _plain(x, extras):
-        out = neuron_op(x, *extras, encode(rule), list(params), keep)
+        out = neuron_op(x, *extras, text, list(params), keep)
         return out[0], tuple(out[1:])
+    rule = decode(text)
     if torch._C._are_functorch_transforms_active():
         spikes, *ends = Neuron.apply(x, *extras, rule, params, keep)
         return spikes, tuple(ends)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -46,9 +46,11 @@ class Rule(ABC):
 
     Attributes:
         surrogate: an object of `spiking.surrogate` whose class `SURROGATES` knows.
+        engine: ``"cpu"`` or ``"triton"``.
     """
 
     surrogate: Any
+    engine: str = field(default="cpu", kw_only=True)
 
     names: ClassVar[tuple[str, ...]] = ()  # scalar parameters, in the order in which they are passed
     n_states: ClassVar[int] = 1

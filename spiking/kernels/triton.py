@@ -26,7 +26,6 @@ from spiking.kernels.rules import Leaky
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spiking.kernels.rules import Rule
 
 BLOCK = 256  # neurons of one program
 
@@ -198,19 +197,6 @@ def _backward_kernel(
 def interpreted() -> bool:
     """Whether Triton runs its kernels in Python, on any device."""
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def unsupported(rule: Rule, x: Tensor) -> str | None:
-    """Why the kernels cannot take this case, or None if they can."""
-    if not isinstance(rule, Leaky) or rule.gain:
-        return f"neuron {type(rule).__name__}"
-    if type(rule.surrogate).__name__ not in SURROGATES:
-        return f"surrogate {rule.surrogate}"
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"dtype {x.dtype}"
-    if not x.is_cuda and not interpreted():
-        return f"device {x.device}"
-    return None
 
 
 def _leak(rule: Leaky) -> int:

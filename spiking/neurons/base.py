@@ -1,0 +1,144 @@
+"""What all neurons share: no state of their own, one call over all time steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spiking.kernels import BACKENDS
+from spiking.surrogate import get_surrogate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from spiking.surrogate import Surrogate
+
+    SurrogateLike = str | Surrogate | Mapping[str, Any]
+
+
+@dataclass
+class Stream:
+    """The state that `spiking.streaming` carries from one call to the next."""
+
+    state: Any = None
+
+
+class Neuron(nn.Module):
+    """Maps currents ``[T, B, ...]`` to spikes ``[T, B, ...]``; starts from rest at every call.
+
+    Subclasses write `run`.
+
+    Args:
+        v_threshold: fires at this potential and above.
+        surrogate: name, object, or mapping such as ``{"name": "atan", "alpha": 2.0}``.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `spiking.functional`.
+
+    Attributes:
+        causal: whether a step depends on no later one; only causal neurons can stream.
+        time_steps: T if the parameters fix it, else None.
+    """
+
+    _stream: Stream | None = None
+    time_steps: int | None = None
+    parameter_names: ClassVar[tuple[str, ...]] = ()  # learnt ones, which weight decay leaves alone
+
+    def __init__(
+        self, v_threshold: float = 1.0, surrogate: SurrogateLike = "sigmoid", backend: str = "auto"
+    ) -> None:
+        super().__init__()
+        self.v_threshold = number("v_threshold", v_threshold, above=0.0)
+        self.surrogate = as_surrogate(surrogate)
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
+        self.backend = backend
+
+    @property
+    def causal(self) -> bool:
+        """Whether a step depends on no later one."""
+        return True
+
+    def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Spikes ``[T, ...]`` and, with ``keep_state``, the state after the last step.
+
+        Args:
+            x: currents ``[T, ...]``.
+            state: as given by an earlier call, None for rest.
+            keep_state: whether the last state is wanted.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, B, ...]`` -> spikes ``[T, B, ...]`` in the dtype of ``x``.
+
+        Raises:
+            TypeError: not a floating-point tensor.
+            ValueError: no time axis, or a T other than the parameters were built for.
+        """
+        stream = self._stream
+        if stream is None:
+            return self.run(x, None, False)[0]
+        spikes, stream.state = self.run(x, stream.state, True)
+        return spikes
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step with explicit state: ``x [B, ...]`` -> spikes ``[B, ...]`` and the new state.
+
+        Raises:
+            RuntimeError: the neuron is not causal.
+        """
+        if not self.causal:
+            raise RuntimeError(
+                f"{type(self).__name__} is not causal: a step depends on later ones, so it takes"
+                " whole sequences [T, B, ...]"
+            )
+        spikes, state = self.run(x.unsqueeze(0), state, True)
+        return spikes[0], state
+
+    def initial_state(self, x: Tensor) -> Any:
+        """The state at rest for steps like ``x [B, ...]``."""
+        return torch.zeros_like(x, dtype=state_dtype(x))
+
+    def extra_repr(self) -> str:
+        """Settings that the submodules do not show."""
+        own = self.parameters_text()
+        surrogate = f"{type(self.surrogate).__name__.lower()}"
+        return ", ".join([*own, f"v_threshold={self.v_threshold:g}", f"surrogate={surrogate}"])
+
+    def parameters_text(self) -> list[str]:
+        """Further settings, for `extra_repr`."""
+        return []
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of membrane potentials for currents ``x``: float32, or float64 for float64."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+def as_surrogate(surrogate: SurrogateLike) -> Surrogate:
+    """A surrogate from its name, from ``{"name": ..., **parameters}``, or as it is."""
+    if isinstance(surrogate, str) or not hasattr(surrogate, "keys"):
+        return get_surrogate(surrogate)  # type: ignore[arg-type]
+    options = dict(surrogate)
+    if "name" not in options:
+        raise ValueError(f"a surrogate given as a mapping needs a 'name', got {options}")
+    return get_surrogate(options.pop("name"), **options)
+
+
+def number(label: str, value: float, above: float | None = None) -> float:
+    """A finite float, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{label} must be a finite number, got {value!r}")
+    if above is not None and value <= above:
+        raise ValueError(f"{label} must be greater than {above:g}, got {value!r}")
+    return float(value)
+
+
+def check_time_steps(time_steps: int) -> int:
+    """T as a positive integer, or an error that names it."""
+    if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
+        raise ValueError(f"time_steps must be an integer of at least 1, got {time_steps!r}")
+    return time_steps

@@ -1,0 +1,197 @@
+"""IF, LIF, PLIF and KLIF: charge, fire, reset."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from spiking import functional
+from spiking.neurons.base import Neuron, number, state_dtype
+
+if TYPE_CHECKING:
+    from spiking.neurons.base import SurrogateLike
+
+
+class ResettingNeuron(Neuron):
+    """Base of neurons with a hard or soft reset.
+
+    Args:
+        v_threshold: see `Neuron`.
+        v_reset: potential after a spike; ``None`` subtracts the threshold instead (soft reset).
+        detach_reset: no gradient through the reset.
+        surrogate: see `Neuron`.
+        backend: see `Neuron`.
+    """
+
+    def __init__(
+        self,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: SurrogateLike = "sigmoid",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(v_threshold, surrogate, backend)
+        self.v_reset = None if v_reset is None else number("v_reset", v_reset)
+        self.detach_reset = bool(detach_reset)
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        """The potential at rest: ``v_reset``, or 0 for a soft reset."""
+        return torch.full_like(x, self.v_reset or 0.0, dtype=state_dtype(x))
+
+    def _common(self, keep_state: bool) -> dict[str, Any]:
+        return {
+            "v_threshold": self.v_threshold,
+            "v_reset": self.v_reset,
+            "detach_reset": self.detach_reset,
+            "surrogate": self.surrogate,
+            "backend": self.backend,
+            "keep_state": keep_state,
+        }
+
+    def parameters_text(self) -> list[str]:
+        """Reset."""
+        return [f"v_reset={self.v_reset}", f"detach_reset={self.detach_reset}"]
+
+
+class IF(ResettingNeuron):
+    """Integrate-and-fire, ``h(t) = v(t-1) + x(t)``; arguments as in `ResettingNeuron`."""
+
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Neuron.run`; the state is the potential ``[...]``."""
+        return functional.if_(x, state, **self._common(keep_state))
+
+
+class LIF(ResettingNeuron):
+    """Leaky integrate-and-fire (STBP, 1706.02609); see `spiking.reference.lif`.
+
+    Args:
+        tau: time constant in steps, at least 1. ``u = k u + x`` of many papers is
+            ``decay_input=False`` with ``tau = 1 / (1 - k)``.
+        decay_input: whether the current is divided by ``tau``, too.
+        v_threshold: see `Neuron`.
+        v_reset: see `ResettingNeuron`.
+        detach_reset: see `ResettingNeuron`.
+        surrogate: see `Neuron`.
+        backend: see `Neuron`.
+    """
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        decay_input: bool = True,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: SurrogateLike = "sigmoid",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(v_threshold, v_reset, detach_reset, surrogate, backend)
+        self.tau = _tau("tau", tau)
+        self.decay_input = bool(decay_input)
+
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Neuron.run`; the state is the potential ``[...]``."""
+        return functional.lif(
+            x, state, tau=self.tau, decay_input=self.decay_input, **self._common(keep_state)
+        )
+
+    def parameters_text(self) -> list[str]:
+        """Leak and reset."""
+        return [f"tau={self.tau:g}", f"decay_input={self.decay_input}", *super().parameters_text()]
+
+
+class PLIF(ResettingNeuron):
+    """LIF with a learnable time constant, ``1 / tau = sigmoid(w)`` (2007.05785).
+
+    Args:
+        init_tau: time constant at the start, above 1; ``w = -ln(init_tau - 1)``.
+        decay_input: see `LIF`.
+        v_threshold: see `Neuron`.
+        v_reset: see `ResettingNeuron`.
+        detach_reset: see `ResettingNeuron`.
+        surrogate: see `Neuron`.
+        backend: see `Neuron`.
+    """
+
+    parameter_names: ClassVar[tuple[str, ...]] = ("w",)
+
+    def __init__(
+        self,
+        init_tau: float = 2.0,
+        decay_input: bool = True,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: SurrogateLike = "sigmoid",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(v_threshold, v_reset, detach_reset, surrogate, backend)
+        number("init_tau", init_tau, above=1.0)
+        self.decay_input = bool(decay_input)
+        self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
+
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Neuron.run`; the state is the potential ``[...]``."""
+        return functional.plif(x, self.w, state, decay_input=self.decay_input, **self._common(keep_state))
+
+    def parameters_text(self) -> list[str]:
+        """Leak and reset."""
+        return [f"decay_input={self.decay_input}", *super().parameters_text()]
+
+
+class KLIF(LIF):
+    """LIF with a learnable gain, ``h = relu(k * charge)`` (2302.09238).
+
+    Args:
+        scale_reset: the reset acts on ``h / k`` with the threshold ``v_threshold / k``.
+        tau: see `LIF`.
+        decay_input: see `LIF`.
+        v_threshold: see `Neuron`.
+        v_reset: see `ResettingNeuron`.
+        detach_reset: see `ResettingNeuron`.
+        surrogate: see `Neuron`.
+        backend: see `Neuron`.
+    """
+
+    parameter_names: ClassVar[tuple[str, ...]] = ("k",)
+
+    def __init__(
+        self,
+        scale_reset: bool = False,
+        tau: float = 2.0,
+        decay_input: bool = True,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        detach_reset: bool = False,
+        surrogate: SurrogateLike = "sigmoid",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(tau, decay_input, v_threshold, v_reset, detach_reset, surrogate, backend)
+        self.scale_reset = bool(scale_reset)
+        self.k = nn.Parameter(torch.tensor(1.0))
+
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
+        """See `Neuron.run`; the state is the potential ``[...]``."""
+        return functional.klif(
+            x,
+            self.k,
+            state,
+            scale_reset=self.scale_reset,
+            tau=self.tau,
+            decay_input=self.decay_input,
+            **self._common(keep_state),
+        )
+
+    def parameters_text(self) -> list[str]:
+        """Gain, leak and reset."""
+        return [f"scale_reset={self.scale_reset}", *super().parameters_text()]
+
+
+def _tau(label: str, tau: float) -> float:
+    if number(label, tau) < 1.0:
+        raise ValueError(f"{label} must be at least 1 step, got {tau!r}")
+    return float(tau)

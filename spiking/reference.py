@@ -1,0 +1,255 @@
+"""Spiking neurons step by step, straight from the equations: the oracle for every fast kernel.
+
+All functions take currents ``x [T, ...]`` and give spikes ``[T, ...]`` in the dtype of ``x`` and the state
+after the last step. Letters as in the literature: ``h`` potential before the reset, ``v`` after it, ``s``
+spikes, T time steps. Charge, fire where ``h >= v_threshold``, reset: "hard" to ``v_reset``, or, with
+``v_reset=None``, "soft" by subtracting the threshold. The state lives in float32 (float64 for float64
+currents). STBP 1706.02609; every function names its own source.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spiking.surrogate import Sigmoid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spiking.surrogate import Surrogate
+
+SIGMOID = Sigmoid()
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of membrane potentials for currents ``x``."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+def _start(x: Tensor, v: Tensor | None, value: float) -> Tensor:
+    dtype = state_dtype(x)
+    return torch.full_like(x[0], value, dtype=dtype) if v is None else v.to(dtype)
+
+
+def _reset(h: Tensor, s: Tensor, theta: float | Tensor, v_reset: float | None, detach_reset: bool) -> Tensor:
+    if detach_reset:
+        s = s.detach()
+    if v_reset is None:
+        return h - theta * s
+    return (1.0 - s) * h + s * v_reset
+
+
+def _run(
+    x: Tensor,
+    v: Tensor | None,
+    charge: Callable[[Tensor, Tensor], Tensor],
+    v_threshold: float,
+    v_reset: float | None,
+    detach_reset: bool,
+    surrogate: Surrogate,
+) -> tuple[Tensor, Tensor]:
+    v = _start(x, v, 0.0 if v_reset is None else v_reset)
+    spikes = []
+    for x_t in x.to(v.dtype).unbind(0):
+        h = charge(v, x_t)
+        s = surrogate(h - v_threshold)
+        v = _reset(h, s, v_threshold, v_reset, detach_reset)
+        spikes.append(s)
+    return torch.stack(spikes).to(x.dtype), v
+
+
+def if_(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, Tensor]:
+    """Integrate-and-fire: ``h(t) = v(t-1) + x(t)``."""
+    return _run(x, v, lambda v, x: v + x, v_threshold, v_reset, detach_reset, surrogate)
+
+
+def _leak(
+    scaled: Callable[[Tensor], Tensor], decay_input: bool, v_reset: float | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Charge of a leaky neuron; ``scaled(a)`` is ``a / tau``."""
+
+    def charge(v: Tensor, x: Tensor) -> Tensor:
+        above = v if v_reset is None else v - v_reset
+        return v + scaled(x - above) if decay_input else v - scaled(above) + x
+
+    return charge
+
+
+def lif(
+    x: Tensor,
+    v: Tensor | None = None,
+    *,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, Tensor]:
+    """Leaky integrate-and-fire.
+
+    ``h(t) = v + (x - (v - r)) / tau`` with ``decay_input``, else ``v - (v - r) / tau + x``; ``r`` is
+    ``v_reset``, or 0 for a soft reset.
+    """
+    charge = _leak(lambda a: a / tau, decay_input, v_reset)
+    return _run(x, v, charge, v_threshold, v_reset, detach_reset, surrogate)
+
+
+def plif(
+    x: Tensor,
+    w: Tensor,
+    v: Tensor | None = None,
+    *,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, Tensor]:
+    """LIF with learnable ``1 / tau = sigmoid(w)``, ``w []`` (2007.05785)."""
+    rate = w.to(state_dtype(x)).sigmoid()
+    charge = _leak(lambda a: a * rate, decay_input, v_reset)
+    return _run(x, v, charge, v_threshold, v_reset, detach_reset, surrogate)
+
+
+def klif(
+    x: Tensor,
+    k: Tensor,
+    v: Tensor | None = None,
+    *,
+    scale_reset: bool = False,
+    tau: float = 2.0,
+    decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, Tensor]:
+    """LIF with ``h = relu(k * charge)``, ``k []`` learnable (2302.09238).
+
+    With ``scale_reset`` the reset acts on ``h / k`` with the threshold ``v_threshold / k``.
+    """
+    charge = _leak(lambda a: a / tau, decay_input, v_reset)
+    v = _start(x, v, 0.0 if v_reset is None else v_reset)
+    k = k.to(v.dtype)
+    spikes = []
+    for x_t in x.to(v.dtype).unbind(0):
+        h = torch.relu(k * charge(v, x_t))
+        s = surrogate(h - v_threshold)
+        base, theta = (h / k, v_threshold / k) if scale_reset else (h, v_threshold)
+        v = _reset(base, s, theta, v_reset, detach_reset)
+        spikes.append(s)
+    return torch.stack(spikes).to(x.dtype), v
+
+
+def clif(
+    x: Tensor,
+    v: Tensor | None = None,
+    m: Tensor | None = None,
+    *,
+    tau: float = 2.0,
+    v_threshold: float = 1.0,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Complementary LIF (2402.04663): a second potential ``m`` deepens the soft reset.
+
+    ``h = (1 - 1/tau) v + x``; ``m = m sig(h / tau) + s``; ``v = h - s (v_threshold + sig(m))``.
+    """
+    v, m = _start(x, v, 0.0), _start(x, m, 0.0)
+    spikes = []
+    for x_t in x.to(v.dtype).unbind(0):
+        h = v * (1.0 - 1.0 / tau) + x_t
+        m = m * torch.sigmoid(h / tau)
+        s = surrogate(h - v_threshold)
+        m = m + s
+        v = h - s * (v_threshold + torch.sigmoid(m))
+        spikes.append(s)
+    return torch.stack(spikes).to(x.dtype), (v, m)
+
+
+def glif(
+    x: Tensor,
+    coefficients: Tensor,
+    conductance: Tensor,
+    v: Tensor | None = None,
+    s: Tensor | None = None,
+    *,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Gated LIF (2210.13768) over its linear coefficients.
+
+    ``h = keep v - decay + conductance(t) x - keep gamma v s - reset s``, fires at ``theta``. The reset of
+    a spike happens one step later, so ``v`` is the potential before it.
+
+    Args:
+        x: currents ``[T, B, C, ...]``.
+        coefficients: ``[5, C or 1]``: keep, decay, gamma, reset, theta.
+        conductance: ``[T, C or 1]``.
+        v: potential ``[B, C, ...]``, 0 if missing.
+        s: spikes of the step before ``[B, C, ...]``, 0 if missing.
+        surrogate: slope of the step.
+    """
+    v, s = _start(x, v, 0.0), _start(x, s, 0.0)
+    shape = (-1, *(1,) * (x.dim() - 3))
+    keep, decay, gamma, reset, theta = (c.reshape(shape) for c in coefficients.to(v.dtype))
+    spikes = []
+    for x_t, conduct in zip(x.to(v.dtype).unbind(0), conductance.to(v.dtype).unbind(0), strict=True):
+        kept = keep * v
+        v = kept - decay + x_t * conduct.reshape(shape) - kept * gamma * s - reset * s
+        s = surrogate(v - theta)
+        spikes.append(s)
+    return torch.stack(spikes).to(x.dtype), (v, s)
+
+
+def psn(x: Tensor, weight: Tensor, bias: Tensor, *, surrogate: Surrogate = SIGMOID) -> Tensor:
+    """Parallel spiking neuron (2304.12760): ``S = H(weight X + bias)``, no reset, not causal.
+
+    Args:
+        x: currents ``[T, ...]``.
+        weight: ``[T, T]``.
+        bias: ``[T, 1]``, minus the thresholds.
+        surrogate: slope of the step.
+    """
+    dtype = state_dtype(x)
+    h = torch.addmm(bias.to(dtype), weight.to(dtype), x.to(dtype).flatten(1))
+    return surrogate(h).view(x.shape).to(x.dtype)
+
+
+def sliding_psn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    past: Tensor | None = None,
+    *,
+    surrogate: Surrogate = SIGMOID,
+) -> tuple[Tensor, Tensor]:
+    """Sliding parallel spiking neuron (2304.12760): ``h(t) = sum_i w[k-1-i] x(t-i) + b``.
+
+    Args:
+        x: currents ``[T, ...]``.
+        weight: ``[k]``; the last one belongs to the current step.
+        bias: ``[]``, minus the threshold.
+        past: the ``k - 1`` currents before the first step, 0 if missing.
+        surrogate: slope of the step.
+
+    Returns:
+        Spikes ``[T, ...]`` and the last ``k - 1`` currents.
+    """
+    dtype, k = state_dtype(x), weight.numel()
+    if past is None:
+        past = x.new_zeros((k - 1, *x.shape[1:]), dtype=dtype)
+    window = torch.cat([past.to(dtype), x.to(dtype)])
+    weight = weight.to(dtype)
+    h = sum(weight[j] * window[j : j + x.shape[0]] for j in range(k)) + bias.to(dtype)
+    return surrogate(h).to(x.dtype), window[window.shape[0] - (k - 1) :]
