@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from spiking.neurons import Neuron
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +37,7 @@ class SpikingModel(nn.Module):
         num_features: channels of the last stage.
     """
 
-    classifier_name: ClassVar[str] = "classifier"
+    classifier_name: str = "classifier"
     check_finite: bool = True  # set False to skip the NaN test of the input (one pass over it)
     architecture: str = ""  # entry name, set by build_model
     model_args: dict[str, Any]  # plain arguments that rebuild this model
@@ -160,7 +162,12 @@ class SpikingModel(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay must leave alone (beyond 0-d and 1-d ones)."""
-        return set()
+        return {
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            if isinstance(module, Neuron)
+            for name in module.parameter_names
+        }
 
     def after_import(self) -> None:
         """Called once weights that the zoo did not write have been loaded."""

@@ -11,16 +11,15 @@ starts with its own neuron, so every convolution but the stem's sees binary spik
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time
 from torch import nn
 
-import spiking
 from zoo._base import SpikingModel
+from zoo._blocks import neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
 
@@ -256,8 +255,6 @@ class SpikingResformer(SpikingModel):
             constant; weights that come from elsewhere switch to it.
     """
 
-    classifier_name: ClassVar[str] = "classifier"
-
     def __init__(
         self,
         planes: Sequence[int] = (64, 192, 384),
@@ -289,7 +286,7 @@ class SpikingResformer(SpikingModel):
             )
         if lenth_from not in ("map", "img_size"):
             raise ValueError(f"lenth_from must be 'map' or 'img_size', got {lenth_from!r}")
-        make = _neuron_factory(neuron, neuron_args)
+        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
         reduction = _STEM_REDUCTION.get(stem, 0)
         if not reduction:
             raise ValueError(f"stem must be one of {', '.join(_STEM_REDUCTION)}, got {stem!r}")
@@ -380,15 +377,6 @@ def _make_stem(stem: str, in_chans: int, width: int) -> nn.Sequential:
     stride = _STEM_REDUCTION[stem]
     conv = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, TimeBatchNorm2d(width))
-
-
-def _neuron_factory(neuron: str, neuron_args: dict[str, Any] | None) -> MakeNeuron:
-    """A function that builds neurons with the paper's defaults where the neuron knows them."""
-    probe = spiking.get_neuron(neuron, **(neuron_args or {}))
-    accepted = inspect.signature(type(probe)).parameters
-    arguments = {k: v for k, v in NEURON_DEFAULTS.items() if k in accepted}
-    arguments.update(neuron_args or {})
-    return lambda: spiking.get_neuron(neuron, **arguments)
 
 
 def _spike_conv_norm(part: nn.Module, x: Tensor) -> Tensor:

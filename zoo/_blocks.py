@@ -1,0 +1,96 @@
+"""Parts that the convolutional families share: neurons by name, convolution with norm, stems."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+import spiking
+from spiking.neurons import NEURONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    MakeNeuron = Callable[[], nn.Module]
+
+
+def neuron_factory(
+    neuron: str,
+    neuron_args: Mapping[str, Any] | None,
+    defaults: Mapping[str, Any],
+    time_steps: int,
+) -> MakeNeuron:
+    """A function that builds one neuron a call.
+
+    Args:
+        neuron: name, see ``spiking.list_neurons``.
+        neuron_args: arguments that win over ``defaults``.
+        defaults: the family's settings; those that this neuron does not know are left out.
+        time_steps: T, for neurons whose parameters have a time axis (PSN, GLIF).
+    """
+    cls = NEURONS.get(str(neuron).lower().replace("_", "").replace("-", ""))
+    if cls is None:
+        spiking.get_neuron(neuron)  # raises, with the name that was probably meant
+        raise AssertionError(neuron)
+    family = {**defaults, "init_tau": defaults.get("tau", 2.0), "time_steps": time_steps}
+    accepted = inspect.signature(cls).parameters
+    settings = {k: v for k, v in family.items() if k in accepted}
+    settings.update(neuron_args or {})
+    return lambda: spiking.get_neuron(neuron, **settings)
+
+
+def conv3x3(c_in: int, c_out: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Convolution that keeps the map, or divides it by its stride (rounded up)."""
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=bias)
+
+
+def conv1x1(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    """Pointwise convolution without bias."""
+    return nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
+    """``norm(conv(x))`` on the folded ``[T * B, ...]``; ``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``.
+
+    Plain ``nn.BatchNorm2d`` modules keep the authors' flat key names, and ``SyncBatchNorm`` can take
+    their place.
+
+    Args:
+        conv: one convolution or several in a row.
+        norm: batch norm over T, B, H and W.
+        x: the input.
+        repeats: how many equal steps ``x`` stands for. Mean and variance of repeated data are those
+            of the data, but the running variance takes the unbiased factor n / (n - 1), and n is
+            ``repeats`` times larger in the authors' code.
+    """
+    y = conv(x.flatten(0, 1))
+    moving = getattr(norm, "running_var", None) if repeats > 1 and norm.training else None
+    if moving is None:
+        return norm(y).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+    kept = moving * (1 - (0.1 if norm.momentum is None else norm.momentum))  # type: ignore[operator]
+    n = y.numel() // y.shape[1]
+    y = norm(y)
+    moving.copy_(kept + (moving - kept) * ((n - 1) / n * (n * repeats) / (n * repeats - 1)))
+    return y.unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution (key ``0``) and batch norm (key ``1``) on ``[T, B, C, H, W]``."""
+
+    def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
+        super().__init__(conv, norm)
+
+    def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
+        """``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``; ``repeats`` as in `conv_norm`."""
+        return conv_norm(self[0], self[1], x, repeats)
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """He initialisation over the outputs, as ResNet codes have it; norms stay at 1 and 0."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
