@@ -70,7 +70,7 @@ class Surrogate:
             return self.primitive(x)
         if torch.compiler.is_exporting():  # a graph for inference needs no surrogate
             return (x >= 0).to(x.dtype)
-        return _Step.apply(x, self)  # type: ignore[no-any-return, no-untyped-call]
+        return _Step.apply(x, self)  # type: ignore[no-any-return]
 
     def derivative(self, x: Tensor) -> Tensor:
         """Slope at ``x``, elementwise."""
@@ -349,8 +349,8 @@ class LogTailedReLU(Surrogate):
         return torch.where(x <= 0, torch.full_like(x, self.alpha), 1.0 / x.clamp(min=1.0))
 
     def primitive(self, x: Tensor) -> Tensor:
-        """Line, line, logarithm (which starts anew at ``x = 1``, as released)."""
-        tail = torch.where(x <= 1, x, x.clamp(min=1.0).log())
+        """Line, line, logarithm."""
+        tail = torch.where(x <= 1, x, x.clamp(min=1.0).log() + 1.0)
         return torch.where(x <= 0, self.alpha * x, tail)
 
 

@@ -155,6 +155,7 @@ def forward(
         conductance: ``[T, P]`` float32, the same.
     """
     x = prepare(x, rule.per_neuron)
+    coefficients, conductance = _dense(coefficients), _dense(conductance)
     stored = _DTYPES[x.dtype]
     steps, count = x.shape[0], x.numel()
     out = like(x, True, x.dtype)
@@ -176,6 +177,11 @@ def forward(
     stream = _can_stream(stored, count, per_step, out)
     _run(rule, False, stored, stream, threads, neurons, [fixed, _five(params)])
     return out, ends
+
+
+def _dense(values: Tensor | None) -> Tensor | None:
+    """Compiled programs may hand over expanded views, which kernels cannot read."""
+    return None if values is None else values.contiguous()
 
 
 def _five(params: Sequence[float]) -> tuple[float, ...]:
@@ -211,6 +217,7 @@ def backward(
         and steps of the gradients of learnt scalars, or arrays ``[n, P]`` and ``[T, P]``.
     """
     x = prepare(x, rule.per_neuron)
+    coefficients, conductance = _dense(coefficients), _dense(conductance)
     stored = _DTYPES[x.dtype]
     steps, count = x.shape[0], x.numel()
     gx = like(x, True, x.dtype)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from spiking.kernels import BACKENDS
-from spiking.surrogate import get_surrogate
+from spiking.surrogate import Surrogate, get_surrogate
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from spiking.surrogate import Surrogate
-
-    SurrogateLike = str | Surrogate | Mapping[str, Any]
+SurrogateLike = str | Surrogate | Mapping[str, Any]
 
 
 @dataclass
@@ -120,8 +116,10 @@ def state_dtype(x: Tensor) -> torch.dtype:
 
 def as_surrogate(surrogate: SurrogateLike) -> Surrogate:
     """A surrogate from its name, from ``{"name": ..., **parameters}``, or as it is."""
-    if isinstance(surrogate, str) or not hasattr(surrogate, "keys"):
-        return get_surrogate(surrogate)  # type: ignore[arg-type]
+    if isinstance(surrogate, str | Surrogate):
+        return get_surrogate(surrogate)
+    if not isinstance(surrogate, Mapping):
+        raise TypeError(f"surrogate must be a name, a mapping or a Surrogate, got {surrogate!r}")
     options = dict(surrogate)
     if "name" not in options:
         raise ValueError(f"a surrogate given as a mapping needs a 'name', got {options}")

@@ -38,11 +38,11 @@ class PSN(Neuron):
         """No."""
         return False
 
-    def _check(self, x: Tensor, before: int = 0) -> None:
+    def _check(self, x: Tensor) -> None:
         functional.check(x)
-        if before + x.shape[0] != self.time_steps and (not before or before + x.shape[0] > self.time_steps):
+        if x.shape[0] != self.time_steps:
             raise ValueError(
-                f"{type(self).__name__} was built for T = {self.time_steps}, got T = {before + x.shape[0]};"
+                f"{type(self).__name__} was built for T = {self.time_steps}, got T = {x.shape[0]};"
                 " its parameters fix T"
             )
 
