@@ -22,8 +22,8 @@ def write_zoo_table(path: Path) -> None:
                 f"{entry.parameters:,}",
                 str(entry.time_steps),
                 "x".join(map(str, entry.input_size)),
-                ", ".join(f"`{tag}`" for tag in entry.tags) or "none",
-                entry.paper,
+                ", ".join(f"`{tag}`" for tag in entry.weights) or "none",
+                f"[{entry.paper}](https://arxiv.org/abs/{entry.paper})" if entry.paper else "this project",
             ]
         )
     header = ["entry", "parameters", "T", "input", "published weights", "paper"]
