@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import spiking
+from spiking.layers import norm_repeated
 from spiking.neurons import NEURONS
 
 if TYPE_CHECKING:
@@ -63,19 +64,10 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> 
         conv: one convolution or several in a row.
         norm: batch norm over T, B, H and W.
         x: the input.
-        repeats: how many equal steps ``x`` stands for. Mean and variance of repeated data are those
-            of the data, but the running variance takes the unbiased factor n / (n - 1), and n is
-            ``repeats`` times larger in the authors' code.
+        repeats: how many equal steps ``x`` stands for; see `spiking.layers.norm_repeated`.
     """
-    y = conv(x.flatten(0, 1))
-    moving = getattr(norm, "running_var", None) if repeats > 1 and norm.training else None
-    if moving is None:
-        return norm(y).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
-    kept = moving * (1 - (0.1 if norm.momentum is None else norm.momentum))  # type: ignore[operator]
-    n = y.numel() // y.shape[1]
-    y = norm(y)
-    moving.copy_(kept + (moving - kept) * ((n - 1) / n * (n * repeats) / (n * repeats - 1)))
-    return y.unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+    y = norm_repeated(norm, conv(x.flatten(0, 1)), repeats)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 class ConvNorm(nn.Sequential):

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spiking.layers import fold_time
 from torch import nn
 
+from spiking.layers import fold_time
 from zoo._base import SpikingModel
 from zoo._blocks import ConvNorm, conv3x3, init_convolutions, neuron_factory
 from zoo._build import build_model

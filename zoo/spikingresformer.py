@@ -15,9 +15,9 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time
 from torch import nn
 
+from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time
 from zoo._base import SpikingModel
 from zoo._blocks import neuron_factory
 from zoo._build import build_model
