@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import sys
 from functools import cache, lru_cache
@@ -26,6 +27,7 @@ PARALLEL_FROM = 1 << 16  # elements; below it, waking a second thread costs more
 STREAM_FROM = 24 << 20  # bytes; a larger result would leave the caches before anyone reads it
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_NUMBERS = itertools.count()  # names of compiled functions must differ
 _forked: list[int] = []  # filled in a forked child, where OpenMP's threads are gone
 
 
@@ -44,31 +46,23 @@ if hasattr(os, "register_at_fork"):
 def _kernel(rule: Rule, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
     """Address of a kernel, and the kernel as a Python callable."""
     writer = Writer(rule, stored, masked, stream)
-    name = f"neuron_{_number()}"
+    name = f"neuron_{next(_NUMBERS)}"
     text = writer.backward(name) if back else writer.forward(name)
     address = codegen.compiler().function(name, text)
     i64 = ctypes.c_int64
     return address, codegen.bind(address, ctypes.c_char_p, i64, i64, i64)
 
 
-_names: list[None] = []
-
-
-def _number() -> int:
-    _names.append(None)
-    return len(_names)
-
-
 @cache
 def _openmp() -> tuple[Any, int, int, int] | None:
     """Torch's own OpenMP: run-in-team, addresses of the two thread queries, and of the team's task."""
-    path = None
+    path: str | None = None
     if sys.platform.startswith("linux"):
         with open("/proc/self/maps", encoding="utf-8") as maps:
             found = {line.split()[-1] for line in maps if "omp" in line and ".so" in line}
         inside = [p for p in sorted(found) if "libgomp" in p or "libomp" in p or "libiomp" in p]
         mine = [p for p in inside if os.sep + "torch" in p]
-        path = (mine or inside or [None])[0]
+        path = next(iter(mine or inside), None)
     try:
         library = ctypes.CDLL(path)
         run = library.GOMP_parallel

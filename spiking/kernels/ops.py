@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from spiking.kernels import cpu, rules
+from spiking.kernels import cpu, layout, rules
 from spiking.surrogate import get_surrogate
 
 if TYPE_CHECKING:
@@ -75,17 +75,15 @@ def _backward(
         from spiking.kernels import triton
 
         gx, g_starts, g_params = triton.backward(_leaky(rule), params, x, v, rate, g, g_ends[0])
-        g_v = None if v is None else g_starts[0].to(v.dtype)
-        g_r = None if rate is None else g_params[0].to(rate.dtype).reshape(rate.shape)
-        return gx, g_v, None, g_r, None, None, None
+        gv = None if v is None else g_starts[0].to(v.dtype)
+        g_rate = None if rate is None else g_params[0].to(rate.dtype).reshape(rate.shape)
+        return gx, gv, None, g_rate, None, None, None
     starts = (v, m)[: rule.n_states]
     want = any(start is not None for start in starts)
     values = _values(rule, params, rate, k)
     gx, g_starts, g_params = cpu.backward(rule, values, x, starts, g, g_ends, want, coefficients, conductance)
-    gv, gm = (
-        None if start is None else grad.to(start.dtype)
-        for start, grad in zip((v, m), (*g_starts, None, None)[:2], strict=True)
-    )
+    gv = None if v is None else g_starts[0].to(v.dtype)
+    gm = None if m is None else g_starts[1].to(m.dtype)
     g_rate = g_gain = g_coefficients = g_conductance = None
     if rule.per_neuron:
         g_coefficients, g_conductance = g_params
@@ -109,7 +107,7 @@ def _derivative(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
     if torch.is_grad_enabled():  # someone wants a second derivative: refuse when it is taken
         found = NeuronBackward.apply(x, *extras, g, g_v, g_m, ctx.rule, ctx.params)
     else:
-        found = _backward(x, tuple(extras), g, (g_v, g_m), ctx.rule, ctx.params)  # type: ignore[arg-type]
+        found = _backward(x, tuple(extras), g, (g_v, g_m), ctx.rule, ctx.params)
     return (*found, None, None, None)
 
 
@@ -122,7 +120,7 @@ class Eager(torch.autograd.Function):
         *extras, ctx.rule, ctx.params, keep = rest
         ctx.save_for_backward(x, *extras)
         ctx.set_materialize_grads(False)
-        return _forward(x, tuple(extras), ctx.rule, ctx.params, keep)  # type: ignore[arg-type]
+        return _forward(x, tuple(extras), ctx.rule, ctx.params, keep)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -137,7 +135,7 @@ class Neuron(torch.autograd.Function):
     def forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         """Spikes and, if wanted, the last states."""
         *extras, rule, params, keep = rest
-        return _forward(x, tuple(extras), rule, params, keep)  # type: ignore[arg-type]
+        return _forward(x, tuple(extras), rule, params, keep)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -166,7 +164,7 @@ class NeuronBackward(torch.autograd.Function):
     def forward(x: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
         """Gradients of ``x`` and the extras."""
         *tensors, rule, params = rest
-        return _backward(x, tuple(tensors[:6]), tensors[6], tensors[7:], rule, params)  # type: ignore[arg-type]
+        return _backward(x, tuple(tensors[:6]), tensors[6], tensors[7:], rule, params)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -227,7 +225,7 @@ class _Folded:
         for i, t in enumerate(out):
             at = 1 if i < steps else 0
             if t is not None and self.flat:
-                t = t.unflatten(at, (self.size, -1))
+                t = t.reshape(*t.shape[:at], self.size, t.shape[at] // self.size, *t.shape[at + 1 :])
             results.append(t)
             dims.append(None if t is None else at)
         return tuple(results), tuple(dims)
@@ -297,9 +295,9 @@ def _(
 ) -> list[Tensor]:
     what = decode(rule)
     ends = what.n_states if keep else 0
-    x = cpu.prepare(x, what.per_neuron)
-    states = [cpu.like(x, steps=False, dtype=torch.float32) for _ in range(ends)]
-    return [cpu.like(x, steps=True, dtype=x.dtype), *states]
+    x = layout.prepare(x, what.per_neuron)
+    states = [layout.like(x, steps=False, dtype=torch.float32) for _ in range(ends)]
+    return [layout.like(x, steps=True, dtype=x.dtype), *states]
 
 
 @torch.library.custom_op("fulgurite::neuron_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -338,9 +336,9 @@ def _(
     rule: str,
     params: list[float],
 ) -> list[Tensor]:
-    x = cpu.prepare(x, decode(rule).per_neuron)
-    out = [cpu.like(x, steps=True, dtype=x.dtype)]
-    out += [cpu.like(x, steps=False, dtype=s.dtype) for s in (v, m) if s is not None]
+    x = layout.prepare(x, decode(rule).per_neuron)
+    out = [layout.like(x, steps=True, dtype=x.dtype)]
+    out += [layout.like(x, steps=False, dtype=s.dtype) for s in (v, m) if s is not None]
     return out + [torch.empty_like(t) for t in (rate, k, coefficients, conductance) if t is not None]
 
 

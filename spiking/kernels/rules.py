@@ -275,26 +275,31 @@ def _sigmoid(c: Code, u: Vec, s: Any) -> Vec:
 
 
 def _atan(c: Code, u: Vec, s: Any) -> Vec:
-    k = (math.pi / 2 * s.alpha) ** 2
-    return (s.alpha / 2) / (u * u * k + 1.0)
+    half: float = s.alpha / 2
+    k = (math.pi * half) ** 2
+    return half / (u * u * k + 1.0)
 
 
 def _erf(c: Code, u: Vec, s: Any) -> Vec:
-    return c.exp(-(u * u * s.alpha**2)) * (s.alpha / math.sqrt(math.pi))
+    alpha: float = s.alpha
+    return c.exp(-(u * u * alpha**2)) * (alpha / math.sqrt(math.pi))
 
 
 def _piecewise_exp(c: Code, u: Vec, s: Any) -> Vec:
-    return c.exp(-(c.abs(u) * s.alpha)) * (s.alpha / 2)
+    alpha: float = s.alpha
+    return c.exp(-(c.abs(u) * alpha)) * (alpha / 2)
 
 
 def _soft_sign(c: Code, u: Vec, s: Any) -> Vec:
-    one = c.abs(u) * s.alpha + 1.0
-    return (s.alpha / 2) / (one * one)
+    alpha: float = s.alpha
+    one = c.abs(u) * alpha + 1.0
+    return (alpha / 2) / (one * one)
 
 
 def _super_spike(c: Code, u: Vec, s: Any) -> Vec:
+    alpha: float = s.alpha
     one = c.abs(u) + 1.0
-    return s.alpha / (one * one)
+    return alpha / (one * one)
 
 
 def _leaky_relu(c: Code, u: Vec, s: Any) -> Vec:
@@ -302,7 +307,8 @@ def _leaky_relu(c: Code, u: Vec, s: Any) -> Vec:
 
 
 def _sign_log(c: Code, u: Vec, s: Any) -> Vec:
-    return 1.0 / (c.abs(u) + 1.0 / s.alpha)
+    edge: float = 1.0 / s.alpha
+    return 1.0 / (c.abs(u) + edge)
 
 
 def _s2nn(c: Code, u: Vec, s: Any) -> Vec:

@@ -209,7 +209,7 @@ def forward(
     """Spikes ``[T, ...]`` and, if ``keep``, the last potential; arguments as in `cpu.forward`."""
     x = prepare(x, outer=False)
     out = like(x, steps=True, dtype=x.dtype)
-    ends = (like(x, steps=False, dtype=torch.float32),) if keep else ()
+    ends: tuple[Tensor, ...] = (like(x, steps=False, dtype=torch.float32),) if keep else ()
     count = out[0].numel() if len(out) else 0
     if count == 0:
         return out, ends
