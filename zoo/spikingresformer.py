@@ -162,13 +162,18 @@ class DSSA(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DSSA:
-        # A moving average of 0.999 stalls in half precision: near 0.2 the spacing of float16 is
-        # 1.2e-4, more than a usual step. So .half() and .bfloat16() leave the rates in float32.
+        # The rates go through as vectors, because with five axes channels_last refuses them, and stay
+        # float32 in .half() and .bfloat16(): a moving average of 0.999 stalls there (near 0.2 the
+        # spacing of float16 is 1.2e-4, more than a usual step).
+        rates = {name: getattr(self, name) for name in ("firing_rate_x", "firing_rate_attn")}
+        for name, rate in rates.items():
+            self._buffers[name] = rate.flatten()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name in ("firing_rate_x", "firing_rate_attn"):
-            buffer = getattr(self, name)
-            if buffer.dtype in (torch.float16, torch.bfloat16):
-                setattr(self, name, buffer.float())
+        for name, rate in rates.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                moved = rate.to(moved.device)
+            self._buffers[name] = moved.reshape(rate.shape)
         return self
 
     def extra_repr(self) -> str:
