@@ -1,0 +1,267 @@
+"""Names: what is registered, how it is found, what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+
+import pytest
+import timm
+import torch
+from timm.models import _registry as timm_registry
+
+import zoo
+from zoo import _registry
+
+# parameters at the entry's own number of classes, except where another is given; papers or authors' code
+PARAMETERS = {
+    ("ms_resnet18", 1000): 11_693_736,
+    ("ms_resnet34", 1000): 21_801_896,
+    ("ms_resnet104", 1000): 77_350_504,
+    ("sew_resnet18", 1000): 11_689_512,
+    ("sew_resnet34", 1000): 21_797_672,
+    ("sew_resnet50", 1000): 25_557_032,
+    ("sew_resnet101", 1000): 44_549_160,
+    ("sew_resnet152", 1000): 60_192_808,
+    ("spiking_resnet18", 100): 11_220_132,
+    ("spiking_resnet19", 100): 12_653_988,
+    ("spiking_resnet34", 100): 21_335_972,
+    ("spiking_vgg13", 100): 28_703_140,
+    ("spiking_vgg16", 10): 33_646_681 - 15,  # the ANN's count includes one threshold for each of 15 sites
+    ("spiking_vgg16", 100): 34_015_411 - 15,
+    ("spiking_vgg11", 10): 28_149_514,  # our own count: no published number for this head
+    ("spiking_cnn_nano", 10): 117_882,
+}
+
+# number of entries of the state dict and a hash of names and shapes: files people keep depend on them
+LAYOUT = {
+    "ms_resnet104": (649, "fc00279b4459"),
+    "ms_resnet18": (128, "4f4887213d3c"),
+    "ms_resnet34": (224, "0acc7ac357e7"),
+    "sew_resnet101": (626, "eaf47376879f"),
+    "sew_resnet152": (932, "24c960001757"),
+    "sew_resnet18": (122, "d1be44c497f2"),
+    "sew_resnet34": (218, "bf6c8a557b7c"),
+    "sew_resnet50": (320, "a99e3ae569a4"),
+    "spiking_cnn_nano": (26, "dded1513b4f8"),
+    "spiking_resnet18": (122, "d0298d6f310f"),
+    "spiking_resnet19": (124, "b8efc4414555"),
+    "spiking_resnet34": (218, "8549cc34cf42"),
+    "spiking_vgg11": (62, "34e5edd25f2a"),
+    "spiking_vgg13": (76, "9765b781024a"),
+    "spiking_vgg16": (97, "be6cdbeedc59"),
+}
+
+
+def on_meta(name, **kwargs):
+    with torch.device("meta"):
+        return zoo.create(name, **kwargs)
+
+
+@pytest.mark.parametrize(("name", "classes"), PARAMETERS)
+def test_parameter_counts(name, classes):
+    model = on_meta(name, num_classes=classes)
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name, classes]
+
+
+def test_every_convolutional_entry_is_counted():
+    counted = {name for name, _ in PARAMETERS}
+    assert counted == {n for n in zoo.list_models() if not n.startswith("spikingresformer")}
+
+
+def layout(model):
+    rows = [[k, list(v.shape), str(v.dtype)] for k, v in model.state_dict().items()]
+    return len(rows), hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("name", sorted({n for n, _ in PARAMETERS}))
+def test_state_dict_layout(name):
+    assert layout(on_meta(name)) == LAYOUT[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("spiking_vgg13", ["layer4.6.0.weight", "layer1.0.1.running_var", "classifier.6.0.bias"]),
+        ("spiking_resnet18", ["conv1.weight", "layer2.0.downsample.0.0.weight", "layer1.0.conv2.1.bias"]),
+        ("spiking_resnet19", ["layer2.0.conv1.0.weight", "fc.0.0.weight", "fc.2.0.bias"]),
+        ("sew_resnet50", ["bn1.weight", "layer1.0.conv3.weight", "layer1.0.downsample.1.running_mean"]),
+        ("ms_resnet104", ["conv1.2.bias", "layer3.31.bn2.weight", "layer1.0.downsample.0.weight"]),
+        ("spiking_cnn_nano", ["stem.0.weight", "levels.1.conv.1.bias", "classifier.weight"]),
+    ],
+)
+def test_keys_of_the_papers_codes(name, keys):
+    assert set(keys) <= set(on_meta(name).state_dict())
+
+
+def test_learnable_neurons_add_their_keys():
+    plain = set(on_meta("spiking_vgg13").state_dict())
+    added = set(on_meta("spiking_vgg13", neuron="plif").state_dict()) - plain
+    assert "layer1.1.w" in added
+    assert "classifier.4.w" in added
+    assert len(added) == 12  # ten convolutions, two hidden layers
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_listed():
+    names = zoo.list_models()
+    assert names == sorted(names)
+    assert {"spiking_vgg11", "spiking_vgg16", "spiking_cnn_nano", "spikingresformer_nano"} <= set(names)
+    assert zoo.list_models("sew-resnet1*") == ["sew_resnet101", "sew_resnet152", "sew_resnet18"]
+    assert zoo.list_models("SPIKINGRESFORMER_?") == [f"spikingresformer_{v}" for v in "lms"]
+    assert zoo.list_models("*_nano") == ["spiking_cnn_nano", "spikingresformer_nano"]
+    assert zoo.list_models("nothing*") == []
+    assert zoo.list_models(task="classification") == names
+    assert zoo.list_models(task="detection") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("spikingresformer-l", "spikingresformer_l"),
+        (" SEW-ResNet18 ", "sew_resnet18"),
+        ("spiking_VGG11.cifar10-t4", "spiking_vgg11.cifar10_t4"),
+    ],
+)
+def test_normalised(given, name):
+    assert zoo.normalize_name(given) == name
+    assert zoo.is_registered(given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ("spikingresfomer-l", "did you mean 'spikingresformer_l'"),
+        ("sew_resnet35", "did you mean 'sew_resnet"),
+        ("spiking_vg11", "did you mean 'spiking_vgg1"),
+        ("convnext_base", "timm has it: 'timm/convnext_base'"),
+        ("qqqqqq", r"zoo\.list_models\(\) lists all names"),
+    ],
+)
+def test_unknown_names(wrong, hint):
+    for ask in (zoo.create, zoo.load, zoo.describe):
+        with pytest.raises(zoo.UnknownModelError, match=hint):
+            ask(wrong)
+    assert not zoo.is_registered(wrong)
+
+
+def test_no_name_of_timm_is_taken():
+    by_module = timm_registry._module_to_models
+    theirs = set(itertools.chain(*(n for module, n in by_module.items() if module not in ours_in_timm())))
+    assert len(theirs) > 1000
+    assert not theirs & set(zoo.list_models())
+    with pytest.raises(ValueError, match="timm has a model named 'resnet18'"):
+
+        @zoo.register_model
+        def resnet18(**kwargs):
+            raise AssertionError
+
+    assert timm.models.model_entrypoint("resnet18").__module__ == "timm.models.resnet"
+    assert not zoo.is_registered("resnet18")
+
+
+def ours_in_timm():
+    return {timm.models.model_entrypoint(n).__module__.split(".")[-1] for n in zoo.list_models()}
+
+
+def test_registering_a_taken_or_odd_name_is_refused():
+    def sew_resnet18(**kwargs):
+        raise AssertionError
+
+    before = _registry._ENTRIES["sew_resnet18"]
+    with pytest.raises(ValueError, match=r"taken by zoo\.sew_resnet"):
+        zoo.register_model(sew_resnet18)
+    assert _registry._ENTRIES["sew_resnet18"] is before
+    sew_resnet18.__name__ = "SEW-ResNet18"
+    with pytest.raises(ValueError, match="snake_case such as 'sew_resnet18'"):
+        zoo.register_model(sew_resnet18)
+
+
+def test_described():
+    about = zoo.describe("sew-resnet50")
+    assert (about.parameters, about.time_steps, about.num_classes) == (25_557_032, 4, 1000)
+    assert about.input_size == (3, 224, 224)
+    assert about.paper == "2102.04159"
+    card = str(about)
+    assert "25,557,032" in card
+    assert "arXiv 2102.04159" in card
+    assert "weights" in card
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_entry_is_described(name):
+    about = zoo.describe(name)
+    assert about.parameters > 0
+    model = on_meta(name)
+    assert model.architecture == name
+    assert model.time_steps == about.time_steps
+    assert model.default_cfg["num_classes"] == model.num_classes == about.num_classes
+    assert model.default_cfg["input_size"] == about.input_size
+    assert model.get_submodule(model.default_cfg["classifier"]) is model.get_classifier()
+    first = model.get_submodule(model.default_cfg["first_conv"])
+    assert first.weight.shape[1] == about.input_size[0]
+    assert len(model.default_cfg["mean"]) == len(model.default_cfg["std"]) == about.input_size[0]
+    assert _registry.get_entry(name).fn.__doc__
+
+
+# -- timm ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:the firing rates")
+@pytest.mark.parametrize("name", ["spiking_cnn_nano", "spiking_resnet18", "spikingresformer_nano"])
+def test_through_timm(name):
+    model = timm.create_model(name, num_classes=3, in_chans=2, time_steps=1)
+    assert model.architecture == name
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(1, 2, 32, 32)).shape == (1, 3)
+    assert model.pretrained_cfg["input_size"][0] == 2
+    assert timm.is_model(name)
+    with pytest.raises(ValueError, match="forward_intermediates"):
+        timm.create_model(name, features_only=True)
+
+
+def test_every_entry_is_in_timm():
+    assert {timm.models.model_entrypoint(name).__name__ for name in zoo.list_models()} == set(
+        zoo.list_models()
+    )
+
+
+def test_timm_optimizer_leaves_neuron_parameters_alone():
+    model = zoo.create("spiking_cnn_nano", neuron="psn")
+    from timm.optim import create_optimizer_v2
+
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.1)
+    decayed = [p for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
+    names = {k for k, p in model.named_parameters() if any(p is q for q in decayed)}
+    assert names == {
+        k for k, p in model.named_parameters() if p.dim() > 1 and k not in model.no_weight_decay()
+    }
+    assert "levels.0.weight" in model.no_weight_decay()
+
+
+# -- load without weights --------------------------------------------------------------------------
+
+
+def test_load_says_that_weights_are_random():
+    with pytest.warns(UserWarning, match="has no trained weights, so this model has random ones"):
+        model = zoo.load("spiking_resnet18")
+    assert not model.training
+    with pytest.raises(FileNotFoundError, match="has no weights; looked for"):
+        zoo.load("spiking_resnet18", pretrained=True)
+    with pytest.raises(FileNotFoundError, match="has no weights"):
+        timm.create_model("spiking_resnet18", pretrained=True)
+    with pytest.raises(FileNotFoundError, match=r"no weights 'spiking_resnet18\.imagenet'"):
+        zoo.load("spiking_resnet18.imagenet")
+    with pytest.raises(ValueError, match="contradicts itself"):
+        zoo.load("spiking_resnet18", pretrained=False, weights="x.pth")
+    with pytest.raises(ValueError, match=r"use zoo\.load"):
+        zoo.create("spiking_resnet18.cifar10")
+
+
+@pytest.mark.filterwarnings("error")
+def test_random_weights_on_request_are_silent():
+    assert not zoo.load("spiking_cnn_nano", pretrained=False).training
+    assert zoo.create("spiking_cnn_nano").training
