@@ -5,7 +5,10 @@
 [0.0, 1.0, 0.0, 1.0]
 """
 
+from spiking import encode, layers
+from spiking.energy import EnergyReport, OperationCounter, profile_energy
 from spiking.finite import check_finite
+from spiking.monitor import FiringRateMonitor
 from spiking.neurons import (
     CLIF,
     GLIF,
@@ -20,6 +23,7 @@ from spiking.neurons import (
     get_neuron,
     list_neurons,
 )
+from spiking.streaming import streaming
 from spiking.surrogate import get_surrogate, list_surrogates
 
 __all__ = [
@@ -30,12 +34,19 @@ __all__ = [
     "LIF",
     "PLIF",
     "PSN",
+    "EnergyReport",
+    "FiringRateMonitor",
     "MaskedPSN",
     "Neuron",
+    "OperationCounter",
     "SlidingPSN",
     "check_finite",
+    "encode",
     "get_neuron",
     "get_surrogate",
+    "layers",
     "list_neurons",
     "list_surrogates",
+    "profile_energy",
+    "streaming",
 ]
