@@ -162,3 +162,17 @@ def test_a_shared_neuron_is_no_trap(model: nn.Sequential):
     with pytest.raises(ValueError, match="received steps"), streaming(model):
         model(torch.rand(1, 1, 2, 8, 8))
     assert states(model) == [None]
+
+
+@pytest.mark.compile
+def test_a_compiled_model_streams():
+    neuron = spiking.LIF().eval()
+    compiled = torch.compile(neuron, backend="aot_eager")
+    x = torch.rand(T, 2, 5) * 3
+    with torch.no_grad():
+        whole = neuron(x)
+        assert torch.equal(compiled(x), whole)
+        with streaming(compiled):
+            assert torch.equal(torch.cat([compiled(part) for part in x.split(2)]), whole)
+        assert torch.equal(compiled(x), whole)
+    assert 0 < whole.mean() < 1
