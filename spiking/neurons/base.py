@@ -34,7 +34,6 @@ class Neuron(nn.Module):
         backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `spiking.functional`.
 
     Attributes:
-        causal: whether a step depends on no later one; only causal neurons can stream.
         time_steps: T if the parameters fix it, else None.
     """
 
@@ -54,7 +53,7 @@ class Neuron(nn.Module):
 
     @property
     def causal(self) -> bool:
-        """Whether a step depends on no later one."""
+        """Whether a step depends on no later one; only causal neurons can stream."""
         return True
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
