@@ -86,3 +86,17 @@ def init_convolutions(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def init_hidden_linear(layer: nn.Linear, power: float) -> None:
+    """Let the neurons behind a linear layer without norm fire from the start.
+
+    Currents get the spread of a threshold of 1. The usual initialisations are made for inputs of mean
+    square 1; with sparse spikes they leave such neurons silent, and their surrogate gradients zero.
+
+    Args:
+        layer: the layer.
+        power: mean square of its inputs at the start.
+    """
+    nn.init.normal_(layer.weight, std=(layer.in_features * power) ** -0.5)
+    nn.init.zeros_(layer.bias)

@@ -17,7 +17,15 @@ from torch import nn
 
 from spiking.layers import fold_time
 from zoo._base import SpikingModel
-from zoo._blocks import ConvNorm, conv1x1, conv3x3, conv_norm, init_convolutions, neuron_factory
+from zoo._blocks import (
+    ConvNorm,
+    conv1x1,
+    conv3x3,
+    conv_norm,
+    init_convolutions,
+    init_hidden_linear,
+    neuron_factory,
+)
 from zoo._build import build_model
 from zoo._registry import register_model
 
@@ -36,6 +44,7 @@ NEURON_DEFAULTS: dict[str, Any] = {
     "surrogate": "rect",  # the paper names three shapes; this one has width and height 1
     "detach_reset": True,  # not stated in the paper; full gradients through a hard reset destabilise
 }
+INPUT_POWER = 0.05  # of the hidden layer: the square of the mean rate behind the last stage, 0.22
 
 
 class BasicBlock(nn.Module):
@@ -135,6 +144,9 @@ class SpikingResNet(SpikingModel):
         last = self.make_classifier(num_classes)
         self.fc.append(nn.Sequential(last) if hidden else last)
         init_convolutions(self)
+        for module in self.fc[:-1].modules():
+            if isinstance(module, nn.Linear):
+                init_hidden_linear(module, power=INPUT_POWER)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear with a bias."""

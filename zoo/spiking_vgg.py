@@ -17,7 +17,7 @@ from torch import nn
 
 from spiking.layers import fold_time
 from zoo._base import SpikingModel
-from zoo._blocks import ConvNorm, conv3x3, init_convolutions, neuron_factory
+from zoo._blocks import ConvNorm, conv3x3, init_convolutions, init_hidden_linear, neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
 
@@ -36,6 +36,7 @@ NEURON_DEFAULTS: dict[str, Any] = {
     "surrogate": "rect",  # the paper names three shapes; this one has width and height 1
     "detach_reset": True,  # not stated in the paper; full gradients through a hard reset destabilise
 }
+INPUT_POWER = 0.1  # of the hidden layers: measured 0.06 behind the last pooling, 0.16 behind a neuron
 
 
 class VGGStage(nn.ModuleList):
@@ -134,9 +135,9 @@ class SpikingVGG(SpikingModel):
         self.classifier_name = f"classifier.{len(self.classifier)}.0"
         self.classifier.append(nn.Sequential(self.make_classifier(num_classes)))
         init_convolutions(self)
-        for module in self.modules():
+        for module in self.classifier[:-1].modules():
             if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+                init_hidden_linear(module, power=INPUT_POWER)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear with a bias that starts at zero."""
