@@ -141,6 +141,7 @@ class Payload:
         return (exec, ("raise SystemExit('code from a checkpoint ran')",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("old", [False, True])
 def test_pickled_code_is_not_run(old, model, state, tmp_path):
     content = {"model": state, "extra": Payload()}

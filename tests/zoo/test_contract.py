@@ -304,7 +304,15 @@ def test_streaming_equals_one_pass(case, tiny, images):
 
 @pytest.mark.compile
 @pytest.mark.parametrize(
-    "name", ["spiking_cnn_nano", "spiking_vgg11", "spiking_resnet18", "sew_resnet50", "ms_resnet104"]
+    "name",
+    [
+        "spiking_cnn_nano",
+        "spiking_vgg11",
+        "spiking_resnet19",
+        "sew_resnet50",
+        "ms_resnet104",
+        "spikingresformer_nano",
+    ],
 )
 def test_compile_has_no_graph_break(name, tiny, images):
     torch.compiler.reset()
@@ -410,3 +418,32 @@ def test_zero_init(tiny, images):
     assert all(not m.bn2.weight.any() for m in blocks.modules() if hasattr(m, "sn2"))
     gains = [m.weight for m in blocks.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.any()]
     assert all(bool((g == 0.5).all()) for g in gains)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("spiking_vgg11", {"plan": ((16,), (32,)), "hidden": 128}),
+        ("spiking_resnet19", {"layers": (1, 1), "planes": (16, 32), "hidden": 128}),
+        ("spiking_resnet18", {"layers": (1, 1), "planes": (16, 32)}),
+        ("sew_resnet18", {"layers": (1, 1), "planes": (16, 32), "stem": "3x3"}),
+        ("ms_resnet18", {"layers": (1, 1), "planes": (16, 32)}),
+        ("spiking_cnn_nano", {}),
+    ],
+)
+def test_fresh_networks_are_alive(name, kwargs):
+    """With the initialisation as it is no neuron layer is silent, so gradients reach the stem."""
+    torch.manual_seed(0)
+    model = zoo.create(name, in_chans=1, num_classes=4, **kwargs)
+    rates = {}
+    for path, module in model.named_modules():
+        if isinstance(module, spiking.Neuron):
+            module.register_forward_hook(
+                lambda m, a, out, path=path: rates.update({path: out.detach().mean().item()})
+            )
+    loss = F.cross_entropy(model(torch.randn(4, 1, 28, 28)), torch.arange(4))
+    loss.backward()
+    # a block of MS-ResNet starts as its shortcut; its inner neurons see currents all the same
+    assert min(rates.values()) > 0.02, rates
+    assert max(rates.values()) < 0.6, rates
+    assert next(model.parameters()).grad.any()
