@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from spiking import kernels, reference
+from spiking.kernels import layout
 from spiking.reference import SIGMOID
 
 if TYPE_CHECKING:
@@ -289,13 +290,12 @@ def _leak(tau: float) -> str:
 
 def _over_neurons(values: Tensor, x: Tensor) -> Tensor:
     """``[n, C or 1]`` -> ``[n, P]`` float32, one value a neuron, in the memory order of a step of ``x``."""
-    inner = x.shape[2:]
+    inner, strides = x.shape[2:], x.stride()[2:]
     wide = values.float().reshape(values.shape[0], -1, *(1,) * (len(inner) - 1)).expand(-1, *inner)
-    one = x[0, 0]
-    order = sorted(range(one.dim()), key=lambda axis: (one.stride(axis), one.shape[axis]), reverse=True)
-    if not one.is_contiguous() and x.stride(1) >= max(one.stride()):
+    if layout.steps_are_dense(x, outer=True):  # else the kernels work on a contiguous copy
+        order = sorted(range(len(inner)), key=lambda axis: (strides[axis], inner[axis]), reverse=True)
         wide = wide.permute(0, *(axis + 1 for axis in order))
-    return wide.reshape(values.shape[0], -1)
+    return wide.reshape(values.shape[0], math.prod(inner))
 
 
 def _fused(

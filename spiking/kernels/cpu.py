@@ -225,9 +225,8 @@ def backward(
         assert conductance is not None
         arrays = (torch.zeros_like(coefficients), torch.zeros_like(conductance))
     threads = _threads(count, neurons)
-    sums = x.new_zeros((0,), dtype=torch.float32)
-    if rule.n_param_grads and not arrays:
-        sums = torch.zeros(threads, rule.n_param_grads, BLOCK)
+    scalars = 0 if arrays else rule.n_param_grads
+    sums = torch.zeros(threads, scalars, BLOCK)
     if count == 0:
         return gx, g_starts, arrays or tuple(sums.sum((0, 2)))
     if g is None:
@@ -249,6 +248,6 @@ def backward(
     ]  # fmt: skip
     stream = _can_stream(stored, count, per_step, gx)
     _run(rule, True, stored, stream, threads, neurons, [fixed, _five(params)])
-    if arrays:
-        return gx, g_starts, arrays
-    return gx, g_starts, tuple(sums.sum((0, 2), dtype=torch.float64)) if rule.n_param_grads else ()
+    if scalars:
+        return gx, g_starts, tuple(sums.sum((0, 2), dtype=torch.float64))
+    return gx, g_starts, arrays

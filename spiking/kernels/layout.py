@@ -21,19 +21,17 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-def prepare(x: Tensor, outer: bool) -> Tensor:
-    """``x`` as it is if each of its steps is dense in memory, else a contiguous copy.
-
-    ``outer`` asks that the batch axis is the slowest within a step.
-    """
-    if x.is_contiguous():
-        return x
+def steps_are_dense(x: Tensor, outer: bool) -> bool:
+    """Whether each step of ``x`` fills its memory; with ``outer`` the batch axis must be the slowest."""
     shape, strides = x.shape[1:], x.stride()[1:]
-    if is_dense(shape, strides) and not (
-        outer and len(shape) > 1 and shape[0] > 1 and strides[0] < max(strides)
-    ):
-        return x
-    return x.contiguous()
+    if outer and len(shape) > 1 and shape[0] > 1 and strides[0] < max(strides):
+        return False
+    return is_dense(shape, strides)
+
+
+def prepare(x: Tensor, outer: bool) -> Tensor:
+    """``x`` as it is if `steps_are_dense`, else a contiguous copy."""
+    return x if x.is_contiguous() or steps_are_dense(x, outer) else x.contiguous()
 
 
 def like(x: Tensor, steps: bool, dtype: torch.dtype) -> Tensor:
