@@ -1,0 +1,9 @@
+"""Callbacks that any task can take; moving averages of weights are Lightning's ``EMAWeightAveraging``."""
+
+from lightning_modules.callbacks.energy import Energy
+from lightning_modules.callbacks.firing_rate import FiringRate
+from lightning_modules.callbacks.raster import RasterFigure
+from lightning_modules.callbacks.resumable_state import ResumableState
+from lightning_modules.callbacks.run_report import RunReport
+
+__all__ = ["Energy", "FiringRate", "RasterFigure", "ResumableState", "RunReport"]

@@ -1,0 +1,81 @@
+"""Logs how often neurons fire, and draws it layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+
+from lightning_modules import figures
+from spiking import FiringRateMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+class FiringRate(pl.Callback):
+    """Logs ``val/firing_rate`` and ``test/firing_rate``: spikes per neuron and step.
+
+    Sums are taken over all batches and processes. After a test, ``figures/firing_rates.png`` in the run's
+    folder shows every layer.
+
+    Attributes:
+        rates: rates of the last evaluation by path of the neuron.
+    """
+
+    def __init__(self) -> None:
+        self.rates: dict[str, float] = {}
+        self._monitor: FiringRateMonitor | None = None
+
+    def _begin(self, task: pl.LightningModule) -> None:
+        self._monitor = FiringRateMonitor(task.get_submodule("model"))
+        self._monitor.__enter__()
+
+    def _end(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        if self._monitor is None:
+            return
+        monitor, self._monitor = self._monitor, None
+        monitor.__exit__(None, None, None)
+        if not monitor.counts().numel():
+            return
+        reduce = _sum(trainer)
+        self.rates = monitor.rates(reduce)
+        task.log(f"{stage}/firing_rate", monitor.rate(reduce))
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch the neurons."""
+        self._begin(pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log."""
+        self._end(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Watch the neurons."""
+        self._begin(pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log, and draw."""
+        self._end(trainer, pl_module, "test")
+        if self.rates and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            folder = Path(trainer.default_root_dir) / "figures"
+            figures.save(figures.firing_rates(self.rates), folder / "firing_rates.png")
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Take the hooks off."""
+        if self._monitor is not None:
+            self._monitor.__exit__(None, None, None)
+            self._monitor = None
+
+
+def _sum(trainer: pl.Trainer) -> Callable[[Tensor], Tensor]:
+    def reduce(counts: Tensor) -> Tensor:
+        summed: Any = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
+        return summed  # type: ignore[no-any-return]
+
+    return reduce

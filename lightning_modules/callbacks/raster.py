@@ -1,0 +1,68 @@
+"""Draws the spikes of one test sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+
+from lightning_modules import figures
+from spiking import FiringRateMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST_NEURONS = 400  # of a layer in the figure; more dots than that are a grey wall
+
+
+class RasterFigure(pl.Callback):
+    """After a test, draws which neurons fire when, for one sample: ``figures/raster.png``.
+
+    Args:
+        sample: number of the sample in the first test batch.
+        layers: paths of neurons to draw; up to four spread over the network if missing.
+    """
+
+    def __init__(self, sample: int = 0, layers: Sequence[str] | None = None) -> None:
+        if sample < 0:
+            raise ValueError(f"sample must be 0 or more, got {sample}")
+        self.sample = sample
+        self.layers = list(layers or ())
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Run one sample once more, and draw."""
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        loaders: Any = trainer.test_dataloaders
+        loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+        x, *_ = next(iter(loader))
+        if self.sample >= len(x):
+            raise ValueError(f"sample {self.sample} is not in the first test batch of {len(x)}")
+        one = x[self.sample : self.sample + 1].to(pl_module.device)
+        with (
+            FiringRateMonitor(pl_module.get_submodule("model"), raster=self.layers or True) as monitor,
+            torch.no_grad(),
+        ):
+            pl_module(one)
+        spikes = monitor.rasters()
+        names = self.layers or _spread(list(spikes), 4)
+        shown = {name: _thinned(spikes[name]) for name in names}
+        image = one[0] if one.dim() == 4 else one[0].mean(dim=0)
+        image = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
+        folder = Path(trainer.default_root_dir) / "figures"
+        figures.save(figures.raster(shown, image), folder / "raster.png")
+
+
+def _spread(names: list[str], count: int) -> list[str]:
+    """Up to ``count`` names, the first and the last among them."""
+    if len(names) <= count:
+        return names
+    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def _thinned(spikes: torch.Tensor) -> torch.Tensor:
+    """At most `MOST_NEURONS` neurons, evenly spaced."""
+    step = -(-spikes.shape[1] // MOST_NEURONS)
+    return spikes[:, ::step]

@@ -1,0 +1,111 @@
+"""What a run came to: a short table, a file for machines, and the curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.table import Table
+
+from lightning_modules import figures
+
+if TYPE_CHECKING:
+    from lightning_modules.figures import Curve
+
+
+class RunReport(pl.Callback):
+    """After a test, prints the results and writes ``report.json`` and ``report.md`` into the run's folder.
+
+    Accuracy at every T, firing rate, synaptic operations, energy next to the same network as an ANN, the
+    checkpoint, and the figures; ``figures/curves.png`` is drawn from ``metrics.csv``.
+    """
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect, write, print."""
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        folder = Path(trainer.default_root_dir)
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: value for name, value in metrics.items() if name.startswith("test/")}
+        if not metrics:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._draw_curves(folder)
+        found = sorted(str(p.relative_to(folder)) for p in (folder / "figures").glob("*.png"))
+        report: dict[str, Any] = {
+            "model": pl_module.hparams.get("model", type(pl_module).__name__),
+            "parameters": sum(p.numel() for p in pl_module.get_submodule("model").parameters()),
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            "checkpoint": str(trainer.ckpt_path or _best(trainer) or ""),
+            "metrics": metrics,
+            "figures": found,
+        }
+        rows = lines(report)
+        _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
+        _write(folder / "report.md", _markdown(rows))
+        table = Table(title=f"{report['model']}: {folder}", show_header=False, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+
+    def _draw_curves(self, folder: Path) -> None:
+        path = folder / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        loss = {name: _curve(rows, name) for name in ("train/loss", "val/loss")}
+        accuracy = {name: _curve(rows, name) for name in ("train/acc1", "val/acc1")}
+        loss = {name: curve for name, curve in loss.items() if curve[0]}
+        accuracy = {name: curve for name, curve in accuracy.items() if curve[0]}
+        if loss or accuracy:
+            figures.save(figures.curves(loss, accuracy), folder / "figures" / "curves.png")
+
+
+def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report as (label, value)."""
+    metrics: dict[str, float] = report["metrics"]
+    rows = [("parameters", f"{report['parameters']:,}")]
+    every = {int(n[len("test/acc1_t") :]): v for n, v in metrics.items() if re.match(r"test/acc1_t\d+$", n)}
+    if "test/acc1" in metrics:
+        rows.append(("test accuracy", f"{metrics['test/acc1']:.2%}"))
+    if every:
+        rows.append(("accuracy at every T", ", ".join(f"T={t}: {every[t]:.2%}" for t in sorted(every))))
+    if "test/firing_rate" in metrics:
+        rows.append(("firing rate", f"{metrics['test/firing_rate']:.4f} spikes per neuron and step"))
+    if "test/sops" in metrics:
+        rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per sample"))
+    if "test/energy_mj" in metrics:
+        energy, ann = metrics["test/energy_mj"], metrics.get("test/ann_energy_mj", float("nan"))
+        rows.append(("energy", f"{energy * 1e3:.3f} uJ per sample (4.6 pJ a MAC, 0.9 pJ a SOP)"))
+        rows.append(("the same network as an ANN", f"{ann * 1e3:.3f} uJ, {ann / energy:.1f} times as much"))
+    if report["checkpoint"]:
+        rows.append(("checkpoint", report["checkpoint"]))
+    rows += [("figure", name) for name in report["figures"]]
+    return rows
+
+
+def _curve(rows: list[dict[str, str]], name: str) -> Curve:
+    points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _best(trainer: pl.Trainer) -> str | None:
+    best = trainer.checkpoint_callback
+    return getattr(best, "best_model_path", None)
+
+
+def _markdown(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""])
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

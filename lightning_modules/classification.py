@@ -1,0 +1,233 @@
+"""Classification by direct training (STBP): back-propagation through space and time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from timm.data import Mixup
+from torch import Tensor
+
+import zoo
+from lightning_modules.base import BaseTask
+from lightning_modules.losses import mean_logit_loss, tet_loss
+from lightning_modules.metrics import AccuracyOverTime
+
+if TYPE_CHECKING:
+    from zoo import SpikingModel
+
+
+class ClassificationTask(BaseTask):
+    """Trains an entry of the zoo with surrogate gradients (STBP, 1706.02609).
+
+    Batches are ``(x, y)``: still images ``x [B, C, H, W]`` or event frames ``[B, T, C, H, W]``, which the
+    task transposes, and class numbers ``y [B]``.
+
+    Args:
+        model: name of an entry, see ``zoo.list_models``.
+        model_args: its arguments (``time_steps``, ``neuron``, ...); ``pretrained: true`` or
+            ``weights: PATH`` fine-tunes.
+        num_classes: K; taken from the data on the command line.
+        in_chans: C; taken from the data on the command line.
+        loss: ``"ce"`` (cross-entropy of the mean over T) or ``"tet"`` (2202.11946).
+        tet_lambda: see `lightning_modules.losses.tet_loss`.
+        tet_phi: see `lightning_modules.losses.tet_loss`.
+        label_smoothing: share of the target spread over all classes.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of CutMix; 0 is off.
+        mixup_prob: share of the batches that are mixed.
+        mixup_switch_prob: share of these that take CutMix, where both are on.
+        mixup_off_epoch: no mixing from this epoch on; 0 mixes to the end.
+        channels_last: lay images and weights out with channels innermost, faster on CPUs and tensor cores.
+        optimizer: see `BaseTask`, as everything that follows.
+        lr: see `BaseTask`.
+        weight_decay: see `BaseTask`.
+        momentum: see `BaseTask`.
+        decay_all: see `BaseTask`.
+        schedule: see `BaseTask`.
+        warmup_epochs: see `BaseTask`.
+        warmup_lr: see `BaseTask`.
+        min_lr: see `BaseTask`.
+        schedule_interval: see `BaseTask`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        model_args: dict[str, Any] | None = None,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        loss: Literal["ce", "tet"] = "ce",
+        tet_lambda: float = 0.001,
+        tet_phi: float = 1.0,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mixup_prob: float = 1.0,
+        mixup_switch_prob: float = 0.5,
+        mixup_off_epoch: int = 0,
+        channels_last: bool = True,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        momentum: float = 0.9,
+        decay_all: bool = False,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        warmup_epochs: float = 0.0,
+        warmup_lr: float = 0.0,
+        min_lr: float = 0.0,
+        schedule_interval: Literal["step", "epoch"] = "step",
+    ) -> None:
+        super().__init__(
+            optimizer=optimizer,
+            lr=lr,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            decay_all=decay_all,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            warmup_lr=warmup_lr,
+            min_lr=min_lr,
+            schedule_interval=schedule_interval,
+        )
+        if loss not in ("ce", "tet"):
+            raise ValueError(f"loss must be 'ce' or 'tet', got {loss!r}")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
+        self.save_hyperparameters()
+        arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
+        self.model: SpikingModel = build(model, arguments)
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.loss_name = loss
+        self.tet_lambda, self.tet_phi, self.label_smoothing = tet_lambda, tet_phi, label_smoothing
+        self.channels_last = channels_last
+        self.mixup_off_epoch = mixup_off_epoch
+        self.mixer: Mixup | None = None
+        if mixup or cutmix:
+            self.mixer = Mixup(
+                mixup_alpha=mixup,
+                cutmix_alpha=cutmix,
+                prob=mixup_prob,
+                switch_prob=mixup_switch_prob,
+                label_smoothing=label_smoothing,
+                num_classes=num_classes,
+            )
+        self.num_classes = num_classes
+        self.accuracy = AccuracyOverTime()
+        self.accuracy5 = AccuracyOverTime(top_k=5)
+
+    # -- input ---------------------------------------------------------------------------------
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Event frames ``[B, T, C, H, W]`` -> ``[T, B, C, H, W]``; images in their memory format."""
+        if x.dim() == 5:
+            return x.transpose(0, 1)
+        if self.channels_last and x.dim() == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def check_labels(self, y: Tensor) -> None:
+        """Raise an error that names a label outside ``[0, K)``."""
+        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
+            wrong = int(y.max()) if int(y.max()) >= self.num_classes else int(y.min())
+            raise ValueError(
+                f"the data hold label {wrong}, but the model has {self.num_classes} classes"
+                f" (0 to {self.num_classes - 1}); set data.num_classes or check the labels"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step, ``[T, B, K]``."""
+        return self.model(self.prepare(x), steps=True)  # type: ignore[no-any-return]
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def loss(self, logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """The loss of logits ``[T, B, K]`` against classes ``[B]`` or soft targets ``[B, K]``."""
+        if self.loss_name == "tet":
+            return tet_loss(logits, target, self.tet_lambda, self.tet_phi, label_smoothing)
+        return mean_logit_loss(logits, target, label_smoothing)
+
+    def mix(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Mixed images and soft targets, and the smoothing that is still to be applied."""
+        off = self.mixup_off_epoch and self.current_epoch >= self.mixup_off_epoch
+        if self.mixer is None or off or x.dim() != 4 or len(x) < 2:
+            return x, y, self.label_smoothing
+        odd = len(x) % 2  # timm mixes pairs; an odd one at the end stays out of the batch
+        mixed, target = self.mixer(x[: len(x) - odd].clone(), y[: len(x) - odd])
+        return mixed, target, 0.0  # timm has smoothed the target
+
+    def training_loss(self, x: Tensor, target: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
+        """Loss and the mean logits ``[B, K]`` that the live accuracy is read from."""
+        logits = self(x)
+        return self.loss(logits, target, label_smoothing), logits.detach().mean(dim=0)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One optimiser step's loss."""
+        x, y = batch
+        if self.global_step == 0:
+            self.check_labels(y)
+        x, target, smoothing = self.mix(x, y)
+        loss, logits = self.training_loss(x, target, smoothing)
+        self.require_finite(loss)
+        hard = target if target.dim() == 1 else target.argmax(dim=1)
+        accuracy = (logits.argmax(dim=1) == hard).float().mean()
+        size = len(x)
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        self.log("train/acc1", accuracy, on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
+        return loss
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+        x, y = batch
+        self.check_labels(y)
+        logits = self(x)
+        loss = mean_logit_loss(logits, y)
+        self.accuracy.update(logits, y)
+        self.accuracy5.update(logits, y)
+        self.log(f"{stage}/loss", loss, prog_bar=stage == "val", batch_size=len(y), sync_dist=True)
+
+    def _finish(self, stage: str, every_step: bool) -> None:
+        top1, top5 = self.accuracy.compute(), self.accuracy5.compute()
+        self.accuracy.reset()
+        self.accuracy5.reset()
+        if not len(top1):
+            return
+        self.log(f"{stage}/acc1", top1[-1], prog_bar=True, rank_zero_only=False)
+        if self.num_classes > 5:
+            self.log(f"{stage}/acc5", top5[-1])
+        if every_step:
+            for t, value in enumerate(top1, 1):
+                self.log(f"{stage}/acc1_t{t}", value)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch."""
+        self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy, reduced over the processes."""
+        self._finish("val", every_step=False)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch."""
+        self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy at every T."""
+        self._finish("test", every_step=True)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """``logits`` and ``probabilities``, ``[B, K]`` each, of a batch ``(x, anything)`` or ``x``."""
+        x = batch[0] if isinstance(batch, tuple | list) else batch
+        logits = self(x).mean(dim=0).float()
+        return {"logits": logits, "probabilities": logits.softmax(dim=1)}
+
+
+def build(name: str, arguments: dict[str, Any]) -> SpikingModel:
+    """A fresh entry of the zoo, or a trained one where the arguments ask for weights."""
+    arguments = dict(arguments)
+    pretrained, weights = arguments.pop("pretrained", None), arguments.pop("weights", None)
+    if pretrained or weights is not None:
+        model = zoo.load(name, pretrained=pretrained or None, weights=weights, **arguments)
+    else:
+        model = zoo.create(name, **arguments)
+    return model.train()  # type: ignore[return-value]
