@@ -30,6 +30,8 @@ class BaseTask(pl.LightningModule):
         warmup_epochs: linear warm-up from ``warmup_lr``.
         warmup_lr: learning rate of the first step.
         min_lr: learning rate at the end of the cosine.
+        cosine_after_warmup: whether the cosine begins when the warm-up ends; otherwise it counts from the
+            run's first step and the warm-up hides its beginning, as in SpikingResformer's code.
         schedule_interval: ``"step"`` moves the rate at every step, ``"epoch"`` at every epoch.
     """
 
@@ -45,6 +47,7 @@ class BaseTask(pl.LightningModule):
         warmup_epochs: float = 0.0,
         warmup_lr: float = 0.0,
         min_lr: float = 0.0,
+        cosine_after_warmup: bool = True,
         schedule_interval: Literal["step", "epoch"] = "step",
     ) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class BaseTask(pl.LightningModule):
         self.decay_all = decay_all
         self.schedule, self.schedule_interval = schedule, schedule_interval
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
+        self.cosine_after_warmup = cosine_after_warmup
 
     # -- optimiser -----------------------------------------------------------------------------
 
@@ -108,7 +112,8 @@ class BaseTask(pl.LightningModule):
             return self.warmup_lr + (self.lr - self.warmup_lr) * step / warmup
         if self.schedule == "constant":
             return self.lr
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
+        start = warmup if self.cosine_after_warmup else 0
+        done = min(1.0, (step - start) / max(1, steps - start))
         wave = 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * done, dtype=torch.float64))))
         return self.min_lr + (self.lr - self.min_lr) * wave
 

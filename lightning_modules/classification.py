@@ -48,6 +48,7 @@ class ClassificationTask(BaseTask):
         warmup_epochs: see `BaseTask`.
         warmup_lr: see `BaseTask`.
         min_lr: see `BaseTask`.
+        cosine_after_warmup: see `BaseTask`.
         schedule_interval: see `BaseTask`.
     """
 
@@ -76,6 +77,7 @@ class ClassificationTask(BaseTask):
         warmup_epochs: float = 0.0,
         warmup_lr: float = 0.0,
         min_lr: float = 0.0,
+        cosine_after_warmup: bool = True,
         schedule_interval: Literal["step", "epoch"] = "step",
     ) -> None:
         super().__init__(
@@ -88,6 +90,7 @@ class ClassificationTask(BaseTask):
             warmup_epochs=warmup_epochs,
             warmup_lr=warmup_lr,
             min_lr=min_lr,
+            cosine_after_warmup=cosine_after_warmup,
             schedule_interval=schedule_interval,
         )
         if loss not in ("ce", "tet"):
