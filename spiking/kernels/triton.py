@@ -107,16 +107,19 @@ def _forward_kernel(
         v = v + v_reset
     if STARTS:
         v = tl.load(start_ptr + i, mask=here, other=0.0)
-    for t in range(steps):
-        x = tl.load(x_ptr + t * x_step + i, mask=here, other=0.0).to(tl.float32)
-        h, _ = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
+    at, x_at = i, i  # carried along in 64 bits: T times the neurons may not fit into 32
+    for _ in range(steps):
+        x = tl.load(x_ptr + x_at, mask=here, other=0.0).to(tl.float32)
+        h, _drive = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
         fires = h >= theta
         if HARD:
             v = tl.where(fires, v_reset, h)
         else:
             v = tl.where(fires, h - theta, h)
         spikes = tl.where(fires, 1.0, 0.0)
-        tl.store(out_ptr + t * count + i, spikes.to(out_ptr.dtype.element_ty), mask=here)
+        tl.store(out_ptr + at, spikes.to(out_ptr.dtype.element_ty), mask=here)
+        at += count
+        x_at += x_step
     if ENDS:
         tl.store(end_ptr + i, v, mask=here)
 
@@ -139,23 +142,29 @@ def _backward_kernel(
     if STARTS:
         start = tl.load(start_ptr + i, mask=here, other=0.0)
     v = start
-    for t in range(steps):
-        x = tl.load(x_ptr + t * x_step + i, mask=here, other=0.0).to(tl.float32)
-        h, _ = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
-        tl.store(h_ptr + t * count + i, h, mask=here)
+    at, x_at, g_at = i, i, i
+    for _ in range(steps):
+        x = tl.load(x_ptr + x_at, mask=here, other=0.0).to(tl.float32)
+        h, _drive = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
+        tl.store(h_ptr + at, h, mask=here)
         fires = h >= theta
         if HARD:
             v = tl.where(fires, v_reset, h)
         else:
             v = tl.where(fires, h - theta, h)
+        at += count
+        x_at += x_step
+        g_at += g_step
     e = tl.zeros((BLOCK,), tl.float32)
     if ENDS:
         e = tl.load(g_end_ptr + i, mask=here, other=0.0)
     total = tl.zeros((BLOCK,), tl.float32)
-    for k in range(steps):
-        t = steps - 1 - k
-        h = tl.load(h_ptr + t * count + i, mask=here, other=0.0)
-        g = tl.load(g_ptr + t * g_step + i, mask=here, other=0.0).to(tl.float32)
+    for _ in range(steps):
+        at -= count
+        x_at -= x_step
+        g_at -= g_step
+        h = tl.load(h_ptr + at, mask=here, other=0.0)
+        g = tl.load(g_ptr + g_at, mask=here, other=0.0).to(tl.float32)
         fires = h >= theta
         if not DETACH:
             if HARD:
@@ -174,20 +183,20 @@ def _backward_kernel(
             if DECAY:
                 gx = leaked
         if LEARN:
-            late = (i >= 0) & (t > 0)
-            before = tl.load(h_ptr + (t - 1) * count + i, mask=here & late, other=0.0)
+            late = at >= count  # else this is the first step
+            before = tl.load(h_ptr + at - count, mask=here & late, other=0.0)
             if HARD:
                 v = tl.where(before >= theta, v_reset, before)
             else:
                 v = tl.where(before >= theta, before - theta, before)
             v = tl.where(late, v, start)
-            x = tl.load(x_ptr + t * x_step + i, mask=here, other=0.0).to(tl.float32)
-            _, drive = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
+            x = tl.load(x_ptr + x_at, mask=here, other=0.0).to(tl.float32)
+            _h, drive = _charge(v, x, tau, rate, v_reset, LEAK, DECAY, HARD)
             if DECAY:
                 total += tl.where(here, d * drive, 0.0)
             else:
                 total -= tl.where(here, d * drive, 0.0)
-        tl.store(gx_ptr + t * count + i, gx.to(gx_ptr.dtype.element_ty), mask=here)
+        tl.store(gx_ptr + at, gx.to(gx_ptr.dtype.element_ty), mask=here)
     if STARTS:
         tl.store(g_start_ptr + i, e, mask=here)
     if LEARN:
@@ -215,13 +224,14 @@ def forward(
         return out, ends
     theta, v_reset, tau, fixed, _ = params
     start = None if v is None else in_order_of(x, v)
-    _forward_kernel[(triton.cdiv(count, BLOCK),)](
-        x, out, start if start is not None else x, ends[0] if keep else out,
-        rate if rate is not None else x,
-        count, len(x), x.stride(0), theta, v_reset, tau, fixed,
-        LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, LEARN=rate is not None,
-        STARTS=start is not None, ENDS=keep, BLOCK=BLOCK, **_options(),
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        _forward_kernel[(triton.cdiv(count, BLOCK),)](
+            x, out, start if start is not None else x, ends[0] if keep else out,
+            rate if rate is not None else x,
+            count, len(x), x.stride(0), theta, v_reset, tau, fixed,
+            LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, LEARN=rate is not None,
+            STARTS=start is not None, ENDS=keep, BLOCK=BLOCK, **_options(),
+        )  # fmt: skip
     return out, ends
 
 
@@ -257,12 +267,13 @@ def backward(
         theta, v_reset, tau, fixed, _ = params
         alpha = float(rule.surrogate.alpha)
         assert math.isfinite(alpha)
-        _backward_kernel[(programs,)](
-            x, g, gx, start if start is not None else x, end if end is not None else x,
-            g_starts[0] if g_starts else gx, potentials, rate if rate is not None else x, sums,
-            count, len(x), x.stride(0), g.stride(0), theta, v_reset, tau, fixed, alpha,
-            LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, DETACH=rule.detach,
-            LEARN=rate is not None, STARTS=start is not None, ENDS=end is not None,
-            KIND=SURROGATES[type(rule.surrogate).__name__], BLOCK=BLOCK, **_options(),
-        )  # fmt: skip
+        with torch.cuda.device_of(x):
+            _backward_kernel[(programs,)](
+                x, g, gx, start if start is not None else x, end if end is not None else x,
+                g_starts[0] if g_starts else gx, potentials, rate if rate is not None else x, sums,
+                count, len(x), x.stride(0), g.stride(0), theta, v_reset, tau, fixed, alpha,
+                LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, DETACH=rule.detach,
+                LEARN=rate is not None, STARTS=start is not None, ENDS=end is not None,
+                KIND=SURROGATES[type(rule.surrogate).__name__], BLOCK=BLOCK, **_options(),
+            )  # fmt: skip
     return gx, g_starts, (sums.sum(dtype=torch.float64),) if rate is not None else ()

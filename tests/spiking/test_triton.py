@@ -1,0 +1,195 @@
+"""The Triton kernels through Triton's interpreter, which runs their source on a CPU.
+
+The interpreter has to be chosen before Triton is imported, so the comparison runs in a process of its own:
+this file started as a script. It prints one line of JSON: a case's name -> "fine" or what differs.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from spiking import functional, kernels, reference, surrogate
+
+ROOT = Path(__file__).resolve().parents[2]
+ATAN = surrogate.ATan()
+
+
+def drive(*shape, seed=0, dtype=torch.float32):
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 2.0 + 0.8).to(dtype)
+
+
+def compare(function, x, learnt=(), v=None, slope=ATAN, **settings):
+    """Assert equal spikes and states, to the bit, and gradients equal but for rounding."""
+    found = []
+    for module, more in ((functional, {"backend": "triton"}), (reference, {})):
+        leaf = x.detach().requires_grad_()
+        own = [torch.tensor(value, requires_grad=True) for value in learnt]
+        start = None if v is None else v.clone().requires_grad_()
+        spikes, end = getattr(module, function)(leaf, *own, start, surrogate=slope, **settings, **more)
+        weight = drive(*x.shape, seed=7)
+        loss = (spikes.float() * weight).sum() + (end * weight[0]).sum()
+        leaves = [leaf, *own, *([] if start is None else [start])]
+        found.append((spikes, end, torch.autograd.grad(loss, leaves)))
+    (spikes, end, grads), (want, want_end, want_grads) = found
+    assert 0 < want.float().mean() < 1, "the case must have both spikes and silence"
+    assert spikes.dtype is x.dtype
+    torch.testing.assert_close(spikes, want, rtol=0, atol=0)
+    torch.testing.assert_close(end, want_end, rtol=0, atol=0)
+    for i, (grad, other) in enumerate(zip(grads, want_grads, strict=True)):
+        near = {"rtol": 1e-4, "atol": 1e-3} if grad.dim() == 0 else {"rtol": 2e-5, "atol": 2e-6}
+        if i == 0 and x.dtype is not torch.float32:
+            near = {"rtol": 2 * torch.finfo(x.dtype).eps, "atol": torch.finfo(x.dtype).eps}
+        torch.testing.assert_close(grad, other, **near)
+
+
+def cases():
+    """Name -> the arguments of `compare`; small, for the interpreter is slow."""
+    x, v = drive(3, 2, 3, 50), drive(2, 3, 50, seed=1).abs() * 0.5  # 300 neurons: one program and a part
+    out = {}
+    for v_reset, detach, given in itertools.product((0.0, None, -0.3), (False, True), (False, True)):
+        start = v if given else None
+        common = {"v": start, "v_reset": v_reset, "detach_reset": detach}
+        label = f"{v_reset} {detach} {given}"
+        out[f"if {label}"] = {"function": "if_", "x": x, **common}
+        for decay in (False, True):
+            more = {"x": x, "decay_input": decay, **common}
+            out[f"lif {label} {decay}"] = {"function": "lif", "tau": 2.0, **more}
+            out[f"lif tau 3 {label} {decay}"] = {"function": "lif", "tau": 3.0, **more}
+            out[f"plif {label} {decay}"] = {"function": "plif", "learnt": (0.4,), **more}
+    still = drive(2, 3, 5).expand(4, 2, 3, 5)
+    last = drive(6, 4, 2, 3).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    for function, learnt in (("if_", ()), ("lif", ()), ("plif", (0.4,))):
+        common = {"function": function, "learnt": learnt}
+        out[f"{function} one step"] = {"x": drive(1, 20), **common}
+        out[f"{function} still"] = {"x": still, **common}
+        out[f"{function} channels last"] = {"x": last, **common}
+        out[f"{function} gaps"] = {"x": drive(4, 3, 10)[:, :, ::2], **common}
+        out[f"{function} bfloat16"] = {"x": drive(3, 2, 40, dtype=torch.bfloat16), **common}
+        out[f"{function} float16"] = {"x": drive(3, 2, 40, dtype=torch.float16), **common}
+        out[f"{function} state in another layout"] = {"x": drive(2, 3, 5), "v": drive(5, 3).T, **common}
+    from spiking.kernels import triton
+
+    for name, alpha in itertools.product(triton.SURROGATES, (None, 0.7)):
+        slope = surrogate.get_surrogate(name, **({} if alpha is None else {"alpha": alpha}))
+        out[f"slope {slope}"] = {"function": "lif", "x": x, "slope": slope}
+    return out
+
+
+def main():
+    results = {}
+    for name, arguments in cases().items():
+        try:
+            compare(**arguments)
+            results[name] = "fine"
+        except Exception as error:
+            results[name] = f"{type(error).__name__}: {error}"
+    print(json.dumps(results))
+
+
+@cache
+def interpreted():
+    """What `main` found in a process whose Triton interprets."""
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__], capture_output=True, text=True, env=env, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="triton is not installed")
+
+
+@needs_triton
+@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope"])
+def test_equals_the_reference(family):
+    own = {name: verdict for name, verdict in interpreted().items() if name.split()[0].rstrip("_") == family}
+    assert len(own) >= 7
+    assert set(own.values()) == {"fine"}, {n: v for n, v in own.items() if v != "fine"}
+
+
+@needs_triton
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter runs on any device")
+def test_refuses_what_it_cannot_run():
+    x = drive(3, 2, 5)
+    with pytest.raises(ValueError, match=r"'triton' cannot run this: .*tensor is on cpu"):
+        functional.lif(x, backend="triton")
+    with pytest.raises(ValueError, match=r"this neuron has no Triton kernel"):
+        functional.clif(x, backend="triton")
+    with pytest.raises(ValueError, match=r"the surrogate S2NN"):
+        functional.lif(x, surrogate=surrogate.S2NN(), backend="triton")
+
+
+COMPILE = """
+import itertools, sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from spiking.kernels import triton as ours
+
+INTEGERS = ("count", "steps", "x_step", "g_step")
+DATA = ("x_ptr", "out_ptr", "g_ptr", "gx_ptr")
+
+def compiled(kernel, element, **constants):
+    types = {}
+    for name in kernel.arg_names:
+        pointer = "*" if name.endswith("_ptr") else ""
+        plain = element if name in DATA else "i32" if name in INTEGERS else "fp32"
+        types[name] = "constexpr" if name in constants else pointer + plain
+    source = ASTSource(kernel, types, constexprs=constants)
+    return triton.compile(source, GPUTarget("cuda", 80, 32), {"enable_fp_fusion": False}).asm["ptx"]
+
+for leak, element in itertools.product((0, 1, 2), ("fp32", "bf16", "fp16")):
+    for hard, given in ((True, False), (False, True)):
+        common = {"LEAK": leak, "DECAY": hard, "HARD": hard, "LEARN": leak == 2}
+        common |= {"STARTS": given, "ENDS": given}
+        forward = compiled(ours._forward_kernel, element, BLOCK=ours.BLOCK, **common)
+        assert "fma" not in forward, "spikes would differ in their last bits"
+        assert ("div.rn" in forward) == (leak == 1)
+        compiled(ours._backward_kernel, element, BLOCK=ours.BLOCK, DETACH=given, KIND=1, **common)
+for kind in ours.SURROGATES.values():
+    common = {"LEAK": 2, "DECAY": True, "HARD": True, "LEARN": False, "STARTS": False, "ENDS": False}
+    compiled(ours._backward_kernel, "fp32", BLOCK=ours.BLOCK, DETACH=False, KIND=kind, **common)
+print("fine")
+"""
+
+
+@needs_triton
+def test_compiles_for_a_gpu_without_one(tmp_path):
+    """The interpreter takes more than the compiler does; Triton brings an assembler that needs no GPU."""
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    env |= {"PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
+    script = tmp_path / "compile_kernels.py"
+    script.write_text(COMPILE)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=env, timeout=300, check=False
+    )
+    if "No module named 'triton.backends" in done.stderr or "Cannot find ptxas" in done.stderr:
+        pytest.skip("this Triton cannot compile without a GPU")
+    assert done.stdout.strip() == "fine", done.stderr[-2000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu(dtype):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    x = drive(5, 3, 1000, dtype=dtype)
+    there = x.to("cuda").requires_grad_()
+    here = x.clone().requires_grad_()
+    for module, leaf in ((functional, there), (reference, here)):
+        module.lif(leaf, tau=3.0, surrogate=ATAN)[0].float().sum().backward()
+    assert torch.equal(functional.lif(there, tau=3.0)[0].cpu(), reference.lif(here, tau=3.0)[0])
+    unit = torch.finfo(dtype).eps
+    torch.testing.assert_close(there.grad.cpu(), here.grad, rtol=10 * unit, atol=10 * unit)
+
+
+if __name__ == "__main__":
+    main()
