@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ["name", "config", "seed", "options", "test_acc1", "minutes", "threads", "machine", "date"]
-CIFAR = ("--data.init_args.root", os.environ.get("CIFAR10_JPEG", "data/cifar10"))
+CIFAR = ("--data.init_args.folder", os.environ.get("CIFAR10_JPEG", "data/cifar10"))
 
 
 @dataclass(frozen=True)

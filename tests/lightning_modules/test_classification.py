@@ -1,0 +1,148 @@
+"""Direct training: options, schedule, bad input, and a whole run."""
+
+import pytest
+import torch
+
+import zoo
+from lightning_modules import ClassificationTask
+from lightning_modules.base import spared_from_decay
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"loss": "tet"},
+        {"mixup": 0.5, "cutmix": 1.0, "label_smoothing": 0.1},
+        {"optimizer": "sgd", "warmup_epochs": 0.5, "warmup_lr": 1e-3, "schedule_interval": "epoch"},
+        {"channels_last": False},
+    ],
+    ids=lambda o: "+".join(o) or "default",
+)
+def test_a_run_trains_and_logs(options, tiny_task, tiny_data, trainer):
+    task = tiny_task(**options)
+    before = task.model.classifier.weight.detach().clone()
+    run = trainer()
+    run.fit(task, tiny_data())
+    assert not torch.equal(before, task.model.classifier.weight)
+    assert {"train/loss", "train/acc1", "val/loss", "val/acc1", "val/acc5"} <= set(run.callback_metrics)
+    run.test(task, tiny_data(), verbose=False)
+    logged = run.callback_metrics
+    assert logged["test/acc1"] == logged["test/acc1_t2"]
+    assert "test/acc1_t1" in logged
+
+
+def test_the_mean_accuracy_is_that_of_the_model(tiny_task, tiny_data, trainer):
+    task, data, run = tiny_task(), tiny_data(), trainer()
+    run.test(task, data, verbose=False)
+    task.eval()
+    with torch.no_grad():
+        hits = torch.cat([task.model(x).argmax(1) == y for x, y in data.test_dataloader()])
+    assert run.callback_metrics["test/acc1"] == pytest.approx(hits.float().mean().item())
+
+
+def test_events_are_transposed_once(tiny_task, tiny_data, trainer):
+    task = tiny_task(in_chans=2)
+    run = trainer(max_steps=2)
+    run.fit(task, tiny_data(kind="events", in_chans=2, time_steps=3))
+    x = torch.rand(4, 3, 2, 16, 16)
+    assert task(x).shape == (3, 4, 6)
+
+
+def test_bf16_mixed_trains(tiny_task, tiny_data, trainer):
+    task = tiny_task()
+    trainer(precision="bf16-mixed", max_steps=2).fit(task, tiny_data())
+    assert all(p.isfinite().all() and p.dtype is torch.float32 for p in task.parameters())
+
+
+def test_mixing_stops_when_told(tiny_task, tiny_data, trainer):
+    task = tiny_task(mixup=1.0, mixup_off_epoch=1)
+    trainer(max_steps=1).fit(task, tiny_data())
+    x, y = torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2, 3])
+    assert task.mix(x, y)[1].dim() == (2 if task.current_epoch == 0 else 1)
+    task.mixup_off_epoch = 0
+    assert task.mix(x, y)[1].shape == (4, 6)
+    assert task.mix(x[:3], y[:3])[0].shape[0] == 2  # timm mixes pairs
+
+
+def test_checkpoints_load_without_running_code(tiny_task, tiny_data, trainer, tmp_path):
+    task, run = tiny_task(), trainer(enable_checkpointing=True, max_steps=1)
+    run.fit(task, tiny_data())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(loaded.eval()(x), task.eval()(x))
+    alone = zoo.load(str(tmp_path / "x.ckpt"))
+    assert torch.equal(alone(x), task(x).mean(0))
+
+
+def test_weights_for_fine_tuning_are_loaded(tiny_task, tmp_path):
+    source = tiny_task().model
+    zoo.save(source, tmp_path / "saved")
+    arguments = {"time_steps": 2, "channels": [4, 8], "pool_size": 1}
+    task = tiny_task(model_args={**arguments, "weights": str(tmp_path / "saved")})
+    for key, value in source.state_dict().items():
+        assert torch.equal(value, task.model.state_dict()[key]), key
+
+
+def test_the_schedule_warms_up_and_falls_as_a_cosine(tiny_task):
+    task = tiny_task(lr=1.0, warmup_lr=0.1, min_lr=0.01)
+    assert task.rate(0, 110, 10) == pytest.approx(0.1)
+    assert task.rate(5, 110, 10) == pytest.approx(0.55)
+    assert task.rate(10, 110, 10) == pytest.approx(1.0)
+    assert task.rate(60, 110, 10) == pytest.approx(0.505)
+    assert task.rate(110, 110, 10) == pytest.approx(0.01)
+
+
+def test_vectors_scalars_and_neuron_parameters_are_not_decayed(tiny_task):
+    task = tiny_task(model_args={"time_steps": 2, "channels": [4, 8], "neuron": "plif"}, weight_decay=0.1)
+    spared = spared_from_decay(task)
+    assert "model.classifier.bias" in spared
+    assert any(name.endswith(".w") for name in spared)
+    assert "model.classifier.weight" not in spared
+    decays = {g["weight_decay"]: sum(p.numel() for p in g["params"]) for g in task.parameter_groups()}
+    assert set(decays) == {0.1, 0.0}
+    assert sum(decays.values()) == sum(p.numel() for p in task.parameters())
+    everything = tiny_task(decay_all=True, weight_decay=0.1).parameter_groups()
+    assert [g["weight_decay"] for g in everything] == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": "mse"}, "loss"),
+        ({"lr": -1.0}, "lr"),
+        ({"optimizer": "adamm"}, "adamm"),
+        ({"schedule": "step"}, "schedule"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"model_args": {"neuron": "liff"}}, "liff"),
+        ({"model_args": {"time_steps": 0}}, "time_steps"),
+    ],
+)
+def test_impossible_options_name_themselves(options, words, tiny_task):
+    with pytest.raises(ValueError, match=words):
+        tiny_task(**options)
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(zoo.UnknownModelError, match="did you mean 'spiking_cnn_nano'"):
+        ClassificationTask("spiking_cnn_nanno")
+
+
+def test_a_label_outside_the_classes_is_named(tiny_task, tiny_data, trainer):
+    with pytest.raises(ValueError, match=r"label [345], but the model has 3 classes"):
+        trainer().fit(tiny_task(num_classes=3), tiny_data())
+
+
+def test_a_broken_loss_stops_the_run(tiny_task, tiny_data, trainer):
+    task = tiny_task()
+    with torch.no_grad():
+        task.model.classifier.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=r"lower model.init_args.lr"):
+        trainer(num_sanity_val_steps=0).fit(task, tiny_data())
+
+
+def test_predictions_are_probabilities(tiny_task):
+    out = tiny_task().eval().predict_step((torch.rand(3, 1, 16, 16), ["a", "b", "c"]), 0)
+    torch.testing.assert_close(out["probabilities"].sum(1), torch.ones(3))
+    assert out["logits"].shape == (3, 6)
