@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from spiking.layers import SpikeMatmul
 from torch import nn
 from torch.nn import functional as F
 
 import spiking
 import zoo
+from spiking.layers import SpikeMatmul
+from zoo._blocks import neuron_factory
 from zoo.spikingresformer import DSSA, GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
 
 FAMILY = "spiking_transformers"
@@ -107,17 +108,13 @@ def constructor(golden: Golden) -> Call:
     return eval(golden.sidecar["constructor"], {"__builtins__": {}}, Names())
 
 
-def neuron_factory(name: str):
-    settings = {k: v for k, v in NEURON_DEFAULTS.items() if name != "if" or k not in LEAK}
-    return lambda: spiking.get_neuron(name, **settings)
-
-
-LEAK = ("tau", "decay_input")
+def make_neurons(name: str):
+    return neuron_factory(name, None, NEURON_DEFAULTS, time_steps=1)
 
 
 def build_block(call: Call) -> nn.Module:
     arguments = dict(call)
-    make = neuron_factory(arguments.pop("activation"))
+    make = make_neurons(arguments.pop("activation"))
     if call.name == "DSSA":
         return DSSA(**arguments, make_neuron=make, lenth_from="img_size")
     return {"GWFFN": GWFFN, "DownsampleLayer": DownsampleLayer}[call.name](**arguments, make_neuron=make)
@@ -205,7 +202,7 @@ def test_neurons():
     golden = Golden("neurons")
     upstream = golden.input("grad_out")
     for name in ("lif", "plif", "if"):
-        neuron = neuron_factory(name)().double()
+        neuron = make_neurons(name)().double()
         if name == "plif":
             neuron.load_state_dict({"w": golden.input("plif.w")})
         x = golden.input("x").requires_grad_()
@@ -216,7 +213,7 @@ def test_neurons():
         if name == "plif":
             golden.check("plif.grad_w", neuron.w.grad)
 
-        x, state, membranes = x.detach(), neuron.initial_state(x.detach()), []
+        x, state, membranes = x.detach(), neuron.initial_state(x[0].detach()), []
         for t in range(x.shape[0]):
             _, state = neuron.step(x[t], state)
             membranes.append(state if isinstance(state, torch.Tensor) else state[0])

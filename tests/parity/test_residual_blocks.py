@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens")) / "direct_training"
 FILE = FOLDER / "zoo_residual_blocks.json"
 SIDECAR = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {"cases": {}, "tensors": {}}
+GOLDEN_FILES = {"direct_training/zoo_residual_blocks"}
 OTHER_FAMILIES = ("sdsa_", "qk_")
 CASES = [name for name in SIDECAR["cases"] if not name.startswith(OTHER_FAMILIES)]
 
