@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -183,7 +184,10 @@ class ClassificationTask(BaseTask):
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
         x, y = batch
         self.check_labels(y)
-        logits = self(x)
+        with warnings.catch_warnings():
+            if self.trainer.sanity_checking:  # weights are fresh then, and nobody takes them for trained
+                warnings.filterwarnings("ignore", ".*never set by training.*")
+            logits = self(x)
         loss = mean_logit_loss(logits, y)
         self.accuracy.update(logits, y)
         self.accuracy5.update(logits, y)
