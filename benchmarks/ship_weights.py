@@ -1,7 +1,7 @@
 """Put the best checkpoint of a finished run into the package, with its measured accuracy.
 
-fulgurite fit --config configs/stbp/mnist5k.yaml
-python benchmarks/ship_weights.py runs/stbp-mnist5k configs/stbp/mnist5k.yaml mnist5k_t4 "MNIST, 5,000 digits"
+After ``fulgurite fit --config configs/stbp/mnist5k.yaml``: ``python benchmarks/ship_weights.py
+runs/stbp-mnist5k configs/stbp/mnist5k.yaml mnist5k_t4 "MNIST, 5,000 digits"``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import zoo
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ("test/acc1", "test/firing_rate", "test/sops", "test/energy_mj", "test/ann_energy_mj")
 LARGEST = 1_000_000  # bytes; larger weights belong on a hub
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     folder = zoo.save(
         model,
         ROOT / "zoo" / "weights" / f"{report['model']}.{args.tag}",
-        metrics={name: round(value, 6) for name, value in report["metrics"].items()},
+        metrics={name: round(report["metrics"][name], 6) for name in RECORDED if name in report["metrics"]},
         dataset=args.dataset,
         command=f"fulgurite fit --config {args.config}",
         seed=report["seed"],
