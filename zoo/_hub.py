@@ -339,5 +339,5 @@ def _card(model: Any, config: Mapping[str, Any], size: int) -> str:
         ("SHA-256", f"`{own['sha256']}`"),
     ]
     body = [f"# {name}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows), ""]
-    body += ["```python", "import zoo", 'model = zoo.load("local-dir:PATH")', "```", ""]
+    body += ["```python", "import zoo", "", 'model = zoo.load("local-dir:PATH")', "```", ""]
     return "\n".join(header + body)
