@@ -61,7 +61,8 @@ def raster(spikes: Mapping[str, Tensor], image: Tensor | None = None) -> Figure:
         first.set_axis_off()
     for panel, (name, train) in zip(axes, spikes.items(), strict=True):
         steps, neurons = train.nonzero(as_tuple=True)
-        panel.scatter(steps.numpy() + 1, neurons.numpy(), s=6, marker="|", color=BLUE, lw=0.8)
+        mark, size = ("_", 120) if len(train) <= 16 else ("|", 6)  # few steps: wide dashes
+        panel.scatter(steps.numpy() + 1, neurons.numpy(), s=size, marker=mark, color=BLUE, lw=0.8)
         panel.set(xlim=(0.5, len(train) + 0.5), ylim=(-1, train.shape[1]), title=name, xlabel="step")
         panel.set_xticks(range(1, len(train) + 1, max(1, len(train) // 4)))
     if axes:
