@@ -1,5 +1,6 @@
 """Tables of the documentation that come from the code: the zoo's entries and the shipped runs."""
 
+import csv
 from pathlib import Path
 
 import zoo
@@ -47,3 +48,21 @@ def write_config_table(folder: Path, path: Path) -> None:
         for config in sorted(folder.rglob("*.yaml"))
     ]
     path.write_text(_table(["run", "what it is"], rows))
+
+
+def write_measured_table(table: Path, path: Path) -> None:
+    """One row per finished run of ``benchmarks/real_runs.py``."""
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    rows = [
+        [
+            f"`{row['config']}`",
+            row["seed"],
+            f"{float(row['test_acc1']):.2%}",
+            f"{row['minutes']} min",
+            f"{row['threads']} of {row['machine']}",
+            row["date"],
+        ]
+        for row in found
+    ]
+    path.write_text(_table(["run", "seed", "test accuracy", "time", "threads", "date"], rows))
