@@ -121,6 +121,12 @@ class ClassificationTask(BaseTask):
         self.accuracy = AccuracyOverTime()
         self.accuracy5 = AccuracyOverTime(top_k=5)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out where the run's first weights came from: the checkpoint holds its own."""
+        hyper = checkpoint.get("hyper_parameters", {})
+        arguments = hyper.get("model_args") or {}
+        hyper["model_args"] = {k: v for k, v in arguments.items() if k not in ("pretrained", "weights")}
+
     # -- input ---------------------------------------------------------------------------------
 
     def prepare(self, x: Tensor) -> Tensor:

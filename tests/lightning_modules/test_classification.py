@@ -1,5 +1,7 @@
 """Direct training: options, schedule, bad input, and a whole run."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -76,13 +78,21 @@ def test_checkpoints_load_without_running_code(tiny_task, tiny_data, trainer, tm
     assert torch.equal(alone(x), task(x).mean(0))
 
 
-def test_weights_for_fine_tuning_are_loaded(tiny_task, tmp_path):
+def test_weights_for_fine_tuning_are_loaded(tiny_task, tiny_data, trainer, tmp_path):
     source = tiny_task().model
     zoo.save(source, tmp_path / "saved")
     arguments = {"time_steps": 2, "channels": [4, 8], "pool_size": 1}
     task = tiny_task(model_args={**arguments, "weights": str(tmp_path / "saved")})
     for key, value in source.state_dict().items():
         assert torch.equal(value, task.model.state_dict()[key]), key
+    run = trainer(max_steps=1)
+    run.fit(task, tiny_data())
+    run.save_checkpoint(tmp_path / "tuned.ckpt")
+    shutil.rmtree(tmp_path / "saved")  # the checkpoint stands alone
+    again = ClassificationTask.load_from_checkpoint(tmp_path / "tuned.ckpt", weights_only=True)
+    x = torch.rand(2, 1, 16, 16)
+    assert torch.equal(again.eval()(x), task.eval()(x))
+    assert torch.equal(zoo.load(str(tmp_path / "tuned.ckpt"))(x), task(x).mean(0))
 
 
 def test_the_schedule_warms_up_and_falls_as_a_cosine(tiny_task):
