@@ -1,0 +1,94 @@
+"""Every shipped run is parsed as it stands, and trained for one step on tiny made-up data."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import datamodules
+import zoo
+from cli.main import main
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
+LARGE = ("imagenet_", "transfer", "vgg16", "cifar100_resnet", "cifar10_resnet")
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def marked(path: Path):
+    marks = [pytest.mark.slow] if any(word in path.stem for word in LARGE) else []
+    return pytest.param(path, id=name(path), marks=marks)
+
+
+def shrunk(config: dict) -> dict:
+    """The same run on four pictures: data, length and hardware change, model and method do not."""
+    data = config["data"]
+    cls = getattr(datamodules, data["class_path"])
+    options = {k: v for k, v in data.get("init_args", {}).items() if k not in ("root", "folder")}
+    probe = cls(**options)
+    channels, height, _ = probe.input_size
+    tiny = {
+        "num_classes": probe.num_classes,
+        "in_chans": channels,
+        "image_size": SIZES.get(height, height),
+        "batch_size": 2,
+        "train_samples": 4,
+        "val_samples": 2,
+        "test_samples": 2,
+        "num_workers": 0,
+    }
+    for key in ("crop_padding", "flip", "auto_augment", "cutout", "random_erasing", "erasing_mode"):
+        if key in options:
+            tiny[key] = options[key]
+    trainer = {k: v for k, v in config["trainer"].items() if k not in ("precision", "max_time", "devices")}
+    trainer |= {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
+    trainer |= {"accelerator": "cpu", "devices": 1, "sync_batchnorm": False, "enable_progress_bar": False}
+    trainer |= {"num_sanity_val_steps": 0, "log_every_n_steps": 1, "enable_checkpointing": False}
+    changed = {**config, "trainer": trainer, "test_after_fit": False}
+    changed["data"] = {"class_path": "SyntheticDataModule", "init_args": tiny}
+    return changed
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_parses_as_it_stands(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    comment = text.split("\n\n")[0].split("\nseed_everything")[0]
+    assert "Published:" in comment, "the first comment names the published number"
+    assert "Ours:" in comment, "and what we measured"
+    assert "Hardware:" in comment
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert ended.value.code in (0, None)
+    parsed, written = yaml.safe_load(out.getvalue()), yaml.safe_load(text)
+    for part in ("model", "data"):
+        got = parsed[part]["init_args"]
+        for key, value in written[part]["init_args"].items():
+            assert got[key] == value, key
+
+
+@pytest.mark.parametrize("path", [marked(p) for p in CONFIGS])
+def test_trains_for_a_step(path, tmp_path, monkeypatch):
+    config = shrunk(yaml.safe_load(path.read_text(encoding="utf-8")))
+    monkeypatch.chdir(tmp_path)
+    arguments = config["model"]["init_args"]["model_args"]
+    if "weights" in arguments:
+        source = zoo.create(config["model"]["init_args"]["model"])  # stands for the authors' file
+        Path(arguments["weights"]).parent.mkdir(parents=True)
+        torch.save({"model": source.state_dict()}, arguments["weights"])
+    copy = tmp_path / path.parent.name / path.name
+    copy.parent.mkdir()
+    copy.write_text(yaml.safe_dump(config))
+    main(["fit", "--config", str(copy)])
+    table = (tmp_path / "runs" / f"{path.parent.name}-{path.stem}" / "metrics.csv").read_text()
+    assert "train/loss" in table
+    assert "nan" not in table
