@@ -15,7 +15,7 @@ from cli.main import main
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
-LARGE = ("imagenet_", "transfer", "vgg16", "cifar100_resnet", "cifar10_resnet")
+LARGE = ("imagenet_", "transfer", "vgg16")
 
 
 def name(path: Path) -> str:
@@ -32,10 +32,13 @@ def shrunk(config: dict) -> dict:
     data = config["data"]
     cls = getattr(datamodules, data["class_path"])
     options = {k: v for k, v in data.get("init_args", {}).items() if k not in ("root", "folder")}
-    probe = cls(**options)
-    channels, height, _ = probe.input_size
+    if cls is datamodules.ImageNetDataModule:  # counts the classes in its folder
+        classes, channels, height = 1000, 3, options["image_size"]
+    else:
+        probe = cls(**options)
+        classes, (channels, height, _) = probe.num_classes, probe.input_size
     tiny = {
-        "num_classes": probe.num_classes,
+        "num_classes": classes,
         "in_chans": channels,
         "image_size": SIZES.get(height, height),
         "batch_size": 2,
