@@ -43,11 +43,11 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = 0
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run or trainer.sanity_checking:
+        if getattr(trainer, "fast_dev_run", False) or trainer.sanity_checking:
             return
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_step = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,7 +81,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Say how to go on."""
-        if self.path.exists() and self.resume_hint:
+        if trainer.state.fn == TrainerFn.FITTING and self.path.exists() and self.resume_hint:
             rank_zero_info(f"continue with: {self.resume_hint}")
 
 

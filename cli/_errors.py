@@ -6,7 +6,7 @@ import difflib
 import errno
 import inspect
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,10 +71,7 @@ def explain(message: str, known_keys: Iterable[str], classes: dict[str, type]) -
         known_keys: dotted keys of the parser.
         classes: tasks, data modules, callbacks and loggers by short name.
     """
-    noise = ("Does not validate against any", "Subtypes:", "Errors:", "- Expected a <class 'None")
-    dropped = ("Given value", *noise)
-    lines = [line for line in message.splitlines() if not line.strip().startswith(dropped)]
-    text = "\n".join(re.sub(r"^(\s*)- ", r"\1", line) for line in lines)
+    text = _without_noise(message)
     hints = []
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
         name = found[1].rpartition(".")[2]
@@ -85,19 +82,40 @@ def explain(message: str, known_keys: Iterable[str], classes: dict[str, type]) -
         options = accepted_options(cls) if cls else []
         hints.append(f"'{found[2]}' is not an option{did_you_mean(found[2], options)}")
         hints.append("Accepted: " + ", ".join(sorted(options)))
-    for pattern in (r"unrecognized arguments: --([\w.]+)", r"[Kk]ey ['\"]([\w.]+)['\"] is not exp"):
+    for pattern in (
+        r"[Uu]nrecognized arguments: --([\w.]+)",
+        r"[Kk]ey ['\"]([\w.]+)['\"] is not exp",
+        r"does not accept option '([\w.]+)'",
+    ):
         if found := re.search(pattern, text):
             hint = did_you_mean(found[1], known_keys).lstrip("; ")
             hints.append(hint or "the accepted keys are listed by --help")
     return "\n".join([text, *[f"  {h}" for h in hints if h]])
 
 
+NOISE = (
+    "Given value",
+    "Does not validate against any",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'None",
+    "Expected a path but",  # a class name may also be the path of a YAML file
+)
+
+
+def _without_noise(message: str) -> str:
+    """Return the lines of a parser's message that say what is wrong, each of them once."""
+    kept: dict[str, None] = {}
+    for line in message.splitlines():
+        words = line.strip().removeprefix("- ")
+        if words and not words.startswith(NOISE):
+            kept[re.sub(r"^(\s*)- ", r"\1", line)] = None
+    return "\n".join(kept)
+
+
 def summary(error: BaseException) -> str:
     """Return one line for an error: its message, with the type where that alone says little."""
     text = str(error).strip()
+    if "Given value" in text:  # the parser reports what a constructor refused, with all its arguments
+        text = "\n".join(line.strip() for line in _without_noise(text).splitlines())
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text or 'no message'}"
-
-
-def is_plain(value: Any) -> bool:
-    """Whether a value can stand in YAML."""
-    return isinstance(value, str | int | float | bool | list | dict | None)

@@ -6,12 +6,14 @@ import logging
 import os
 import shlex
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -23,7 +25,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lightning_modules
@@ -42,6 +43,10 @@ LINKS = ("num_classes", "in_chans")  # facts of the data that a task takes over
 
 class SpikingParser(LightningArgumentParser):
     """Says what is wrong and what was meant, without pages of usage before it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # an abbreviation would hide a misspelt option, or change its meaning with a new version
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Write the explained message and leave with status 2."""
@@ -70,6 +75,7 @@ class SpikingCLI(LightningCLI):
         self.words = list(sys.argv[1:] if args is None else args)
         self.folder = Path()
         self.ckpt_path: Path | str | None = None
+        self._started = 0.0
         defaults: dict[str, Any] = {
             "subclass_mode_model": True,
             "subclass_mode_data": True,
@@ -124,6 +130,8 @@ class SpikingCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         # without this, Lightning 2.6 loads local checkpoints in the way that runs code in them
         parser.set_defaults({"weights_only": True})
+        if subcommand == "test":
+            parser.set_defaults({"verbose": False})  # the report says it better than Lightning's table
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -205,18 +213,19 @@ class SpikingCLI(LightningCLI):
         wanted: list[Callback] = []
         if config.get("enable_progress_bar") is not False:
             wanted.append(RichProgressBar())
-        if config.get("enable_checkpointing") is not False and not config.get("fast_dev_run"):
-            if not any(isinstance(c, ModelCheckpoint) for c in given):
-                wanted.append(
-                    ModelCheckpoint(
-                        dirpath=self.folder / _resume.CHECKPOINTS,
-                        filename=Path(_resume.BEST).stem,
-                        monitor="val/acc1",
-                        mode="max",
-                        auto_insert_metric_name=False,
-                        enable_version_counter=False,
-                    )
+        saves = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
+        if saves and not any(isinstance(c, ModelCheckpoint) for c in given):
+            wanted.append(
+                ModelCheckpoint(
+                    dirpath=self.folder / _resume.CHECKPOINTS,
+                    filename=Path(_resume.BEST).stem,
+                    monitor="val/acc1",
+                    mode="max",
+                    auto_insert_metric_name=False,
+                    enable_version_counter=False,
                 )
+            )
+        if fitting and saves:
             command = ["fulgurite", *self._without_ckpt_path(), "--ckpt_path", "last"]
             wanted.append(LastCheckpoint(self.folder, settings.checkpoint_every_n_steps, shlex.join(command)))
         wanted += [lightning_modules.ResumableState(), lightning_modules.RunReport()]
@@ -272,34 +281,47 @@ class SpikingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Put an earlier run of this folder aside, unless this one continues it."""
+        self._check_checkpoint(training=True)
         model = self.model.hparams.get("model", type(self.model).__name__)
         count = sum(p.numel() for p in self.model.parameters())
         rank_zero_info(f"{model}: {count:,} parameters, run folder {self.folder}")
-        if self.trainer.fast_dev_run or self._continues_here() or not _first_process():
+        self._started = time.monotonic()
+        if getattr(self.trainer, "fast_dev_run", False) or self._continues_here() or not _first_process():
             return
         if (target := _resume.set_aside(self.folder)) is not None:
             rank_zero_info(f"the earlier run in {self.folder} is kept as {target}")
 
     def after_fit(self) -> None:
         """Test the best checkpoint if the configuration says so."""
-        if not self.config["fit"].test_after_fit or self.trainer.fast_dev_run:
+        if not self.config["fit"].test_after_fit or getattr(self.trainer, "fast_dev_run", False):
             return
         best = self.folder / _resume.CHECKPOINTS / _resume.BEST
         last = self.folder / _resume.CHECKPOINTS / _resume.LAST
         path = next((str(p) for p in (best, last) if p.exists()), None)
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path)
+        minutes = (time.monotonic() - self._started) / 60
+        rank_zero_info(f"trained to epoch {self.trainer.current_epoch} in {minutes:.1f} minutes")
+        self.trainer.test(
+            self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False, weights_only=True
+        )
 
     def before_validate(self) -> None:
-        """See `_warn_if_untrained`."""
+        """Say what a checkpoint is, or that there is none."""
+        self._check_checkpoint(training=False)
         self._warn_if_untrained()
 
     def before_test(self) -> None:
-        """See `_warn_if_untrained`."""
+        """Say what a checkpoint is, or that there is none."""
+        self._check_checkpoint(training=False)
         self._warn_if_untrained()
 
     def before_predict(self) -> None:
-        """See `_warn_if_untrained`."""
+        """Say what a checkpoint is, or that there is none."""
+        self._check_checkpoint(training=False)
         self._warn_if_untrained()
+
+    def _check_checkpoint(self, training: bool) -> None:
+        if isinstance(self.ckpt_path, Path):
+            _resume.check_fits(self.ckpt_path, self.model, training)
 
     def _warn_if_untrained(self) -> None:
         arguments = self.model.hparams.get("model_args") or {}
@@ -320,7 +342,7 @@ class SpikingCLI(LightningCLI):
 
 
 def _first_process() -> bool:
-    return rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
@@ -339,8 +361,10 @@ def run(words: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # lightning 2.6 on torch 2.14
     # batches of data in memory are made faster than a worker process could hand them over
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty")  # as intended
     mendable = (
         _errors.CommandError,
+        FloatingPointError,
         datamodules.DataError,
         zoo.UnknownModelError,
         MisconfigurationException,

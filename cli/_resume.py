@@ -13,6 +13,8 @@ from cli._errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
+
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
@@ -132,10 +134,10 @@ def read_progress(path: Path) -> int:
     except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path} is truncated or no checkpoint ({error})") from error
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
-            f"{path} holds objects other than tensors and plain values, which may run code when"
-            f" loaded; it is refused ({reason})"
+            f"{path} holds objects other than tensors and plain values{f' ({found[1]})' if found else ''},"
+            " which may run code when loaded; it is refused"
         ) from error
     except (OSError, RuntimeError, EOFError, KeyError) as error:
         if isinstance(error, CheckpointError):
@@ -147,6 +149,55 @@ def read_progress(path: Path) -> int:
             " model_args: {weights: PATH}"
         )
     return int(content.get("global_step", 0))
+
+
+def check_fits(path: Path, module: nn.Module, training: bool) -> None:
+    """Compare a checkpoint with the module it is to be loaded into, before anything is changed.
+
+    Args:
+        path: a file that `read_progress` accepted; folders of sharded strategies check themselves.
+        module: the task.
+        training: whether training goes on from it, which needs the optimiser's state.
+
+    Raises:
+        CheckpointError: lists missing, unexpected and misshapen keys.
+    """
+    import torch
+
+    if path.is_dir():
+        return
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    stored, own = content["state_dict"], module.state_dict()
+    shapes = [
+        f"{key} is {_shape(stored[key])} there, {_shape(own[key])} here"
+        for key in own
+        if key in stored and _shape(stored[key]) != _shape(own[key])
+    ]
+    faults = {
+        "missing": [key for key in own if key not in stored],
+        "unexpected": [key for key in stored if key not in own],
+        "of another shape": shapes,
+    }
+    lines = [f"{name}: {_first(keys)}" for name, keys in faults.items() if keys]
+    if lines:
+        raise CheckpointError(
+            f"{path} does not fit the configured model; was it written by another configuration?\n  "
+            + "\n  ".join(lines)
+        )
+    if training and not {"optimizer_states", "loops"} <= set(content):
+        raise CheckpointError(
+            f"{path} holds weights only, so training cannot go on from it; to start from these weights:"
+            " --model.init_args.model_args.weights PATH"
+        )
+
+
+def _shape(value: Any) -> str:
+    return "x".join(str(n) for n in getattr(value, "shape", ())) or "a scalar"
+
+
+def _first(keys: Sequence[str], most: int = 5) -> str:
+    more = f", and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
 
 
 def set_aside(folder: Path) -> Path | None:

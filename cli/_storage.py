@@ -62,7 +62,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: it could not be written; an earlier file of this name is untouched.
         """
         if "://" in str(path) or storage_options is not None:
-            super().save_checkpoint(checkpoint, path, storage_options)
+            super().save_checkpoint(checkpoint, str(path), storage_options)
             return
         target = Path(path)
         try:
@@ -150,6 +150,6 @@ class RunLogger(CSVLogger):
         """The writer; on other processes than the first, nothing is written."""
         from lightning.pytorch.utilities import rank_zero_only
 
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._experiment = RunWriter(self.log_dir, self._keep_steps)
         return super().experiment

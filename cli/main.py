@@ -98,6 +98,8 @@ def check_config_files(words: Sequence[str]) -> None:
                 fail(f"{option} needs a file")
             value = words[index + 1]
         path = Path(value)
+        if path.is_file() and not path.read_text(errors="replace").strip():
+            fail(f"the config file {value} is empty")
         if path.is_file() or value.lstrip().startswith("{"):  # a mapping typed in place
             continue
         if path.is_dir():
@@ -114,4 +116,5 @@ def _known_configs(path: Path) -> list[str]:
     for folder in folders:
         if folder.is_dir() and folder != Path():
             found |= {str(p) for p in folder.rglob("*.yaml")}
+    found |= {str(p) for p in Path().glob("*.yaml")}
     return sorted(found)
