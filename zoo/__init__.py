@@ -6,7 +6,6 @@ import pkgutil
 from zoo._base import SpikingModel, checkpoint_block
 from zoo._build import build_model, create, load
 from zoo._checkpoint import CheckpointError, read_checkpoint
-from zoo._hub import NotRebuildableError, save
 from zoo._registry import (
     Description,
     UnknownModelError,
@@ -16,6 +15,7 @@ from zoo._registry import (
     normalize_name,
     register_model,
 )
+from zoo._save import NotRebuildableError, save
 from zoo._weights import WeightsCfg
 
 for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from zoo import _checkpoint, _hub
+from zoo import _checkpoint, _hub, _remote
 from zoo._base import SpikingModel
 from zoo._registry import Entry, get_entry, split_tag
 from zoo._weights import FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
@@ -134,7 +134,7 @@ def load_cfg(
         if not location.exists():
             raise FileNotFoundError(f"the weights of {entry.name} are missing: {location}; {_where(entry)}")
     elif cfg.url is not None and cfg.url.startswith("hf-hub:"):
-        location = _hub.download(cfg.url.removeprefix("hf-hub:"))
+        location = _remote.download(cfg.url.removeprefix("hf-hub:"))
     else:
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
     load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
@@ -192,7 +192,7 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
     if fields.get("file") or fields.get("hf_hub_id"):
         kwargs.setdefault("num_classes", fields.get("num_classes"))
         model = entry.fn(**kwargs)
-        where = fields.get("file") or _hub.download(str(fields["hf_hub_id"]))
+        where = fields.get("file") or _remote.download(str(fields["hf_hub_id"]))
         load_weights(model, where, entry, explicit=kwargs)
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
