@@ -81,3 +81,19 @@ def direct():
     if not DIRECT.is_dir():
         pytest.skip(ABSENT)
     return DirectCase
+
+
+@pytest.fixture
+def conversion_cnn():
+    """Reads one file of ``conversion_cnn``: its sidecar and its tensors."""
+    folder = GOLDENS / "conversion_cnn"
+    if not folder.is_dir():
+        pytest.skip(ABSENT)
+
+    def read(file):
+        sidecar = json.loads((folder / f"{file}.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / sidecar["file"])
+        assert set(tensors) == set(sidecar["tensors"])
+        return sidecar, tensors
+
+    return read
