@@ -15,7 +15,7 @@ from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 
 if TYPE_CHECKING:
-    from zoo import SpikingModel
+    from zoo import ZooModel
 
 
 class ClassificationTask(BaseTask):
@@ -100,7 +100,7 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
-        self.model: SpikingModel = build(model, arguments)
+        self.model: ZooModel = build(model, arguments)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss_name = loss
@@ -235,7 +235,7 @@ class ClassificationTask(BaseTask):
         return {"logits": logits, "probabilities": logits.softmax(dim=1)}
 
 
-def build(name: str, arguments: dict[str, Any]) -> SpikingModel:
+def build(name: str, arguments: dict[str, Any]) -> ZooModel:
     """A fresh entry of the zoo, or a trained one where the arguments ask for weights."""
     arguments = dict(arguments)
     pretrained, weights = arguments.pop("pretrained", None), arguments.pop("weights", None)

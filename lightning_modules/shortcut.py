@@ -11,7 +11,7 @@ from lightning_modules.classification import ClassificationTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zoo import SpikingModel
+    from zoo import ZooModel
 
 
 class ShortcutBranches(nn.Module):
@@ -115,6 +115,6 @@ class ShortcutTask(ClassificationTask):
         loss = self.combined_loss(main, side, balance, target, label_smoothing)
         return loss, main.detach().mean(dim=0)
 
-    def strip(self) -> SpikingModel:
+    def strip(self) -> ZooModel:
         """The network without branches, what one deploys."""
         return self.model

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from zoo._base import SpikingModel, checkpoint_block
+from zoo._base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
 from zoo._build import build_model, create, load
 from zoo._checkpoint import CheckpointError, read_checkpoint
 from zoo._registry import (
@@ -22,12 +22,14 @@ for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.na
     importlib.import_module(f"zoo.{_module}")  # each file registers its entries, here and with timm
 
 __all__ = [
+    "AnalogModel",
     "CheckpointError",
     "Description",
     "NotRebuildableError",
     "SpikingModel",
     "UnknownModelError",
     "WeightsCfg",
+    "ZooModel",
     "build_model",
     "checkpoint_block",
     "create",

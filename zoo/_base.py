@@ -1,4 +1,4 @@
-"""What every spiking model of the zoo has in common: entry point, checks, checkpointing, head."""
+"""What the models of the zoo have in common: entry point, checks, checkpointing, head."""
 
 from __future__ import annotations
 
@@ -18,17 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SpikingModel(nn.Module):
-    """A classifier over ``[B, C, H, W]`` still images or ``[T, B, C, H, W]`` sequences.
-
-    A subclass calls ``super().__init__(...)``, builds its layers, fills ``feature_info``
-    (one ``{"num_chs", "reduction", "module"}`` a stage) and implements
-
-    * ``forward_stem(x, repeats)``: the first convolution and norm, ``[T', B, C, H, W]`` ->
-      ``[T', B, C', H', W']``. A still image arrives as one step with ``repeats = T``, and the norm
-      takes that factor, so that the stem runs once instead of T times;
-    * ``stages()``: the modules that run after the stem, in order, each mapping
-      ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, one for each entry of ``feature_info``.
+class ZooModel(nn.Module):
+    """A classifier with timm's names; `SpikingModel` and `AnalogModel` add how time is handled.
 
     Args:
         num_classes: K; 0 leaves the head out.
@@ -63,10 +54,10 @@ class SpikingModel(nn.Module):
         self.default_cfg = {}
         self.pretrained_cfg = self.default_cfg
 
-    # -- what a family writes ------------------------------------------------------------------
+    # -- what a kind of model writes -----------------------------------------------------------
 
-    def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
-        """First convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C', H', W']``."""
+    def encode(self, x: Tensor) -> Tensor:
+        """Check the input and run the stem."""
         raise NotImplementedError
 
     def stages(self) -> Sequence[nn.Module]:
@@ -75,30 +66,20 @@ class SpikingModel(nn.Module):
 
     # -- what all share ------------------------------------------------------------------------
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Check the input and run the stem: a still image once, then expanded over T (a view)."""
-        self.check_input(x)
-        if x.dim() == 5:
-            return self.forward_stem(x, repeats=1)
-        y = self.forward_stem(x.unsqueeze(0), repeats=self.time_steps)
-        return y.expand(self.time_steps, *y.shape[1:])
-
     def forward_features(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[T, B, C, H, W]`` -> features ``[T, B, C', H', W']``."""
+        """``[B, C, H, W]`` or ``[T, B, C, H, W]`` -> features ``[T, B, C', H', W']``.
+
+        Analog models have no T there: ``[B, C', H', W']``, or ``[T * B, C', H', W']`` of a sequence.
+        """
         x = self.encode(x)
         for stage in self.stages():
             x = self.run_stage(stage, x)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features ``[T, B, C, H, W]`` -> mean over the map -> logits ``[T, B, K]``."""
+        """Features ``[..., C, H, W]`` -> mean over the map -> logits ``[..., K]``."""
         x = x.mean(dim=(-2, -1))
         return x if pre_logits else self.get_classifier()(x)
-
-    def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
-        """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""
-        logits = self.forward_head(self.forward_features(x))
-        return logits if steps else logits.mean(dim=0)
 
     def forward_intermediates(
         self,
@@ -106,7 +87,7 @@ class SpikingModel(nn.Module):
         indices: int | Sequence[int] | None = None,
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Outputs of the stages, each ``[T, B, C, H, W]``.
+        """Outputs of the stages, each in the shape of `forward_features`.
 
         Args:
             x: input, as for `forward`.
@@ -162,12 +143,7 @@ class SpikingModel(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay must leave alone (beyond 0-d and 1-d ones)."""
-        return {
-            f"{path}.{name}"
-            for path, module in self.named_modules()
-            if isinstance(module, Neuron)
-            for name in module.parameter_names
-        }
+        return set()
 
     def after_import(self) -> None:
         """Called once weights that the zoo did not write have been loaded."""
@@ -205,9 +181,84 @@ class SpikingModel(nn.Module):
             bad = int((~x.detach().isfinite()).sum())
             if bad:  # a half-precision sum can overflow where every entry is finite
                 raise ValueError(
-                    f"{bad} of {x.numel()} input values are NaN or infinite; a spiking neuron would"
-                    " turn them into silence, so they are refused"
+                    f"{bad} of {x.numel()} input values are NaN or infinite; neurons would turn"
+                    " them into silence, so they are refused"
                 )
+
+
+class SpikingModel(ZooModel):
+    """A classifier over ``[B, C, H, W]`` still images or ``[T, B, C, H, W]`` sequences.
+
+    A subclass calls ``super().__init__(...)``, builds its layers, fills ``feature_info``
+    (one ``{"num_chs", "reduction", "module"}`` a stage) and implements
+
+    * ``forward_stem(x, repeats)``: the first convolution and norm, ``[T', B, C, H, W]`` ->
+      ``[T', B, C', H', W']``. A still image arrives as one step with ``repeats = T``, and the norm
+      takes that factor, so that the stem runs once instead of T times;
+    * ``stages()``: the modules that run after the stem, in order, each mapping
+      ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, one for each entry of ``feature_info``.
+
+    Its arguments are those of `ZooModel`.
+    """
+
+    # -- what a family writes ------------------------------------------------------------------
+
+    def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
+        """First convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C', H', W']``."""
+        raise NotImplementedError
+
+    # -- what all share ------------------------------------------------------------------------
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Check the input and run the stem: a still image once, then expanded over T (a view)."""
+        self.check_input(x)
+        if x.dim() == 5:
+            return self.forward_stem(x, repeats=1)
+        y = self.forward_stem(x.unsqueeze(0), repeats=self.time_steps)
+        return y.expand(self.time_steps, *y.shape[1:])
+
+    def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
+        """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""
+        logits = self.forward_head(self.forward_features(x))
+        return logits if steps else logits.mean(dim=0)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay must leave alone (beyond 0-d and 1-d ones)."""
+        return {
+            f"{path}.{name}"
+            for path, module in self.named_modules()
+            if isinstance(module, Neuron)
+            for name in module.parameter_names
+        }
+
+
+class AnalogModel(ZooModel):
+    """A classifier without neurons: the source of a conversion, with the entry point of all models.
+
+    A subclass is written as `SpikingModel` says, without the time axis: ``forward_stem(x)`` and the
+    stages map ``[B, C, H, W]`` to ``[B, C', H', W']``, and nothing may depend on B, so that exported
+    programs take any. T is 1; the frames of a sequence are independent of each other.
+    """
+
+    def __init__(self, *, num_classes: int, in_chans: int, num_features: int) -> None:
+        super().__init__(num_classes=num_classes, in_chans=in_chans, time_steps=1, num_features=num_features)
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """What comes before the stages, if anything: ``[B, C, H, W]`` -> ``[B, C', H', W']``."""
+        return x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Check the input, fold a sequence to ``[T * B, C, H, W]``, and run the stem."""
+        self.check_input(x)
+        return self.forward_stem(x if x.dim() == 4 else x.flatten(0, 1))
+
+    def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
+        """Logits ``[B, K]``, of a sequence their mean over T; with ``steps=True`` all, ``[T, B, K]``."""
+        logits = self.forward_head(self.forward_features(x))
+        if x.dim() == 4:
+            return logits.unsqueeze(0) if steps else logits
+        logits = logits.reshape(*x.shape[:2], *logits.shape[1:])
+        return logits if steps else logits.mean(dim=0)
 
 
 def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from zoo import _checkpoint, _hub, _remote
-from zoo._base import SpikingModel
+from zoo._base import ZooModel
 from zoo._registry import Entry, get_entry, split_tag
 from zoo._weights import FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-M = TypeVar("M", bound=SpikingModel)
+M = TypeVar("M", bound=ZooModel)
 
 
 def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: Any) -> M:
@@ -42,12 +42,8 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
             raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
     model = cls(**{**variant, **kwargs})
     model.architecture = name
-    model.model_args = {
-        **kwargs,
-        "num_classes": model.num_classes,
-        "in_chans": model.in_chans,
-        "time_steps": model.time_steps,
-    }
+    always = [k for k in ("num_classes", "in_chans", "time_steps") if k in accepted]
+    model.model_args = {**kwargs, **{key: getattr(model, key) for key in always}}
     entry_cfg = dict(get_entry(name).cfg)
     size = kwargs.get("img_size")
     height, width = entry_cfg["input_size"][1:] if size is None else _pair(size)
@@ -163,7 +159,7 @@ def load_weights(
     if entry is not None and entry.checkpoint_filter_fn is not None:
         state = entry.checkpoint_filter_fn(state, model)
     fresh: set[str] = set()
-    if explicit and explicit.get("num_classes") is not None and isinstance(model, SpikingModel):
+    if explicit and explicit.get("num_classes") is not None and isinstance(model, ZooModel):
         fresh = _checkpoint.drop_other_classifier(model, state)
     _checkpoint.load_strict(model, state, source=str(path), allow_missing=fresh)
     if fresh:
@@ -172,7 +168,7 @@ def load_weights(
             f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
             stacklevel=3,
         )
-    if isinstance(model, SpikingModel) and not found.ours:
+    if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from zoo._base import SpikingModel
+    from zoo._base import ZooModel
 
 SHOWN = 8  # keys listed in an error before "and N more"
 IGNORED = re.compile(r"(^|\.)(total_ops|total_params)$")  # left behind by the thop profiler
@@ -133,7 +133,7 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return cleaned
 
 
-def drop_other_classifier(model: SpikingModel, state: dict[str, Tensor]) -> set[str]:
+def drop_other_classifier(model: ZooModel, state: dict[str, Tensor]) -> set[str]:
     """Take a classifier of another size out of ``state``; the names that then stay fresh."""
     prefix = model.classifier_name + "."
     own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}

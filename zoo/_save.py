@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from zoo._base import SpikingModel
+from zoo._base import ZooModel
 from zoo._card import write_card
 from zoo._registry import get_entry, is_registered
 from zoo._weights import CONFIG_FILE, WEIGHTS_FILE, sha256_of
@@ -139,12 +139,14 @@ def rebuildable(model: nn.Module) -> dict[str, Any]:
         " through zoo.create, and save that"
     )
     name = getattr(model, "architecture", "")
-    if not isinstance(model, SpikingModel) or not name or not is_registered(name):
+    if not isinstance(model, ZooModel) or not name or not is_registered(name):
         raise NotRebuildableError(
             f"{type(model).__name__} was not built by an entry of the zoo, so nobody could load it"
             f" again; {way_out}"
         )
-    arguments = {**model.model_args, "time_steps": model.time_steps}
+    arguments = dict(model.model_args)
+    if "time_steps" in arguments:  # may have been changed since
+        arguments["time_steps"] = model.time_steps
     for key, value in arguments.items():
         try:
             json.dumps(value)

@@ -26,20 +26,26 @@ TINY: dict[str, dict[str, Any]] = {
     "ms_resnet104": {"layers": (2, 1), "planes": (8, 16), "drop_rate": 0.0},
     "spikingresformer_nano": {"planes": (8, 16, 16), "num_heads": (1, 2, 2), "group_size": 8},
 }
-CASES = sorted(TINY)
+TINY_ANALOG: dict[str, dict[str, Any]] = {
+    "qcfs_vgg16": {"plan": ((8,), (8, 8), (16,)), "hidden": 64, "v_threshold": 2.0},
+    "qcfs_resnet18": {"layers": (1, 1), "planes": (8, 16), "v_threshold": 2.0},
+    "qcfs_resnet20": {"layers": (2, 1), "planes": (8, 16), "activation": "relu"},
+}
+CASES = sorted({**TINY, **TINY_ANALOG})
 
 
-def build_tiny(name: str, **kwargs: Any) -> zoo.SpikingModel:
+def build_tiny(name: str, **kwargs: Any) -> zoo.ZooModel:
     """A small member with weights that let spikes reach the head, in training mode."""
     torch.manual_seed(0)
-    settings = {"num_classes": 5, "in_chans": 3, "time_steps": 2, **TINY[name], **kwargs}
-    model = zoo.create(name, **settings)
-    assert isinstance(model, zoo.SpikingModel)
+    settings: dict[str, Any] = {"num_classes": 5, "in_chans": 3}
+    settings |= {"time_steps": 2, **TINY[name]} if name in TINY else TINY_ANALOG[name]
+    model = zoo.create(name, **{**settings, **kwargs})
+    assert isinstance(model, zoo.SpikingModel if name in TINY else zoo.AnalogModel)
     lively(model)
     return model
 
 
-def lively(model: zoo.SpikingModel) -> None:
+def lively(model: zoo.ZooModel) -> None:
     """Norms with gain and shift that fire many neurons, and statistics of one real batch."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
@@ -70,8 +76,14 @@ def case(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=sorted(TINY))
+def spiking_case(request: pytest.FixtureRequest) -> str:
+    """The same among the spiking ones."""
+    return str(request.param)
+
+
 @pytest.fixture
-def tiny() -> Callable[..., zoo.SpikingModel]:
+def tiny() -> Callable[..., zoo.ZooModel]:
     """`build_tiny`."""
     return build_tiny
 

@@ -1,4 +1,4 @@
-"""What every spiking model of the zoo promises, on small members of every family."""
+"""What every model of the zoo promises, on small members of every family."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def test_still_images_and_sequences(case, tiny, images):
     model = tiny(case).eval()
     x = images()
     logits = steps_of(model, x)
-    assert logits.shape == (2, 2, 5)
+    T = model.time_steps
+    assert logits.shape == (T, 2, 5)
     assert logits.isfinite().all()
     assert logits.std() > 0
     with torch.no_grad():
         assert torch.equal(model(x), logits.mean(0))
     # the stem runs once for a still image; a sequence of equal frames gives the same numbers
-    torch.testing.assert_close(steps_of(model, x.expand(2, *x.shape)), logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(steps_of(model, x.expand(T, *x.shape)), logits, rtol=1e-5, atol=1e-5)
     assert steps_of(model, x.expand(3, *x.shape)).shape == (3, 2, 5)
     torch.testing.assert_close(steps_of(model, x[:1]), logits[:, :1], rtol=1e-4, atol=1e-4)
 
@@ -60,7 +61,7 @@ def test_calls_start_from_rest(case, tiny, images):
 @pytest.mark.parametrize("chans", [1, 2, 4])
 def test_input_channels(case, tiny, images, chans):
     model = tiny(case, in_chans=chans).eval()
-    assert steps_of(model, images(chans=chans)).shape == (2, 2, 5)
+    assert steps_of(model, images(chans=chans)).shape == (model.time_steps, 2, 5)
     assert model.default_cfg["input_size"][0] == chans
     with pytest.raises(ValueError, match=rf"C = {chans} channels.*in_chans=3"):
         model(images(chans=3))
@@ -68,12 +69,17 @@ def test_input_channels(case, tiny, images, chans):
 
 @pytest.mark.parametrize("size", [28, 37, (48, 33)])
 def test_input_sizes(case, tiny, images, size):
-    assert steps_of(tiny(case).eval(), images(size=size)).shape == (2, 2, 5)
+    model = tiny(case).eval()
+    assert steps_of(model, images(size=size)).shape == (model.time_steps, 2, 5)
 
 
-@pytest.mark.parametrize("name", ["spiking_vgg11", "spiking_cnn_nano", "spiking_resnet18", "ms_resnet18"])
+POOLING = ("spiking_vgg11", "spiking_cnn_nano", "spiking_resnet18", "ms_resnet18", "qcfs_vgg16")
+
+
+@pytest.mark.parametrize("name", POOLING)
 def test_tiny_maps_survive_pooling(name, tiny, images):
-    assert steps_of(tiny(name).eval(), images(size=3)).shape == (2, 2, 5)
+    model = tiny(name).eval()
+    assert steps_of(model, images(size=3)).shape == (model.time_steps, 2, 5)
 
 
 def test_stage_outputs(case, tiny, images):
@@ -91,12 +97,14 @@ def test_stage_outputs(case, tiny, images):
         assert output is own
         assert model.get_submodule(info["module"]) is not None
         halved = tuple(math.ceil(s / info["reduction"]) for s in size)
-        assert output.shape == (2, 2, info["num_chs"], *halved)
+        leading = (2, 2) if isinstance(model, zoo.SpikingModel) else (2,)
+        assert output.shape == (*leading, info["num_chs"], *halved)
     assert outputs[-1] is features
-    assert features.shape[2] == model.num_features
+    assert features.shape[-3] == model.num_features
     with torch.no_grad():
         torch.testing.assert_close(model.forward_features(x), features, rtol=0, atol=0)
-        torch.testing.assert_close(model.forward_head(features), model(x, steps=True), rtol=0, atol=0)
+        logits = model.forward_head(features).reshape(model.time_steps, 2, 5)
+        torch.testing.assert_close(logits, model(x, steps=True), rtol=0, atol=0)
         (last,) = model.forward_intermediates(x, indices=1, intermediates_only=True)
         (first,) = model.forward_intermediates(x, indices=[0], intermediates_only=True)
     assert torch.equal(last, features)
@@ -131,10 +139,10 @@ def test_sew_values(connect, top, tiny, images):
 def test_without_classifier(case, tiny, images):
     model = tiny(case, num_classes=0).eval()
     pooled = steps_of(model, images())
-    assert pooled.shape == (2, 2, model.head_hidden_size)
+    assert pooled.shape == (model.time_steps, 2, model.head_hidden_size)
     with torch.no_grad():
         features = model.forward_features(images())
-        assert torch.equal(pooled, model.forward_head(features, pre_logits=True))
+        assert torch.equal(pooled, model.forward_head(features, pre_logits=True).reshape(pooled.shape))
 
 
 def test_reset_classifier(case, tiny, images):
@@ -143,13 +151,13 @@ def test_reset_classifier(case, tiny, images):
     model.reset_classifier(11)
     assert model.get_classifier().weight.shape == (11, model.head_hidden_size)
     assert model.get_classifier().weight.dtype == torch.float64
-    assert steps_of(model.eval(), images().double()).shape == (2, 2, 11)
+    assert steps_of(model.eval(), images().double()).shape == (model.time_steps, 2, 11)
     assert model.num_classes == model.model_args["num_classes"] == 11
     for key, value in model.state_dict().items():
         if not key.startswith(model.classifier_name):
             assert torch.equal(value, before[key])
     model.reset_classifier(0)
-    assert steps_of(model, images().double()).shape == (2, 2, model.head_hidden_size)
+    assert steps_of(model, images().double()).shape == (model.time_steps, 2, model.head_hidden_size)
     with pytest.raises(ValueError, match="global_pool"):
         model.reset_classifier(3, global_pool="max")
 
@@ -194,8 +202,8 @@ def test_checkpointing_gives_identical_gradients_and_statistics(case, tiny, imag
     assert not saving.grad_checkpointing
 
 
-def test_stem_once_has_the_statistics_of_every_step(case, tiny, images):
-    once, repeated = tiny(case), tiny(case)
+def test_stem_once_has_the_statistics_of_every_step(spiking_case, tiny, images):
+    once, repeated = tiny(spiking_case), tiny(spiking_case)
     x = images(batch=3)
     once(x)
     repeated(x.expand(2, *x.shape))
@@ -236,8 +244,9 @@ def test_channels_last(case, tiny, images):
         with torch.no_grad():
             _, outputs = model.forward_intermediates(x)
         for output in outputs:  # no stage falls back to the other layout, which would cost copies
-            assert output.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
-            assert output.flatten(0, 1).data_ptr() == output.data_ptr()
+            folded = output.flatten(0, -4)  # a view
+            assert folded.is_contiguous(memory_format=torch.channels_last)
+            assert folded.data_ptr() == output.data_ptr()
 
 
 def test_copies(case, tiny, images):
@@ -261,14 +270,14 @@ def test_other_neurons(name, neuron, tiny, images):
         assert model.no_weight_decay() == {k for k, _ in model.named_parameters() if k.endswith(".w")}
 
 
-def test_neuron_arguments(case, tiny):
-    model = tiny(case, neuron="lif", neuron_args={"tau": 3.0, "v_threshold": 0.7})
+def test_neuron_arguments(spiking_case, tiny):
+    model = tiny(spiking_case, neuron="lif", neuron_args={"tau": 3.0, "v_threshold": 0.7})
     for neuron in (m for m in model.modules() if isinstance(m, spiking.Neuron)):
         assert (neuron.tau, neuron.v_threshold) == (3.0, 0.7)
     with pytest.raises(ValueError, match="unknown neuron"):
-        tiny(case, neuron="liff")
+        tiny(spiking_case, neuron="liff")
     with pytest.raises(TypeError, match="no argument 'taw'"):
-        tiny(case, neuron="lif", neuron_args={"taw": 3.0})
+        tiny(spiking_case, neuron="lif", neuron_args={"taw": 3.0})
 
 
 def test_default_neurons(tiny):
@@ -289,8 +298,8 @@ def test_fixed_time_steps(tiny, images):
         model(images().expand(2, 2, 3, 32, 32))
 
 
-def test_streaming_equals_one_pass(case, tiny, images):
-    model = tiny(case).eval()
+def test_streaming_equals_one_pass(spiking_case, tiny, images):
+    model = tiny(spiking_case).eval()
     x = torch.stack([images(seed=s) for s in range(4)])
     whole = steps_of(model, x)
     with spiking.streaming(model):
@@ -312,12 +321,13 @@ def test_streaming_equals_one_pass(case, tiny, images):
         "sew_resnet50",
         "ms_resnet104",
         "spikingresformer_nano",
+        "qcfs_vgg16",
+        "qcfs_resnet18",
     ],
 )
 def test_compile_has_no_graph_break(name, tiny, images):
     torch.compiler.reset()
-    model = tiny(name, time_steps=2)
-    twin = tiny(name, time_steps=2)
+    model, twin = tiny(name), tiny(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     expected = run_training_step(twin, images())
     loss = F.cross_entropy(compiled(images()), torch.tensor([0, 3]))
@@ -333,7 +343,7 @@ EXPORTED = ("spiking_cnn_nano", "spiking_vgg11", "spiking_resnet19", "sew_resnet
 
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-@pytest.mark.parametrize("name", [*EXPORTED, "spikingresformer_nano"])
+@pytest.mark.parametrize("name", [*EXPORTED, "spikingresformer_nano", "qcfs_vgg16", "qcfs_resnet18"])
 def test_export(name, tiny, images):
     model = tiny(name).eval()
     batch = torch.export.Dim("batch", min=1, max=16)
@@ -348,7 +358,8 @@ def test_export(name, tiny, images):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", zoo.list_models(task="classification"))
 def test_export_of_every_entry(name):
-    model = zoo.create(name, time_steps=1).eval()
+    model = zoo.create(name).eval()
+    model.time_steps = 1
     x = torch.randn(1, *model.default_cfg["input_size"][:1], 32, 32)
     program = torch.export.export(model, (x,))
     with torch.no_grad():
@@ -387,6 +398,12 @@ def test_bad_input(name, x, error, message, tiny):
         ("spiking_resnet18", {"stem": "5x5"}, "stem must be"),
         ("spiking_resnet18", {"planes": (8,)}, "one number a stage"),
         ("spiking_vgg11", {"plan": ((8,), ())}, "plan needs"),
+        ("qcfs_vgg16", {"plan": ((8,), ())}, "plan needs"),
+        ("qcfs_vgg16", {"activation": "gelu"}, "activation must be 'qcfs' or 'relu', got 'gelu'"),
+        ("qcfs_resnet18", {"planes": (8,)}, "one number a stage"),
+        ("qcfs_resnet18", {"levels": 0}, "levels must be an integer of at least 1"),
+        ("qcfs_resnet18", {"order": "none"}, "order must be one of floor_first, clip_first"),
+        ("qcfs_resnet18", {"v_threshold": -1.0}, "v_threshold must be positive"),
         ("spiking_cnn_nano", {"time_steps": 0}, "time_steps must be an integer of at least 1"),
         ("spiking_cnn_nano", {"num_classes": -1}, "num_classes must be"),
         ("spiking_cnn_nano", {"in_chans": 2.0}, "in_chans must be"),

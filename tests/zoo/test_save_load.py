@@ -28,7 +28,7 @@ def test_roundtrip(case, tiny, images, tmp_path):
     again = zoo.load(f"local-dir:{folder}")
     assert not again.training
     assert again.architecture == case
-    assert (again.num_classes, again.in_chans, again.time_steps) == (5, 3, 2)
+    assert (again.num_classes, again.in_chans, again.time_steps) == (5, 3, model.time_steps)
     assert torch.equal(logits(again, images), logits(model, images))
     assert list(again.state_dict()) == list(model.state_dict())
 
@@ -40,6 +40,8 @@ def test_roundtrip(case, tiny, images, tmp_path):
         ("spiking_vgg11", {"neuron": "plif", "neuron_args": {"init_tau": 1.5}, "hidden": 0}),
         ("ms_resnet18", {"stem": "3x3", "neuron_args": {"surrogate": {"name": "atan", "alpha": 3.0}}}),
         ("spiking_resnet18", {"neuron": "psn", "num_classes": 0}),
+        ("qcfs_vgg16", {"levels": 16, "order": "clip_first", "bias": False, "pool_size": 2}),
+        ("qcfs_resnet20", {"activation": "qcfs"}),
     ],
 )
 def test_arguments_come_back(name, kwargs, tiny, images, tmp_path):
