@@ -1,4 +1,4 @@
-"""Parallel conversion against the rule of the authors' code, and its calibration against the bare formulas."""
+"""Parallel conversion against the rule of the authors' code, its calibration against the bare formulas."""
 
 from functools import partial
 
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conversion.parallel import calibrate_step, clipped_relu, da_qcfs, parallel, parallel_spikes
+from conversion.qcfs import qcfs
 
 MANY = settings(deadline=None, max_examples=100)
 STEPS = st.sampled_from([1, 2, 3, 4, 6, 8, 16])
@@ -66,9 +67,7 @@ def test_the_mean_over_time_is_the_calibrated_activation(seed, steps):
     _, theta, phi_in, phi_out = site(seed)
     for corrections in ((None, None), (phi_in, None), (phi_in, phi_out)):
         rate = parallel(x, theta, *corrections).mean(0)
-        torch.testing.assert_close(
-            rate, da_qcfs(x.mean(0), theta, steps, *corrections), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(rate, da_qcfs(x.mean(0), theta, steps, *corrections), rtol=0, atol=1e-12)
     scalar = parallel(x, 1.3).mean(0)
     torch.testing.assert_close(scalar, naive_qcfs(x.mean(0), 1.3, steps), rtol=0, atol=1e-12)
 
@@ -102,10 +101,15 @@ def test_dead_channels_stay_silent(theta):
     assert clipped_relu(x[0], thresholds)[0].tolist() == [0, 0, 1]
 
 
-def test_da_qcfs_without_corrections_is_qcfs():
-    x, theta, _, _ = site(3, dead=False)
-    for levels in (1, 4, 7):
-        torch.testing.assert_close(da_qcfs(x, theta, levels), naive_qcfs(x, theta, levels), rtol=0, atol=1e-12)
+@MANY
+@given(seed=st.integers(0, 2**31), steps=STEPS, dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_without_corrections_it_is_qcfs_to_the_last_bit(seed, steps, dtype):
+    """The same operations in the same order, so that source and converted network round alike."""
+    x, theta, _, _ = site(seed, dtype, dead=False)
+    for threshold in (theta, theta[0, 0]):
+        y = qcfs(x, threshold, steps)
+        assert torch.equal(da_qcfs(x, threshold, steps), y)
+        assert torch.equal(parallel_spikes(x, steps, threshold).sum(0) / steps * threshold, y)
 
 
 def test_more_steps_approach_the_clipped_relu():
@@ -189,7 +193,9 @@ def test_steps_of_calibration(seed, steps, levels, momentum, vectors):
     phi = want_phi = (torch.zeros_like(theta), torch.zeros_like(theta))
     for low, ref in batches:
         y_low, y_ref, *phi = calibrate_step(low, ref, theta, steps, *phi, ours, momentum)
-        want_low, want_ref, *want_phi = naive_calibrate_step(low, ref, theta, steps, *want_phi, theirs, momentum)
+        want_low, want_ref, *want_phi = naive_calibrate_step(
+            low, ref, theta, steps, *want_phi, theirs, momentum
+        )
         for got, want in zip((y_low, y_ref, *phi), (want_low, want_ref, *want_phi), strict=True):
             assert got.shape == want.shape
             torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
