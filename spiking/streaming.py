@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from spiking.layers import BNTT, TEBN
-from spiking.neurons.base import Neuron, Stream
+from spiking.neurons.base import Neuron, Stream, Temporal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,15 +40,15 @@ def streaming(model: nn.Module) -> Iterator[None]:
             cannot be cut in time; the message names it.
         ValueError: the model contains no neurons.
     """
-    neurons = {name: module for name, module in model.named_modules() if isinstance(module, Neuron)}
-    if not neurons:
+    units = {name: module for name, module in model.named_modules() if isinstance(module, Temporal)}
+    if not any(isinstance(unit, Neuron) for unit in units.values()):
         raise ValueError(f"{type(model).__name__} contains no spiking neurons, so there is no state to keep")
-    _refuse(model, neurons)
+    _refuse(model)
     with ExitStack() as stack:
-        for name, neuron in neurons.items():
-            stack.callback(neuron.register_forward_pre_hook(_guard(_label(model, name))).remove)
-            stack.callback(setattr, neuron, "_stream", None)
-            neuron._stream = Stream()
+        for name, unit in units.items():
+            stack.callback(unit.register_forward_pre_hook(_guard(_label(model, name))).remove)
+            stack.callback(setattr, unit, "_stream", None)
+            unit._stream = Stream()
         yield
 
 
@@ -71,7 +71,7 @@ def _guard(label: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     return look
 
 
-def _refuse(model: nn.Module, neurons: dict[str, Neuron]) -> None:
+def _refuse(model: nn.Module) -> None:
     training = [name for name, module in model.named_modules() if module.training]
     if training:
         raise RuntimeError(
@@ -80,7 +80,7 @@ def _refuse(model: nn.Module, neurons: dict[str, Neuron]) -> None:
         )
     for name, module in model.named_modules():
         what = f"{_label(model, name)} ({type(module).__name__})"
-        if isinstance(module, Neuron):
+        if isinstance(module, Temporal):
             if not module.causal:
                 raise RuntimeError(
                     f"{what} is not causal: its steps depend on later ones, so a sequence cannot come in"

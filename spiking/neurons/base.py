@@ -1,4 +1,4 @@
-"""What all neurons share: no state of their own, one call over all time steps."""
+"""What all units over time share: no state of their own, one call over all time steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,58 @@ class Stream:
     state: Any = None
 
 
-class Neuron(nn.Module):
+class Temporal(nn.Module):
+    """A unit over time, ``[T, B, ...]`` -> ``[T, B, ...]``; it starts from rest at every call.
+
+    Subclasses write `run`. Neurons are such units, and so is whatever else must know earlier steps.
+    """
+
+    _stream: Stream | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether a step depends on no later one; only causal units can stream."""
+        return True
+
+    def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Outputs ``[T, ...]`` and, with ``keep_state``, the state after the last step.
+
+        Args:
+            x: inputs ``[T, ...]``.
+            state: as given by an earlier call, None for rest.
+            keep_state: whether the last state is wanted.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, B, ...]`` -> ``[T, B, ...]`` in the dtype of ``x``.
+
+        Raises:
+            TypeError: not a floating-point tensor.
+            ValueError: no time axis, or a T other than the parameters were built for.
+        """
+        stream = self._stream
+        if stream is None:
+            return self.run(x, None, False)[0]
+        outputs, stream.state = self.run(x, stream.state, True)
+        return outputs
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step with explicit state: ``x [B, ...]`` -> outputs ``[B, ...]`` and the new state.
+
+        Raises:
+            RuntimeError: the unit is not causal.
+        """
+        if not self.causal:
+            raise RuntimeError(
+                f"{type(self).__name__} is not causal: a step depends on later ones, so it takes"
+                " whole sequences [T, B, ...]"
+            )
+        outputs, state = self.run(x.unsqueeze(0), state, True)
+        return outputs[0], state
+
+
+class Neuron(Temporal):
     """Maps currents ``[T, B, ...]`` to spikes ``[T, B, ...]``; starts from rest at every call.
 
     Subclasses write `run`.
@@ -37,7 +88,6 @@ class Neuron(nn.Module):
         time_steps: T if the parameters fix it, else None.
     """
 
-    _stream: Stream | None = None
     time_steps: int | None = None
     parameter_names: ClassVar[tuple[str, ...]] = ()  # learnt ones, which weight decay leaves alone
 
@@ -50,48 +100,6 @@ class Neuron(nn.Module):
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
         self.backend = backend
-
-    @property
-    def causal(self) -> bool:
-        """Whether a step depends on no later one; only causal neurons can stream."""
-        return True
-
-    def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
-        """Spikes ``[T, ...]`` and, with ``keep_state``, the state after the last step.
-
-        Args:
-            x: currents ``[T, ...]``.
-            state: as given by an earlier call, None for rest.
-            keep_state: whether the last state is wanted.
-        """
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, B, ...]`` -> spikes ``[T, B, ...]`` in the dtype of ``x``.
-
-        Raises:
-            TypeError: not a floating-point tensor.
-            ValueError: no time axis, or a T other than the parameters were built for.
-        """
-        stream = self._stream
-        if stream is None:
-            return self.run(x, None, False)[0]
-        spikes, stream.state = self.run(x, stream.state, True)
-        return spikes
-
-    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """One step with explicit state: ``x [B, ...]`` -> spikes ``[B, ...]`` and the new state.
-
-        Raises:
-            RuntimeError: the neuron is not causal.
-        """
-        if not self.causal:
-            raise RuntimeError(
-                f"{type(self).__name__} is not causal: a step depends on later ones, so it takes"
-                " whole sequences [T, B, ...]"
-            )
-        spikes, state = self.run(x.unsqueeze(0), state, True)
-        return spikes[0], state
 
     def initial_state(self, x: Tensor) -> Any:
         """The state at rest for steps like ``x [B, ...]``."""

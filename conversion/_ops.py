@@ -1,0 +1,144 @@
+"""What each operation of an exported graph means for a signal that is spread over time.
+
+An operation is *affine* in the signal (it may run on every step alone), *nonlinear* (it must see the
+represented value, the running mean over time), an *activation* (a place where a neuron can stand), or it
+is refused. Nothing is guessed: what is not in these tables has no rule.
+
+Source: section 6.3 of the survey of timm's operations that ECMT (arXiv 2502.21193) and DCGS (arXiv
+2503.00301) need; affine operations commute with the mean over time, nothing else does.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import fx
+
+Role = Literal["affine", "weighted", "nonlinear", "activation"]
+
+# affine whatever the other operands are, as long as only one kind of operand is the signal
+SHAPE = frozenset(
+    "view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select"
+    " unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to copy"
+    " repeat flip index_select index gather pixel_shuffle pixel_unshuffle constant_pad_nd pad im2col unfold"
+    " narrow movedim lift_fresh_copy channel_shuffle native_channel_shuffle repeat_interleave swapaxes"
+    " upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d"
+    " _upsample_bicubic2d_aa reflection_pad2d replication_pad2d rot90 moveaxis tile view_as expand_as"
+    " reshape_as type_as dropout feature_dropout as_strided squeeze_ unsqueeze_".split()
+)
+LINEAR = frozenset(
+    "neg mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d"
+    " _adaptive_avg_pool2d adaptive_avg_pool3d cumsum batch_norm _native_batch_norm_legit_no_training".split()
+)
+SUMS = frozenset("add sub rsub".split())  # affine in every operand
+WEIGHTED = frozenset("conv1d conv2d conv3d convolution conv_transpose2d linear".split())
+PRODUCTS = frozenset("mul matmul bmm mm einsum linalg_vecdot dot mv baddbmm addmm addbmm addcmul".split())
+MASKS = frozenset("where masked_fill".split())  # affine if the mask does not depend on the image
+NONLINEAR = frozenset(
+    "gelu silu sigmoid tanh hardswish hardsigmoid softmax _softmax _safe_softmax log_softmax layer_norm"
+    " native_layer_norm group_norm native_group_norm instance_norm rms_norm leaky_relu elu celu selu mish"
+    " softplus prelu max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool2d clamp"
+    " clamp_min clamp_max pow sqrt rsqrt exp expm1 log log1p log2 abs amax amin reciprocal linalg_vector_norm"
+    " norm erf sin cos var std var_mean square scaled_dot_product_attention minimum maximum atan hardshrink"
+    " softshrink threshold logit rrelu logsumexp sign floor ceil round sinh cosh exp2 softsign"
+    " sinc glu logaddexp".split()
+)
+ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})
+INTEGERS: frozenset[Any] = frozenset(
+    {operator.mul, operator.add, operator.sub, operator.floordiv, operator.mod, operator.truediv}
+)
+
+# (multiplications of) these have weights: a neuron in front of them turns products into sums
+MATRIX_PRODUCTS = frozenset("matmul bmm mm einsum".split())
+
+
+class UnsupportedOperationError(ValueError):
+    """An operation that no rule covers; the model was not converted."""
+
+
+def op_name(target: Any) -> str:
+    """``aten.conv2d.default`` -> ``conv2d``; operators of this project keep their namespace."""
+    if isinstance(target, torch._ops.OpOverload):
+        space, _, name = target._schema.name.partition("::")
+        return name if space == "aten" else f"{space}.{name}"
+    return getattr(target, "__name__", str(target))
+
+
+def is_integer(node: fx.Node) -> bool:
+    """Whether a node computes sizes rather than tensors."""
+    return node.op == "call_function" and (
+        node.target in INTEGERS or op_name(node.target) in ("sym_size", "sym_numel", "sym_stride")
+    )
+
+
+def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
+    """What ``node`` means for the signal.
+
+    Args:
+        node: a call of a function with at least one operand that is a signal.
+        is_signal: whether an operand depends on the image.
+
+    Raises:
+        UnsupportedOperationError: no rule covers the operation; names the node, the operation and the
+            module that it belongs to.
+    """
+    name = op_name(node.target)
+    operands = [a for a in node.args if is_signal(a)]
+    if node.target is operator.getitem or name == "getitem":
+        return "affine"
+    if name in ACTIVATIONS:
+        if name == "hardtanh" and float(_argument(node, 1, "min_val", -1.0)) != 0.0:
+            return "nonlinear"
+        return "activation"
+    if name in NONLINEAR:
+        return "nonlinear"
+    if name in WEIGHTED:
+        return "weighted" if operands == [node.args[0]] else "nonlinear"
+    if name in SUMS or name in LINEAR:
+        return "affine"
+    if name in SHAPE:
+        data = node.args[0]
+        if any(is_signal(a) for a in node.args[1:]) and not _is_list(data):
+            raise _unsupported(node, f"{name} with positions that depend on the image")
+        return "affine"
+    if name in PRODUCTS:
+        return "affine" if len(operands) <= 1 and not _is_list(node.args[0]) else "nonlinear"
+    if name == "div":
+        return "nonlinear" if is_signal(node.args[1]) else "affine"
+    if name in MASKS:
+        mask = node.args[0] if name == "where" else node.args[1]
+        if is_signal(mask):
+            raise _unsupported(node, f"{name} with a mask that depends on the image")
+        return "affine"
+    raise _unsupported(node, name)
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the innermost module of the source that ``node`` belongs to."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [str(entry[0]) for entry in stack.values()]
+    return paths[-1] if paths else ""
+
+
+def _unsupported(node: fx.Node, what: str) -> UnsupportedOperationError:
+    return UnsupportedOperationError(
+        f"no conversion rule covers {what!r} (node {node.name!r}, operation {node.target}, module"
+        f" {module_path(node) or 'top level'!r}); replace it in the source network by an operation that has"
+        " a rule, or convert the part of the network before it"
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _argument(node: fx.Node, index: int, key: str, default: Any) -> Any:
+    if len(node.args) > index:
+        return node.args[index]
+    return node.kwargs.get(key, default)
