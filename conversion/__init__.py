@@ -1,1 +1,35 @@
-"""ANN-to-SNN conversion. No method has landed yet; training and the zoo do not need it."""
+"""From analog to spiking networks: methods, and the engine that they share.
+
+>>> import timm, torch
+>>> ann = timm.create_model("resnet18", num_classes=10).eval()
+>>> snn = convert(ann, method="qcfs", time_steps=4, calibration=torch.randn(8, 3, 64, 64), progress=False)
+>>> snn(torch.randn(2, 3, 64, 64)).shape
+torch.Size([2, 10])
+"""
+
+from conversion import qcfs
+from conversion._batches import CalibrationError
+from conversion._convert import convert, rebuild, self_test
+from conversion._export import ConversionError
+from conversion._method import Method, get_method, list_methods, register_method
+from conversion._model import ConvertedModel
+from conversion._ops import UnsupportedOperationError
+from conversion._report import Report
+from conversion._site import bypassed
+
+__all__ = [
+    "CalibrationError",
+    "ConversionError",
+    "ConvertedModel",
+    "Method",
+    "Report",
+    "UnsupportedOperationError",
+    "bypassed",
+    "convert",
+    "get_method",
+    "list_methods",
+    "qcfs",
+    "rebuild",
+    "register_method",
+    "self_test",
+]

@@ -48,7 +48,8 @@ class Program:
     @property
     def image(self) -> fx.Node:
         """The node of the images."""
-        return next(n for n in self.graph.nodes if n.op == "placeholder")
+        node: fx.Node = next(n for n in self.graph.nodes if n.op == "placeholder")
+        return node
 
     @property
     def output(self) -> fx.Node:
@@ -100,7 +101,7 @@ def export(model: nn.Module, example: Tensor) -> Program:
     except Exception as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise ConversionError(
-            f"{type(model).__name__} cannot be exported for inputs [B, {', '.join(map(str, example.shape[1:]))}]"
+            f"{type(model).__name__} cannot be exported for images {tuple(example.shape[1:])}"
             f" ({type(error).__name__}: {text[0]}); the conversion works on the graph of torch.export, which"
             " must not depend on values of the image"
         ) from error
@@ -114,8 +115,13 @@ def export(model: nn.Module, example: Tensor) -> Program:
     _plain_views(graph)
     _single_norms(graph)
     _restore_modules(graph, root)
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(is_impure_node=is_boundary)
     return Program(root, graph, tuple(example.shape[1:]))
+
+
+def is_boundary(node: fx.Node) -> bool:
+    """Whether ``node`` must stay in a graph that nothing uses it in: only inputs and outputs have effects."""
+    return node.op in ("placeholder", "output")
 
 
 def attribute(root: nn.Module, path: str) -> Any:
@@ -166,13 +172,16 @@ def _single_norms(graph: fx.Graph) -> None:
             continue
         source = node.args[0]
         name = op_name(source.target) if isinstance(source, fx.Node) else ""
+        target: Any
+        args: tuple[Any, ...] = source.args
         if name == "_native_batch_norm_legit_no_training":
-            x, weight, bias, mean, var, momentum, eps = source.args
-            target, args = torch.ops.aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, False)
+            x, weight, bias, mean, var, momentum, eps = args
+            target = torch.ops.aten.batch_norm.default
+            args = (x, weight, bias, mean, var, False, momentum, eps, False)
         elif name == "native_layer_norm":
-            target, args = torch.ops.aten.layer_norm.default, source.args
+            target = torch.ops.aten.layer_norm.default
         elif name == "native_group_norm":
-            x, weight, bias, _, _, _, groups, eps = source.args
+            x, weight, bias, _, _, _, groups, eps = args
             target, args = torch.ops.aten.group_norm.default, (x, groups, weight, bias, eps)
         else:
             continue
@@ -204,7 +213,7 @@ def _restore_modules(graph: fx.Graph, root: nn.Module) -> None:
             made[path] = settings, module
         with graph.inserting_before(node):
             call = graph.create_node("call_module", path, (node.args[0],))
-        call.meta = dict(node.meta)
+        call.meta = {**node.meta, "role": "affine" if isinstance(module, _BatchNorm) else "weighted"}
         node.replace_all_uses_with(call)
         graph.erase_node(node)
 
@@ -240,15 +249,13 @@ def _convolution(node: fx.Node, root: nn.Module, kind: type[nn.Module]) -> tuple
     if path is None:
         return None
     weight, bias = _weight_and_bias(root, path)
-    rest = [*node.args[3:], *[None] * 4]
-    stride, padding, dilation, groups = rest[0] or 1, rest[1] or 0, rest[2] or 1, rest[3] or 1
-    for key, value in node.kwargs.items():
-        stride = value if key == "stride" else stride
-        padding = value if key == "padding" else padding
-        dilation = value if key == "dilation" else dilation
-        groups = value if key == "groups" else groups
-    space = weight.dim() - 2
-    sizes = [v if isinstance(v, int | str) else tuple(v) * (space // len(v)) for v in (stride, padding, dilation)]
+    settings: dict[str, Any] = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    settings |= dict(zip(settings, node.args[3:], strict=False)) | dict(node.kwargs)
+    space, groups = weight.dim() - 2, int(settings["groups"])
+    sizes = [
+        v if isinstance(v, int | str) else tuple(v) * (space // len(v))
+        for v in (settings["stride"], settings["padding"], settings["dilation"])
+    ]
     with torch.device("meta"):
         conv = kind(
             weight.shape[1] * groups,

@@ -22,32 +22,43 @@ if TYPE_CHECKING:
 
 Role = Literal["affine", "weighted", "nonlinear", "activation"]
 
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # affine whatever the other operands are, as long as only one kind of operand is the signal
-SHAPE = frozenset(
-    "view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select"
-    " unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to copy"
-    " repeat flip index_select index gather pixel_shuffle pixel_unshuffle constant_pad_nd pad im2col unfold"
-    " narrow movedim lift_fresh_copy channel_shuffle native_channel_shuffle repeat_interleave swapaxes"
-    " upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d"
-    " _upsample_bicubic2d_aa reflection_pad2d replication_pad2d rot90 moveaxis tile view_as expand_as"
-    " reshape_as type_as dropout feature_dropout as_strided squeeze_ unsqueeze_".split()
+SHAPE = _names(
+    """
+    view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select
+    unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to copy
+    repeat flip index_select index gather pixel_shuffle pixel_unshuffle constant_pad_nd pad im2col
+    unfold narrow movedim lift_fresh_copy channel_shuffle native_channel_shuffle repeat_interleave
+    swapaxes upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d
+    _upsample_bicubic2d_aa reflection_pad2d replication_pad2d rot90 moveaxis tile view_as expand_as
+    reshape_as type_as dropout feature_dropout as_strided squeeze_ unsqueeze_
+    """
 )
-LINEAR = frozenset(
-    "neg mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d"
-    " _adaptive_avg_pool2d adaptive_avg_pool3d cumsum batch_norm _native_batch_norm_legit_no_training".split()
+LINEAR = _names(
+    """
+    neg mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    _adaptive_avg_pool2d adaptive_avg_pool3d cumsum batch_norm _native_batch_norm_legit_no_training
+    """
 )
-SUMS = frozenset("add sub rsub".split())  # affine in every operand
-WEIGHTED = frozenset("conv1d conv2d conv3d convolution conv_transpose2d linear".split())
-PRODUCTS = frozenset("mul matmul bmm mm einsum linalg_vecdot dot mv baddbmm addmm addbmm addcmul".split())
-MASKS = frozenset("where masked_fill".split())  # affine if the mask does not depend on the image
-NONLINEAR = frozenset(
-    "gelu silu sigmoid tanh hardswish hardsigmoid softmax _softmax _safe_softmax log_softmax layer_norm"
-    " native_layer_norm group_norm native_group_norm instance_norm rms_norm leaky_relu elu celu selu mish"
-    " softplus prelu max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool2d clamp"
-    " clamp_min clamp_max pow sqrt rsqrt exp expm1 log log1p log2 abs amax amin reciprocal linalg_vector_norm"
-    " norm erf sin cos var std var_mean square scaled_dot_product_attention minimum maximum atan hardshrink"
-    " softshrink threshold logit rrelu logsumexp sign floor ceil round sinh cosh exp2 softsign"
-    " sinc glu logaddexp".split()
+SUMS = _names("add sub rsub")  # affine in every operand
+WEIGHTED = _names("conv1d conv2d conv3d convolution conv_transpose2d linear")
+PRODUCTS = _names("mul matmul bmm mm einsum linalg_vecdot dot mv baddbmm addmm addbmm addcmul")
+MASKS = _names("where masked_fill")  # affine if the mask does not depend on the image
+NONLINEAR = _names(
+    """
+    gelu silu sigmoid tanh hardswish hardsigmoid softmax _softmax _safe_softmax log_softmax layer_norm
+    native_layer_norm group_norm native_group_norm instance_norm rms_norm leaky_relu elu celu selu mish
+    softplus prelu max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool2d clamp
+    clamp_min clamp_max pow sqrt rsqrt exp expm1 log log1p log2 abs amax amin reciprocal
+    linalg_vector_norm norm erf sin cos var std var_mean square scaled_dot_product_attention minimum
+    maximum atan hardshrink softshrink threshold logit rrelu logsumexp sign floor ceil round sinh cosh
+    exp2 softsign sinc glu logaddexp
+    """
 )
 ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})
 INTEGERS: frozenset[Any] = frozenset(
@@ -55,7 +66,7 @@ INTEGERS: frozenset[Any] = frozenset(
 )
 
 # (multiplications of) these have weights: a neuron in front of them turns products into sums
-MATRIX_PRODUCTS = frozenset("matmul bmm mm einsum".split())
+MATRIX_PRODUCTS = _names("matmul bmm mm einsum")
 
 
 class UnsupportedOperationError(ValueError):
@@ -81,13 +92,16 @@ def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
     """What ``node`` means for the signal.
 
     Args:
-        node: a call of a function with at least one operand that is a signal.
+        node: a call with at least one operand that is a signal.
         is_signal: whether an operand depends on the image.
 
     Raises:
         UnsupportedOperationError: no rule covers the operation; names the node, the operation and the
             module that it belongs to.
     """
+    if node.op == "call_module":  # put back by the export, which has noted what it is
+        layer: Role = node.meta["role"]
+        return layer
     name = op_name(node.target)
     operands = [a for a in node.args if is_signal(a)]
     if node.target is operator.getitem or name == "getitem":

@@ -52,10 +52,11 @@ class Unfold(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[(T *) B, ...]`` -> ``[T, B, ...]``."""
         if self.static:
-            return x.movedim(self.axis, 0).expand(self.clock.window, *x.movedim(self.axis, 0).shape)
-        if self.axis:
-            x = x.movedim(self.axis, 0)
-        return x.unflatten(0, (self.clock.window, -1))
+            x = x.movedim(self.axis, 0) if self.axis else x
+            return x.expand(self.clock.window, *x.shape)
+        x = x.movedim(self.axis, 0) if self.axis else x
+        steps = self.clock.window
+        return x.reshape(steps, x.shape[0] // steps, *x.shape[1:])
 
     def extra_repr(self) -> str:
         """Where the signal comes from."""

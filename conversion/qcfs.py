@@ -12,13 +12,21 @@ node, ``fulgurite.qcfs.default(x, v_threshold, levels, order)``, in exported and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from conversion._integrate_fire import V_INIT, integrate_fire
+from conversion._integrator import IntegratorMethod, IntegratorSite
+from conversion._method import register_method
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from conversion._site import SiteSpec
+    from conversion._time import Clock
 
 Order = Literal["floor_first", "clip_first"]
 ORDERS: tuple[Order, ...] = ("floor_first", "clip_first")
@@ -171,3 +179,33 @@ def _derive(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
 
 
 qcfs_op.register_autograd(_derive, setup_context=_setup)
+
+
+# ---------------------------------------------------------------- the conversion
+
+
+class QCFSNeuron(IntegratorSite):
+    """Integrate-and-fire with soft reset, from half a threshold; the state is the membrane."""
+
+    def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """See `conversion._integrate_fire.integrate_fire`."""
+        return integrate_fire(x, V_INIT if state is None else state, surrogate=self.surrogate)
+
+
+@register_method
+@dataclass(frozen=True, kw_only=True)
+class QCFSConversion(IntegratorMethod):
+    """Plain conversion of QCFS (arXiv 2303.04347): an integrate-and-fire neuron with the trained threshold.
+
+    Needs no data for a QCFS source, and one conversion serves every T. In expectation without error at any
+    T; exact at the first site for T = L. Behind it spikes arrive unevenly, and even T = L loses something.
+    """
+
+    name: ClassVar[str] = "qcfs"
+    paper: ClassVar[str] = "2303.04347"
+    causal: ClassVar[bool] = True
+    anytime: ClassVar[bool] = True
+
+    def site(self, spec: SiteSpec, clock: Clock) -> QCFSNeuron:
+        """An integrate-and-fire neuron."""
+        return QCFSNeuron(spec, clock, self.channelwise)

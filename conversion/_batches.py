@@ -1,0 +1,134 @@
+"""Calibration data: checked, counted, and gone through again as often as a method wants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+CHUNK = 32  # images at a time of a plain tensor
+
+
+class CalibrationError(ValueError):
+    """Calibration data that a model cannot be calibrated with; the message says what is wrong."""
+
+
+class Batches:
+    """Batches of images ``[B, C, H, W]`` from a tensor, a loader, or anything that can be iterated.
+
+    Batches may be tensors or tuples, lists and mappings whose first entry is the images; labels are ignored.
+
+    Args:
+        source: the data. An iterator that can be gone through only once is kept in memory.
+        cfg: preprocessing of the model in timm's words; mean and std tell which values to expect.
+        progress: show a progress bar.
+
+    Raises:
+        CalibrationError: there is no image.
+    """
+
+    def __init__(
+        self, source: Tensor | Iterable[Any], cfg: Mapping[str, Any] | None = None, progress: bool = True
+    ) -> None:
+        if isinstance(source, Tensor):
+            if source.dim() < 3:
+                raise CalibrationError(f"expected images [N, C, H, W], got a tensor {tuple(source.shape)}")
+            source = list(torch.split(source, CHUNK))
+        elif iter(source) is source:
+            source = list(source)
+        self.source = source
+        self.cfg = cfg or {}
+        self.progress = progress
+        self.shape: tuple[int, ...] | None = None
+        self.images = 0
+        self._counted = False
+        first = next(iter(self.source), None)
+        if first is None or not len(images_of(first)):
+            raise CalibrationError("the calibration data hold no image; check the loader and its filters")
+        self.first = self._checked(images_of(first))
+        self.shape = tuple(self.first.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def through(self, label: str) -> Iterator[Tensor]:
+        """All batches once, with a progress bar named ``label``."""
+        total = len(self) if hasattr(self.source, "__len__") else None
+        batches: Iterable[Any] = self.source
+        if self.progress:
+            batches = track(batches, description=label, total=total, transient=True)
+        seen = 0
+        for batch in batches:
+            images = self._checked(images_of(batch))
+            seen += len(images)
+            yield images
+        if not self._counted:
+            self.images, self._counted = seen, True
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if images.dim() != 4:
+            raise CalibrationError(
+                f"expected batches of images [B, C, H, W], got {images.dim()} axes {tuple(images.shape)}"
+            )
+        if self.shape is not None and tuple(images.shape[1:]) != self.shape:
+            raise CalibrationError(
+                f"calibration images have different shapes: {tuple(images.shape[1:])} after {self.shape};"
+                " resize and crop them to one size"
+            )
+        size = self.cfg.get("input_size")
+        if size is not None and images.shape[1] != size[0]:
+            raise CalibrationError(
+                f"the model takes C = {size[0]} channels, the calibration images have C = {images.shape[1]}"
+                f" in {tuple(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise CalibrationError(
+                f"calibration images are {images.dtype}; scale and normalise them as for the model's own"
+                " evaluation (timm.data.create_transform makes the transform of a timm model)"
+            )
+        if not bool(images.isfinite().all()):
+            raise CalibrationError("calibration images contain NaN or infinite values")
+        low, high = (float(v) for v in images.aminmax())
+        bound = self._bound()
+        if max(abs(low), abs(high)) > bound:
+            raise CalibrationError(
+                f"calibration images range from {low:g} to {high:g}, far beyond what normalised ones reach"
+                f" for this model (+-{bound:g}); they look unscaled: divide by 255 and normalise them"
+            )
+        return images
+
+    def _bound(self) -> float:
+        """Five times what the brightest and the darkest pixel become; unscaled pictures exceed it."""
+        mean, std = self.cfg.get("mean"), self.cfg.get("std")
+        if not mean or not std:
+            return 50.0
+        return 5.0 * float(max(max(m, 1.0 - m) / s for m, s in zip(mean, std, strict=True)))
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images of a batch: the batch itself, or its first entry."""
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, dict):
+        for key in ("image", "images", "pixel_values", "x"):
+            if key in batch:
+                return images_of(batch[key])
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple) and batch:
+        return images_of(batch[0])
+    raise CalibrationError(f"a batch must be images or start with them, got {type(batch).__name__}")
+
+
+def to_model(images: Tensor, like: Tensor | None) -> Tensor:
+    """``images`` on the device and in the dtype of the model."""
+    return images if like is None else images.to(like.device, like.dtype)
+
+
+def reference_tensor(model: torch.nn.Module) -> Tensor | None:
+    """A floating-point parameter of the model, which tells device and dtype."""
+    return next((p for p in model.parameters() if p.is_floating_point()), None)

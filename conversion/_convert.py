@@ -1,0 +1,250 @@
+"""The conversion itself: checks, export, neurons, calibration, self-test."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from conversion._batches import Batches, reference_tensor, to_model
+from conversion._export import ConversionError, export
+from conversion._method import Method, get_method
+from conversion._model import ConvertedModel, assemble, set_time_steps
+from conversion._report import Report, site_rows
+from conversion._rewrite import Rewriter
+from conversion._site import bypassed
+from conversion._source import describe_source
+from conversion._time import Clock
+from spiking.neurons.base import Neuron, check_time_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SELF_TEST_STEPS = 3
+TOLERANCE = 1e-3  # of the largest logit, in float32; what rounding adds up to stays far below
+
+
+def convert(
+    model: nn.Module,
+    method: str | Method = "qcfs",
+    time_steps: int = 8,
+    calibration: Tensor | Iterable[Any] | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    source: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> ConvertedModel:
+    """Make a spiking network of an ANN.
+
+    Works on a copy: ``model`` is never changed, and the two share no storage.
+
+    Args:
+        model: a classifier ``[B, C, H, W]`` -> ``[B, K]`` in evaluation mode: of the zoo, of timm, of
+            torchvision, or any other that ``torch.export`` takes.
+        method: name of a method, see `list_methods`, or a method with its settings.
+        time_steps: T.
+        calibration: images as for the model's own evaluation: a tensor ``[N, C, H, W]`` or any iterable of
+            batches whose first entry is the images. Methods that need none do without.
+        input_size: ``(C, H, W)``; taken from the calibration data or from the model's ``default_cfg``.
+        source: ``{"architecture": ..., "model_args": {...}}``, from which the zoo can build the source again;
+            found by itself for models of the zoo and of timm.
+        progress: show progress bars.
+        **settings: of the method.
+
+    Returns:
+        The spiking network, in evaluation mode.
+
+    Raises:
+        ConversionError: the model cannot be converted, or the self-test failed.
+        UnsupportedOperationError: an operation that no rule covers.
+        CalibrationError: calibration data that do not fit.
+        ValueError: a wrong name or value; names what is accepted.
+    """
+    chosen = get_method(method, settings)
+    _check_model(model)
+    chosen.check_time_steps(time_steps)
+    cfg = dict(getattr(model, "pretrained_cfg", None) or {})
+    clock_start = time.perf_counter()
+    batches = None if calibration is None else Batches(calibration, cfg, progress)
+    like = reference_tensor(model)
+    size = _input_size(model, batches, input_size)
+    example = _example(size, like)
+    _check_runs(model, example)
+    recipe = {
+        "source": dict(source) if source is not None else describe_source(model, size),
+        "method": chosen.name,
+        "settings": chosen.settings(),
+        "time_steps": time_steps,
+        "input_size": list(size),
+    }
+    converted = build(model, recipe, chosen, example)
+    seconds = {"graph": time.perf_counter() - clock_start}
+    if batches is None and chosen.needs_data(converted):
+        raise ConversionError(
+            f"{chosen.name} needs images to find thresholds for this source; give"
+            " calibration=LOADER_OR_TENSOR, images as for the model's own evaluation"
+        )
+    began = time.perf_counter()
+    with torch.no_grad():
+        chosen.calibrate(converted, batches)
+    seconds["calibration"] = time.perf_counter() - began
+    began = time.perf_counter()
+    images = example if batches is None else to_model(batches.first[:3], like)
+    difference = self_test(converted, model, images)
+    seconds["self-test"] = time.perf_counter() - began
+    report = converted.report
+    report.rows = site_rows(converted)
+    report.images = batches.images if batches is not None else 0
+    report.self_test, report.seconds = difference, seconds
+    return converted
+
+
+def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: Tensor) -> ConvertedModel:
+    """The network as ``recipe`` has it, thresholds and corrections still empty."""
+    program = export(model, example)
+    method.prepare(program)
+    clock = Clock(int(recipe["time_steps"]))
+    placement = method.place(program, clock)
+    if not placement.replaced and not placement.before:
+        raise ConversionError(
+            f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
+            " ReLU, ReLU6 or QCFS"
+        )
+    made = Rewriter(program, clock, placement.replaced, placement.before, method.domain).run()
+    report = Report(
+        method=_method_text(method),
+        time_steps=clock.time_steps,
+        rows=[],
+        analog=made.analog,
+        skipped=placement.analog,
+        spiking_layers=len(made.spiking_inputs),
+        layers=len(made.weighted),
+    )
+    head = getattr(program.root.get_submodule(made.weighted[-1]), "weight", None) if made.weighted else None
+    about = {
+        "recipe": dict(recipe),
+        "method": method,
+        "clock": clock,
+        "report": report,
+        "spiking_inputs": tuple(made.spiking_inputs),
+        "num_classes": int(program.output.meta["val"].shape[1]),
+        "num_features": 0 if head is None else int(head.shape[1]),
+        "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),
+    }
+    converted = assemble(program.root, made.graph, about)
+    report.rows = site_rows(converted)
+    return converted
+
+
+def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
+    """The network that ``recipe`` describes, from its source; its state comes from a file afterwards.
+
+    Args:
+        model: the source, with any weights.
+        recipe: of `ConvertedModel.recipe`.
+    """
+    method = get_method(str(recipe["method"]), dict(recipe["settings"]))
+    check_time_steps(int(recipe["time_steps"]))
+    size = tuple(int(s) for s in recipe["input_size"])
+    training = model.training
+    try:
+        return build(model.eval(), recipe, method, _example(size, reference_tensor(model)))
+    finally:
+        model.train(training)
+
+
+def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> float:
+    """Compare the network with its neurons bypassed with the source, at every step.
+
+    Returns:
+        The largest difference, relative to the largest logit.
+
+    Raises:
+        ConversionError: they differ.
+    """
+    time_steps = converted.time_steps
+    try:
+        with torch.no_grad(), bypassed(converted):
+            converted.clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
+            steps = converted(images, steps=True).double()
+            expected = model(images).double()
+    finally:
+        set_time_steps(converted, time_steps)
+    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device).view(-1, 1, 1)
+    means = steps.cumsum(dim=0) / counts
+    if not bool(expected.isfinite().all()):
+        raise ConversionError(
+            f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
+            " look for broken weights, or statistics of batch norm that were never set"
+        )
+    scale = float(expected.abs().max().clamp(min=1e-6))
+    difference = float((means - expected).abs().max()) / scale
+    limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05
+    if not difference <= limit:
+        raise ConversionError(
+            f"self-test failed: with its neurons bypassed the converted network differs from the source by"
+            f" {difference:.2e} of the largest logit (allowed: {limit:g}); this is an error of the conversion"
+            " rules, not of the data: please report the architecture"
+        )
+    return difference
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model, got {type(model).__name__}")
+    if isinstance(model, ConvertedModel):
+        raise ConversionError("this network is converted already; convert its source instead")
+    if any(isinstance(m, Neuron) for m in model.modules()):
+        raise ConversionError(f"{type(model).__name__} has spiking neurons already; only ANNs are converted")
+    training = [name or type(model).__name__ for name, m in model.named_modules() if m.training]
+    if training:
+        raise ConversionError(
+            f"the model is in training mode ({training[0]}); call model.eval() first, so that batch norm and"
+            " dropout are those of evaluation"
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConversionError(f"{name} holds NaN or infinite values; the source cannot be converted")
+
+
+def _input_size(model: nn.Module, batches: Batches | None, given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is not None:
+        size = tuple(int(s) for s in given)
+        if batches is not None and batches.shape != size:
+            raise ConversionError(f"input_size is {size}, the calibration images are {batches.shape}")
+        return size
+    if batches is not None and batches.shape is not None:
+        return batches.shape
+    for name in ("default_cfg", "pretrained_cfg"):
+        cfg = getattr(model, name, None)
+        if isinstance(cfg, dict) and cfg.get("input_size"):
+            return tuple(int(s) for s in cfg["input_size"])
+    raise ConversionError(
+        f"the input size of {type(model).__name__} is unknown; give input_size=(C, H, W) or calibration"
+        " images"
+    )
+
+
+def _example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, *size, generator=generator)
+    return to_model(images, like)
+
+
+def _check_runs(model: nn.Module, example: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            model(example)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise ConversionError(
+            f"the source does not run on images [B, C, H, W] = {tuple(example.shape)}: {error}; give"
+            " calibration images or input_size=(C, H, W) as the model takes them"
+        ) from error
+
+
+def _method_text(method: Method) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in method.settings().items())
+    return method.name + (f" ({settings})" if settings else "")

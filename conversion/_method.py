@@ -1,0 +1,126 @@
+"""What a conversion method is: settings, where neurons go, which neuron, how it is calibrated."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from conversion import _policy
+from spiking.neurons.base import check_time_steps
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from conversion._batches import Batches
+    from conversion._export import Program
+    from conversion._model import ConvertedModel
+    from conversion._site import Site, SiteSpec
+    from conversion._time import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A conversion method with its settings; one subclass a paper.
+
+    Attributes:
+        name: what a user types.
+        paper: arXiv id.
+        causal: whether a step depends on no later one, so that the network can stream.
+        anytime: whether one pass yields accuracy at every T.
+        free_time_steps: whether T can be changed after the conversion.
+        domain: whether neurons exchange steps or running means; see `conversion._time`.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    causal: ClassVar[bool]
+    anytime: ClassVar[bool]
+    free_time_steps: ClassVar[bool] = True
+    domain: ClassVar[Literal["step", "mean"]] = "step"
+
+    def window(self, time_steps: int) -> int:
+        """Steps that the network runs for an output of ``time_steps`` steps."""
+        return time_steps
+
+    def first(self, time_steps: int) -> int:
+        """The step of the window at which the output begins."""
+        return 0
+
+    def check_time_steps(self, time_steps: int, model: ConvertedModel | None = None) -> None:
+        """Raise an error if T cannot be ``time_steps``, or cannot be changed any more."""
+        check_time_steps(time_steps)
+        if model is not None and not self.free_time_steps and time_steps != model.time_steps:
+            raise ValueError(
+                f"{self.name} fixes T when it calibrates: this network was converted for T ="
+                f" {model.time_steps}; convert the source again with time_steps={time_steps}"
+            )
+
+    def prepare(self, program: Program) -> None:
+        """Change the graph before neurons are placed."""
+        _policy.pool_before_activation(program)
+
+    def place(self, program: Program, clock: Clock) -> _policy.Placement:
+        """The neurons and where they stand."""
+        return _policy.at_activations(program, lambda spec: self.site(spec, clock), self.stays_analog)
+
+    def stays_analog(self, program: Program, node: fx.Node) -> str | None:
+        """Why the activation ``node`` gets no neuron, None if it gets one."""
+        return None
+
+    def site(self, spec: SiteSpec, clock: Clock) -> Site:
+        """The neuron of one site."""
+        raise NotImplementedError
+
+    def needs_data(self, model: ConvertedModel) -> bool:
+        """Whether `calibrate` needs images."""
+        return False
+
+    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+        """Fill thresholds and corrections; T of ``model`` is set already."""
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return dataclasses.asdict(self)
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
+def register_method(cls: type[Method]) -> type[Method]:
+    """Make a method known by its name."""
+    if cls.name in METHODS:
+        raise ValueError(f"the method {cls.name!r} exists already")
+    METHODS[cls.name] = cls
+    return cls
+
+
+def get_method(method: str | Method, settings: dict[str, Any]) -> Method:
+    """The method of this name with these settings.
+
+    Raises:
+        ValueError: an unknown name, or a value that the method refuses.
+        TypeError: a setting that the method does not have.
+    """
+    if isinstance(method, Method):
+        return dataclasses.replace(method, **settings)
+    cls = METHODS.get(str(method).lower().replace("-", "_"))
+    if cls is None:
+        near = difflib.get_close_matches(str(method).lower(), METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(METHODS))}"
+        raise ValueError(f"unknown conversion method {method!r}; {hint}")
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise TypeError(
+                f"{cls.name} has no setting {key!r}; {hint}accepted: {', '.join(known) or 'none'}"
+            )
+    return cls(**settings)
+
+
+def list_methods() -> list[str]:
+    """Names of all conversion methods."""
+    return sorted(METHODS)

@@ -1,0 +1,139 @@
+"""The converted network: a graph module with the entry points of the zoo's models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from conversion._site import sites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conversion._method import Method
+    from conversion._report import Report
+    from conversion._time import Clock
+
+META = "fulgurite"  # where a graph module's meta holds what is known about the conversion
+
+
+class ConvertedModel(fx.GraphModule):
+    """A spiking network that was converted from an ANN; ``[B, C, H, W]`` -> ``[B, K]``.
+
+    ``model(x)`` gives the mean over T, ``model(x, steps=True)`` all steps, ``[T, B, K]``. Parameters keep the
+    names of the source. It is an ordinary module: it trains, copies, pickles, moves and saves.
+
+    Attributes:
+        num_classes: K.
+        architecture: ``"converted"``, the zoo's entry that rebuilds it.
+    """
+
+    architecture = "converted"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Plain values that rebuild this network: source, method, its settings, T and the input."""
+        return self.meta[META]["recipe"]  # type: ignore[no-any-return]
+
+    @property
+    def method(self) -> Method:
+        """The method and its settings."""
+        return self.meta[META]["method"]  # type: ignore[no-any-return]
+
+    @property
+    def report(self) -> Report:
+        """What was converted and how; ``print`` it."""
+        return self.meta[META]["report"]  # type: ignore[no-any-return]
+
+    @property
+    def clock(self) -> Clock:
+        """The number of steps that all units share."""
+        return self.meta[META]["clock"]  # type: ignore[no-any-return]
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """Arguments of the entry ``converted``."""
+        return {k: v for k, v in self.recipe.items() if k != "time_steps"}
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.meta[META]["num_classes"])
+
+    @property
+    def num_features(self) -> int:
+        """Inputs of the last layer with weights."""
+        return int(self.meta[META]["num_features"])
+
+    @property
+    def in_chans(self) -> int:
+        """C of the input."""
+        return int(self.recipe["input_size"][0])
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """Preprocessing of the source, in timm's words."""
+        return dict(self.meta[META]["pretrained_cfg"])
+
+    pretrained_cfg = default_cfg
+
+    @property
+    def time_steps(self) -> int:
+        """T. Can be set where the method allows it."""
+        return self.clock.time_steps
+
+    @time_steps.setter
+    def time_steps(self, value: int) -> None:
+        self.method.check_time_steps(value, self)
+        set_time_steps(self, value)
+
+    @property
+    def spiking_inputs(self) -> frozenset[str]:
+        """Paths of the layers whose input is spikes, each of one height for a channel."""
+        return frozenset(self.meta[META]["spiking_inputs"])
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Refused: the head is part of a fixed graph."""
+        raise RuntimeError(
+            "the head of a converted network is part of its graph and cannot be replaced; give the source"
+            f" another head (source.reset_classifier({num_classes})), train it, and convert again"
+        )
+
+    def __reduce__(self) -> Any:
+        make, arguments = super().__reduce__()
+        return _restored, (make, arguments, self.meta[META], self.training)
+
+
+def set_time_steps(model: ConvertedModel, time_steps: int) -> None:
+    """Change T of all units, without asking the method."""
+    method = model.method
+    model.clock.set(time_steps, method.window(time_steps), method.first(time_steps))
+
+
+def assemble(root: nn.Module, graph: fx.Graph, about: dict[str, Any]) -> ConvertedModel:
+    """The model, in evaluation mode."""
+    model = ConvertedModel(root, graph)
+    model.meta[META] = about
+    set_time_steps(model, about["recipe"]["time_steps"])
+    return model.eval()
+
+
+def _restored(
+    make: Callable[..., fx.GraphModule],
+    arguments: tuple[Any, ...],
+    about: dict[str, Any],
+    training: bool,
+) -> ConvertedModel:
+    plain = make(*arguments)
+    model = ConvertedModel(plain, plain.graph)
+    # units were pickled apart from the description: they take the one clock that it holds
+    model.meta[META] = about
+    for module in model.modules():
+        if hasattr(module, "clock") and not isinstance(module, fx.GraphModule):
+            module.clock = about["clock"]
+    model.training = training
+    return model
+
+
+__all__ = ["META", "ConvertedModel", "assemble", "set_time_steps", "sites"]

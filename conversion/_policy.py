@@ -1,0 +1,138 @@
+"""Where neurons go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from conversion import _ops
+from conversion._export import attribute
+from conversion._rewrite import depends_on_image
+from conversion._site import Activation, SiteSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conversion._export import Program
+    from conversion._site import Site
+
+    Build = Callable[[SiteSpec], Site]
+
+
+@dataclass
+class Placement:
+    """Sites by node, with their paths.
+
+    Attributes:
+        replaced: nodes that a site stands for.
+        before: nodes whose value a site carries to the consumers that want spikes.
+        analog: activations without a neuron, and why.
+    """
+
+    replaced: dict[fx.Node, tuple[str, Site]] = field(default_factory=dict)
+    before: dict[fx.Node, tuple[str, Site]] = field(default_factory=dict)
+    analog: dict[str, str] = field(default_factory=dict)
+
+
+def at_activations(
+    program: Program, build: Build, stays_analog: Callable[[Program, fx.Node], str | None]
+) -> Placement:
+    """A neuron for each activation, nothing in front of other layers: the policy of the CNN methods."""
+    placement = Placement()
+    signals = depends_on_image(program)
+    varying: set[fx.Node] = set()
+    names: set[str] = set()
+    for node in program.graph.nodes:
+        varies = any(a in varying for a in node.all_input_nodes)
+        if is_activation(node, signals):
+            name = _site_name(program, node, names)
+            reason = stays_analog(program, node)
+            if reason is not None:
+                placement.analog[name] = reason
+            else:
+                spec = SiteSpec(
+                    name=name,
+                    activation=activation_of(node),
+                    shape=program.sample_shape(node),
+                    v_threshold=_trained_threshold(program, node),
+                    static=not varies,
+                )
+                placement.replaced[node] = name, build(spec)
+                varies = True
+        if varies:
+            varying.add(node)
+    return placement
+
+
+def is_activation(node: fx.Node, signals: set[fx.Node]) -> bool:
+    """Whether ``node`` is an activation that a neuron can stand for."""
+    if node.op != "call_function" or node not in signals:
+        return False
+    if _ops.op_name(node.target) not in _ops.ACTIVATIONS:
+        return False
+    return _ops.role(node, lambda a: isinstance(a, fx.Node) and a in signals) == "activation"
+
+
+def activation_of(node: fx.Node) -> Activation:
+    """What an activation node computes."""
+    name = _ops.op_name(node.target)
+    if name == "relu":
+        return Activation(kind="relu")
+    settings: list[Any] = list(node.args)
+    if name == "fulgurite.qcfs":
+        return Activation(kind="qcfs", levels=int(settings[2]), order=str(settings[3]))
+    bounds: Any = settings[2] if len(settings) > 2 else node.kwargs.get("max_val", 1.0)
+    return Activation(kind="clipped", high=6.0 if name == "relu6" else float(bounds))
+
+
+def pool_before_activation(program: Program) -> None:
+    """Move max poolings in front of the activation that feeds them alone.
+
+    Activations rise monotonically, so they commute with the maximum; behind the pooling a neuron sees its
+    result instead of having its spikes pooled (DCGS, arXiv 2503.00301).
+    """
+    signals = depends_on_image(program)
+    for node in list(program.graph.nodes):
+        if not is_activation(node, signals) or len(node.users) != 1:
+            continue
+        pool = next(iter(node.users))
+        if _ops.op_name(pool.target) != "max_pool2d" or pool.args[0] is not node:
+            continue
+        current = node.args[0]
+        assert isinstance(current, fx.Node)
+        with program.graph.inserting_after(pool):
+            late = program.graph.call_function(node.target, (pool, *node.args[1:]), dict(node.kwargs))
+        late.meta = {**node.meta, "val": pool.meta["val"]}
+        pool.replace_all_uses_with(late, delete_user_cb=lambda user, own=late: user is not own)
+        pool.replace_input_with(node, current)
+        program.graph.erase_node(node)
+
+
+def _trained_threshold(program: Program, node: fx.Node) -> nn.Parameter | None:
+    if _ops.op_name(node.target) != "fulgurite.qcfs":
+        return None
+    threshold = node.args[1]
+    assert isinstance(threshold, fx.Node)
+    value = attribute(program.root, str(threshold.target))
+    return value if isinstance(value, nn.Parameter) else None
+
+
+def _site_name(program: Program, node: fx.Node, names: set[str]) -> str:
+    """The path of the module that was the activation, or a name in the module that called it."""
+    path = _ops.module_path(node)
+    owner = attribute(program.root, path) if path else None
+    if isinstance(owner, nn.Module):  # a module with nothing but the activation gives its place to the neuron
+        tensors = [n for n, _ in owner.named_parameters()]
+        own = not any(True for _ in owner.children()) and tensors in ([], ["v_threshold"])
+    else:  # it stood inside a layer that the export has put back bare
+        own = bool(path)
+    label = _ops.op_name(node.target).rpartition(".")[2]
+    base = path if own else ".".join(p for p in (path, label) if p)
+    name, number = base, 0
+    while name in names or (not own and attribute(program.root, name) is not None):
+        number += 1
+        name = f"{base}_{number}"
+    names.add(name)
+    return name
