@@ -7,7 +7,7 @@
 torch.Size([2, 10])
 """
 
-from conversion import qcfs
+from conversion import cos, parallel, qcfs, srp
 from conversion._batches import CalibrationError
 from conversion._convert import convert, rebuild, self_test
 from conversion._export import ConversionError
@@ -26,10 +26,13 @@ __all__ = [
     "UnsupportedOperationError",
     "bypassed",
     "convert",
+    "cos",
     "get_method",
     "list_methods",
+    "parallel",
     "qcfs",
     "rebuild",
     "register_method",
     "self_test",
+    "srp",
 ]

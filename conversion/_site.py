@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from conversion._integrate_fire import RECT
 from conversion._time import Increments, RunningMean
 from spiking.neurons.base import Neuron, Temporal, as_surrogate
 
@@ -82,7 +83,7 @@ class Site(Neuron):
     v_threshold: Tensor  # type: ignore[assignment]
 
     def __init__(
-        self, spec: SiteSpec, clock: Clock, channelwise: bool = False, surrogate: SurrogateLike = "rect"
+        self, spec: SiteSpec, clock: Clock, channelwise: bool = False, surrogate: SurrogateLike = RECT
     ) -> None:
         Temporal.__init__(self)
         self.activation, self.clock, self.shape = spec.activation, clock, spec.shape

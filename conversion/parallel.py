@@ -14,17 +14,30 @@ Currents and thresholds are in one unit. Thresholds and corrections broadcast ag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from conversion import _ops
+from conversion._batches import reference_tensor, to_model
+from conversion._calibrate import check_rule, find_thresholds, is_trained, single_step
 from conversion._integrate_fire import RECT, integrate_fire
+from conversion._integrator import check_trained
+from conversion._method import Method, check_integer, register_method
+from conversion._site import Site, overridden, sites
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
+    from torch import Tensor, fx
 
+    from conversion._batches import Batches
+    from conversion._export import Program
+    from conversion._model import ConvertedModel
+    from conversion._site import SiteSpec
+    from conversion._time import Clock
     from spiking.surrogate import Surrogate
 
 MOMENTUM = 0.99  # of the corrections; no bias correction, so N batches reach 1 - 0.99^N of the way
@@ -201,3 +214,130 @@ def _levels(x: Tensor, v_threshold: float | Tensor, time_steps: int, phi_in: Ten
     theta = torch.where(theta > 0, theta, torch.inf)  # half a level from everywhere: silent
     x = x.to(dtype)
     return (x if phi_in is None else x + phi_in) / theta * time_steps + 0.5
+
+
+# ---------------------------------------------------------------- the conversion
+
+
+class ParallelNeuron(Site):
+    """All T spikes at once from the mean current; see `parallel`.
+
+    Attributes:
+        phi_in: correction of the mean current, ``[C, 1, 1]``; absent where the signal has no map.
+        phi_out: correction of the emitted value, likewise.
+    """
+
+    phi_in: Tensor | None
+    phi_out: Tensor | None
+
+    def __init__(self, spec: SiteSpec, clock: Clock, channelwise: bool) -> None:
+        super().__init__(spec, clock, channelwise)
+        corrected = len(spec.shape) > 1  # as in the authors' code, which leaves classifiers alone
+        size = (spec.shape[0], *(1,) * (len(spec.shape) - 1))
+        self.register_buffer("phi_in", torch.zeros(size) if corrected else None)
+        self.register_buffer("phi_out", torch.zeros(size) if corrected else None)
+
+    @property
+    def causal(self) -> bool:
+        """No: every step depends on the mean of all."""
+        return False
+
+    def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Outputs ``[T, B, ...]``."""
+        outputs = parallel(x, self.v_threshold, self.phi_in, self.phi_out, surrogate=self.surrogate)
+        return outputs, None
+
+    def reference(self, x: Tensor) -> Tensor:
+        """What the copy with the source's activations computes during calibration."""
+        if self.activation.kind == "qcfs":
+            return da_qcfs(x, self.v_threshold, self.activation.levels)
+        return clipped_relu(x, self.v_threshold)
+
+
+@register_method
+@dataclass(frozen=True, kw_only=True)
+class ParallelConversion(Method):
+    """Parallel conversion (arXiv 2412.13610): lossless for a QCFS source at T = L.
+
+    At other T, and for ReLU sources (training-free), corrections are calibrated on training images; T is
+    fixed from then on. A QCFS source may go without images, and without corrections. The first activation
+    of a ReLU source stays analog if max pooling follows, as in the authors' code. Only the mean over all T
+    steps means anything.
+
+    Attributes:
+        momentum: of the corrections; N batches reach ``1 - momentum^N`` of the way.
+        passes: how often the calibration images are gone through; 1 as published.
+        threshold: of ReLU sources, channel by channel: ``"max"`` as published, a percentage, or ``"mse"``.
+    """
+
+    name: ClassVar[str] = "parallel"
+    paper: ClassVar[str] = "2412.13610"
+    causal: ClassVar[bool] = False
+    anytime: ClassVar[bool] = False
+    free_time_steps: ClassVar[bool] = False
+
+    momentum: float = MOMENTUM
+    passes: int = 1
+    threshold: str = "max"
+
+    def __post_init__(self) -> None:
+        check_rule(self.threshold)
+        check_integer("passes", self.passes, 1)
+        if not 0.0 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
+
+    def stays_analog(self, program: Program, node: fx.Node) -> str | None:
+        """The stem of a ReLU network: its first activation, where max pooling goes with it."""
+        source = node.all_input_nodes[0]
+        pooled = _ops.op_name(source.target).startswith("max_pool")
+        return "stem with max pooling" if pooled and _is_first(program, node) else None
+
+    def site(self, spec: SiteSpec, clock: Clock) -> ParallelNeuron:
+        """A parallel neuron; ReLU sources have a threshold for each channel."""
+        return ParallelNeuron(spec, clock, channelwise=spec.v_threshold is None)
+
+    def needs_data(self, model: ConvertedModel) -> bool:
+        """Whether a site has no trained threshold."""
+        return not all(is_trained(s) for s in sites(model).values())
+
+    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+        """Thresholds of ReLU sources, then corrections unless T = L makes them zero."""
+        check_trained(model)
+        if batches is None:
+            return
+        if self.needs_data(model):
+            find_thresholds(model, batches, self.threshold, levels=model.time_steps)
+        levels = {s.activation.levels for s in sites(model).values()}
+        if levels == {model.time_steps}:
+            return
+        like = reference_tensor(model)
+        corrected = partial(_correct, time_steps=model.time_steps, momentum=self.momentum)
+        with (
+            torch.no_grad(),
+            single_step(model),
+            overridden(model, lambda name, site: partial(corrected, site)),
+        ):
+            for number in range(self.passes):
+                for images in batches.through(f"corrections {number + 1}/{self.passes}"):
+                    if len(images) < len(batches.first):
+                        continue  # the authors drop a last batch that is not full
+                    images = to_model(images, like)
+                    model(torch.cat([images, images]))
+
+
+def _correct(site: Site, x: Tensor, time_steps: int, momentum: float) -> Tensor:
+    """Both copies of a batch ``[1, 2 B, ...]`` through one site, whose corrections move."""
+    assert isinstance(site, ParallelNeuron)
+    low, reference = x[0].chunk(2)
+    if site.phi_in is None or site.phi_out is None:
+        return da_qcfs(x, site.v_threshold, time_steps)
+    y_low, y_reference, phi_in, phi_out = calibrate_step(
+        low, reference, site.v_threshold, time_steps, site.phi_in, site.phi_out, site.reference, momentum
+    )
+    site.phi_in.copy_(phi_in)
+    site.phi_out.copy_(phi_out)
+    return torch.cat([y_low, y_reference]).unsqueeze(0)
+
+
+def _is_first(program: Program, node: fx.Node) -> bool:
+    return next(n for n in program.graph.nodes if _ops.op_name(n.target) in _ops.ACTIVATIONS) is node
