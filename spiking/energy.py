@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spiking.layers import SpikeMatmul
 from spiking.monitor import HookedModules
+from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,7 +183,8 @@ class OperationCounter(HookedModules):
     """Counts operations of convolutions, linear layers and spike products inside a ``with`` block.
 
     Whether an input is spikes is decided by its values: all of them multiples of 1 (or of 1/2 ... 1/16,
-    which average pooling makes of spikes), at most 128 of it. A value of n units costs n additions.
+    which average pooling makes of spikes), at most 128 of it; where outputs carry the threshold (LM-HT), of
+    multiples of the thresholds in the model. A value of n units costs n additions.
     Anything else is analog and costs MACs. The first layer is stricter, since pictures come in a few
     grey levels, too: on a still image it takes only zeros and ones for spikes, on frames ``[T, B, ...]``
     only integers, which are event counts. Norms are folded into the layer before them in hardware, and
@@ -197,6 +199,8 @@ class OperationCounter(HookedModules):
     def __init__(self, model: nn.Module, time_axis: bool | None = None) -> None:
         super().__init__(model, COUNTED)
         self.time_axis = time_axis
+        neurons = [module for module in model.modules() if isinstance(module, Neuron)]
+        self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
         self.reset()
 
     def reset(self) -> None:
@@ -234,7 +238,10 @@ class OperationCounter(HookedModules):
         count = self._layers.get(name)
         if count is None:
             count = self._layers[name] = _Count(kind, torch.zeros(5, dtype=torch.float64, device=x.device))
-        unit = _unit(x, UNITS if self._inner else UNITS[:1], MAX_LEVEL if self._inner or self._frames else 1)
+        if self._inner:
+            unit = _unit(x, UNITS, MAX_LEVEL, self._spike_values)
+        else:
+            unit = _unit(x, UNITS[:1], MAX_LEVEL if self._frames else 1, [1.0])
         self._inner = True
         spikes = x.detach().abs().sum(dtype=torch.float64) * unit
         arrived = spikes * fan if total is None else total * unit
@@ -329,19 +336,24 @@ def profile_energy(
     return counter.report()
 
 
-def _unit(x: Tensor, units: Sequence[int], max_level: int) -> Tensor:
-    """The smallest of ``units`` that makes all of ``x`` small integers, else 0; 0-d float64."""
+def _unit(x: Tensor, units: Sequence[int], max_level: int, spike_values: Sequence[float]) -> Tensor:
+    """The smallest of ``units / spike_values`` that makes ``x`` small integers, else 0; 0-d float64."""
     x = x.detach().abs()
     unit = torch.zeros((), dtype=torch.float64, device=x.device)
     if not x.numel():
         return unit + 1
     largest = x.amax()
-    for candidate in reversed(units):
-        scaled = x * candidate
-        fits = (scaled == scaled.round()).all() & (largest * candidate <= max_level)
-        unit = torch.where(fits, float(candidate), unit)  # no branch: a GPU would have to be waited for
-        if x.device.type == "cpu" and not fits:
-            break  # multiples of 1/8 are multiples of 1/16, too
+    for value in spike_values:
+        for candidate in reversed(units):
+            factor = candidate / value
+            scaled = x * factor
+            # multiples of a threshold that is no power of two are rounded, each to the dtype
+            near = 0.0 if value == 1.0 else 4 * torch.finfo(x.dtype).eps * largest * factor
+            fits = ((scaled - scaled.round()).abs() <= near).all() & (largest * factor <= max_level)
+            better = fits & ((unit == 0) | (unit > factor))
+            unit = torch.where(better, factor, unit)  # no branch: a GPU would have to be waited for
+            if x.device.type == "cpu" and not fits:
+                break  # multiples of 1/8 are multiples of 1/16, too
     return unit
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spiking import kernels, reference
 from spiking.kernels import layout
-from spiking.reference import SIGMOID
+from spiking.reference import SIGMOID, TRIANGLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from spiking.surrogate import Surrogate
 
 NO_EXTRAS: Extras = (None,) * 6
+MAX_MATRIX = 256  # entries that LM-HT's kernel unrolls
 
 
 def if_(
@@ -234,6 +235,67 @@ def glif(
     extras = (v, s, None, None, _over_neurons(coefficients, x), _over_neurons(conductance, x))
     spikes, ends = _fused(x, extras, "Gated|", surrogate, engine, (0.0,), keep_state)
     return spikes, (ends[0], ends[1]) if keep_state else None
+
+
+def lmh(
+    x: Tensor,
+    coefficients: Tensor,
+    d: Tensor | None = None,
+    u: Tensor | None = None,
+    *,
+    surrogate: Surrogate = TRIANGLE,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """LM-H, two compartments; see `spiking.reference.lmh`."""
+    check(x, d, u)
+    engine = choose(x, backend, surrogate, leaky=False)
+    if engine == "reference":
+        return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
+    extras = (d, u, None, None, coefficients.float(), None)
+    y, ends = _fused(x, extras, "Compartments|", surrogate, engine, (0.0,) * 5, keep_state)
+    return y, (ends[0], ends[1]) if keep_state else None
+
+
+def lmht(
+    x: Tensor,
+    weight: Tensor,
+    leak: Tensor,
+    theta: Tensor,
+    *,
+    levels: int,
+    start: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    """LM-HT, several thresholds and a matrix over time; see `spiking.reference.lmht`.
+
+    The fused kernel takes matrices of up to 256 entries, T = 16; larger ones run step by step.
+
+    Returns:
+        ``y [T, ...]`` without the last potential: the neuron is not causal, so nothing can go on from it.
+    """
+    check(x)
+    if weight.dim() != 2 or weight.shape[1] != x.shape[0] or leak.shape != weight.shape[:1]:
+        raise ValueError(
+            f"LM-HT needs a matrix [T, T'] with T' = {x.shape[0]} steps of currents and a leak [T], got"
+            f" {list(weight.shape)} and {list(leak.shape)}"
+        )
+    engine = choose(x, backend, SIGMOID, leaky=False)
+    if engine != "reference" and weight.numel() > MAX_MATRIX:
+        if backend != "auto":
+            raise ValueError(
+                f"backend {backend!r} cannot run this: a matrix of {weight.numel()} entries, at most"
+                f" {MAX_MATRIX}; use backend='auto'"
+            )
+        engine = "reference"
+    if engine == "reference":
+        return reference.lmht(x, weight, leak, theta, levels=levels, start=start)[0]
+    theta = theta.detach().float().reshape(1)
+    table = torch.cat([theta, theta * start, leak.float(), weight.float().flatten()])
+    from spiking.kernels import ops
+
+    text = f"MultiThreshold|levels={levels},steps_in={weight.shape[1]},steps={weight.shape[0]};;{engine}"
+    return ops.neuron(x, (None, None, None, None, table, None), text, (0.0,), False)[0]
 
 
 psn = reference.psn

@@ -89,8 +89,9 @@ class HookedModules:
 class FiringRateMonitor(HookedModules):
     """Spikes per neuron and step in every layer of neurons, over all calls inside the block.
 
-    Counts stay on the device of the spikes until asked for, so that nothing waits for it. A path is
-    listed once its layer has run.
+    Outputs that carry the threshold are divided by it, so a step of LM-HT may count several spikes. Counts
+    stay on the device of the spikes until asked for, so that nothing waits for it. A path is listed once its
+    layer has run.
 
     >>> from spiking.neurons import LIF
     >>> neuron = LIF(tau=2.0)
@@ -131,8 +132,11 @@ class FiringRateMonitor(HookedModules):
         spikes = output.detach()
         steps = spikes.shape[0]
         each = spikes.numel() // max(steps, 1)
-        wide = torch.float32 if each <= EXACT_FLOAT32 and spikes.dtype != torch.float64 else torch.float64
-        sums = spikes.sum(dim=tuple(range(1, spikes.dim())), dtype=wide).double()
+        value: float | Tensor = module.spike_value  # type: ignore[assignment]
+        plain = isinstance(value, float)  # zeros and ones
+        exact = plain and each <= EXACT_FLOAT32 and spikes.dtype != torch.float64
+        wide = torch.float32 if exact else torch.float64
+        sums = spikes.sum(dim=tuple(range(1, spikes.dim())), dtype=wide).double() / value
         known = self._spikes.get(name)
         counts = self._elements.setdefault(name, [])
         counts.extend([0] * (steps - len(counts)))
@@ -146,7 +150,7 @@ class FiringRateMonitor(HookedModules):
             longest = max(known.shape[0], steps)
             self._spikes[name] = _padded(known, longest) + _padded(sums, longest)
         if name in self._raster_names and name not in self._rasters:
-            self._rasters[name] = spikes[:, 0].flatten(1).to("cpu", copy=True)
+            self._rasters[name] = (spikes[:, 0].flatten(1) / value).to("cpu", copy=True)
 
     def counts(self) -> Tensor:
         """Spikes and neurons seen at every layer and step, ``[L, T, 2]`` float64, L as in ``names``.

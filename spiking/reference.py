@@ -9,12 +9,12 @@ currents). STBP 1706.02609; every function names its own source.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from spiking.surrogate import Sigmoid
+from spiking.surrogate import PiecewiseQuadratic, Sigmoid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from spiking.surrogate import Surrogate
 
 SIGMOID = Sigmoid()
+TRIANGLE = PiecewiseQuadratic()
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
@@ -210,6 +211,111 @@ def glif(
         s = surrogate(v - theta)
         spikes.append(s)
     return torch.stack(spikes).to(x.dtype), (v, s)
+
+
+def lmh(
+    x: Tensor,
+    coefficients: Tensor,
+    d: Tensor | None = None,
+    u: Tensor | None = None,
+    *,
+    surrogate: Surrogate = TRIANGLE,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """LM-H (ICLR 2024, code hzc1208/STBP_LMH): a dendrite ``d`` feeds a soma ``u``.
+
+    ``d = a d + b u + x``; ``u = c u + e d``; ``y = theta H(u - theta)``; ``u = u - y``, the reset detached.
+    The slope of ``y`` is ``theta`` times the surrogate.
+
+    Args:
+        x: currents ``[T, ...]``.
+        coefficients: ``[5]``: a, b, c, e, theta; theta is not learnt.
+        d: dendritic potential, 0 if missing.
+        u: somatic potential, ``theta / 2`` if missing.
+        surrogate: slope of the step.
+
+    Returns:
+        ``y``: 0 or theta, and the last ``(d, u)``.
+    """
+    a, b, c, e, theta = coefficients.to(state_dtype(x)).unbind()
+    theta = theta.detach()
+    d = _start(x, d, 0.0)
+    u = theta * 0.5 + torch.zeros_like(d) if u is None else u.to(d.dtype)
+    out = []
+    for x_t in x.to(d.dtype).unbind(0):
+        d = a * d + b * u + x_t
+        u = c * u + e * d
+        y = theta * surrogate(u - theta)
+        u = u - y.detach()
+        out.append(y)
+    return torch.stack(out).to(x.dtype), (d, u)
+
+
+class _Levels(torch.autograd.Function):
+    """``theta clip(floor(m / theta), 0, L)``; slope 1 for ``theta / 2 <= m <= (L + 1/2) theta``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(m: Tensor, theta: Tensor, levels: int) -> Tensor:
+        return count_levels(m, theta, levels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        m, theta, ctx.levels = inputs
+        ctx.save_for_backward(m, theta)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        m, theta = ctx.saved_tensors
+        inside = (m >= theta * 0.5) & (m <= theta * (ctx.levels + 0.5))
+        return torch.where(inside, grads[0], torch.zeros_like(m)), None, None
+
+
+def count_levels(m: Tensor, theta: Tensor, levels: int) -> Tensor:
+    """How many of theta, 2 theta ... L theta the potential has reached, times theta."""
+    reached = torch.zeros_like(m)
+    for k in range(1, levels + 1):  # a division would round where the potential equals a threshold
+        reached = reached + (m >= theta * k).to(m.dtype)
+    return theta * reached
+
+
+def lmht(
+    x: Tensor, weight: Tensor, leak: Tensor, theta: Tensor, *, levels: int, start: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """LM-HT (2402.00411): currents mixed over all steps, and up to L thresholds crossed at once.
+
+    ``m(t) = leak[t] stop(v(t-1)) + sum_j weight[t, j] x(j)``; ``y(t) = theta clip(floor(m / theta), 0, L)``;
+    ``v(t) = m(t) - y(t)``. The slope of ``y`` is 1 where ``theta / 2 <= m <= (L + 1/2) theta``; nothing
+    flows through ``v`` or ``theta``. Not causal.
+
+    Args:
+        x: currents ``[T', ...]``.
+        weight: ``[T, T']``, the temporal-global information matrix.
+        leak: ``[T]``, what of the potential is left at each step.
+        theta: threshold ``[]``.
+        levels: L.
+        start: potential before the first step, in thresholds.
+
+    Returns:
+        ``y [T, ...]``, multiples of theta, and the last potential.
+    """
+    dtype = state_dtype(x)
+    weight, leak, theta = weight.to(dtype), leak.to(dtype), theta.to(dtype).detach()
+    steps = x.to(dtype).unbind(0)
+    v = theta * start + torch.zeros_like(steps[0])
+    out = []
+    for row, left in zip(weight.unbind(0), leak.unbind(0), strict=True):
+        current = row[0] * steps[0]
+        for w, x_j in zip(row.unbind(0)[1:], steps[1:], strict=True):
+            current = current + w * x_j
+        m = left * v.detach() + current
+        if torch.compiler.is_exporting():  # a graph for inference needs no slope
+            y = count_levels(m, theta, levels)
+        else:
+            y = _Levels.apply(m, theta, levels)
+        v = m - y
+        out.append(y)
+    return torch.stack(out).to(x.dtype), v
 
 
 def psn(x: Tensor, weight: Tensor, bias: Tensor, *, surrogate: Surrogate = SIGMOID) -> Tensor:

@@ -30,7 +30,8 @@ def neuron_factory(
     Args:
         neuron: name, see ``spiking.list_neurons``.
         neuron_args: arguments that win over ``defaults``.
-        defaults: the family's settings; those that this neuron does not know are left out.
+        defaults: the family's settings; those that this neuron does not know, or derives from its other
+            arguments (LM-HT's threshold), are left out.
         time_steps: T, for neurons whose parameters have a time axis (PSN, GLIF).
     """
     cls = NEURONS.get(str(neuron).lower().replace("_", "").replace("-", ""))
@@ -39,7 +40,7 @@ def neuron_factory(
         raise AssertionError(neuron)
     family = {**defaults, "init_tau": defaults.get("tau", 2.0), "time_steps": time_steps}
     accepted = inspect.signature(cls).parameters
-    settings = {k: v for k, v in family.items() if k in accepted}
+    settings = {k: v for k, v in family.items() if k in accepted and accepted[k].default is not None}
     settings.update(neuron_args or {})
     return lambda: spiking.get_neuron(neuron, **settings)
 

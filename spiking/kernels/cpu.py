@@ -15,6 +15,8 @@ from torch import Tensor
 from spiking.kernels import codegen, memory
 from spiking.kernels.codegen import ITEM_BYTES, LANES
 from spiking.kernels.layout import in_order_of, like, prepare, same_order
+from spiking.kernels.mixing import MixingWriter
+from spiking.kernels.rules import MultiThreshold
 from spiking.kernels.writer import BLOCK, PACK, UNIT, Writer, team
 
 if TYPE_CHECKING:
@@ -43,9 +45,15 @@ if hasattr(os, "register_at_fork"):
 
 
 @lru_cache(maxsize=4096)
-def _kernel(rule: Rule, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
+def _kernel(
+    rule: Rule | MultiThreshold, back: bool, stored: str, masked: bool, stream: bool
+) -> tuple[int, Any]:
     """Address of a kernel, and the kernel as a Python callable."""
-    writer = Writer(rule, stored, masked, stream)
+    writer: Writer | MixingWriter
+    if isinstance(rule, MultiThreshold):
+        writer = MixingWriter(rule, stored, masked, stream)
+    else:
+        writer = Writer(rule, stored, masked, stream)
     name = f"neuron_{next(_NUMBERS)}"
     text = writer.backward(name) if back else writer.forward(name)
     address = codegen.compiler().function(name, text)
@@ -86,7 +94,13 @@ def _threads(elements: int, neurons: int) -> int:
 
 
 def _run(
-    rule: Rule, back: bool, stored: str, stream: bool, threads: int, neurons: int, slots: list[Any]
+    rule: Rule | MultiThreshold,
+    back: bool,
+    stored: str,
+    stream: bool,
+    threads: int,
+    neurons: int,
+    slots: list[Any],
 ) -> None:
     """Packs the arguments and calls the kernel for the whole vectors, then for the rest.
 
@@ -251,3 +265,53 @@ def backward(
     if scalars:
         return gx, g_starts, tuple(sums.sum((0, 2), dtype=torch.float64))
     return gx, g_starts, arrays
+
+
+# ---------------------------------------------------------------- LM-HT
+
+
+def forward_mixed(rule: MultiThreshold, x: Tensor, table: Tensor) -> Tensor:
+    """Outputs ``[T, ...]`` of currents ``[T', ...]``; ``table`` as in `mixing.MixingWriter`, float32."""
+    x, table = prepare(x, outer=False), table.contiguous()
+    stored = _DTYPES[x.dtype]
+    out = like(x, rule.steps, x.dtype)
+    count = out.numel()
+    if count == 0:
+        return out
+    neurons = count // rule.steps
+    if count * x.element_size() >= memory.FROM_BYTES:
+        memory.keep_pages()
+    threads = _threads(count, neurons)
+    fixed = [
+        x.data_ptr(), out.data_ptr(), *[0] * 12, table.data_ptr(), 0, 0, 0,
+        x.stride(0), neurons, 0, rule.steps, 0, 0, 0, 1, neurons,
+    ]  # fmt: skip
+    stream = _can_stream(stored, count, neurons, out)
+    _run(rule, False, stored, stream, threads, neurons, [fixed, _five(())])
+    return out
+
+
+def backward_mixed(rule: MultiThreshold, x: Tensor, table: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Gradients of ``x``, and of ``table`` in float64 (0 for threshold and first potential)."""
+    x, table = prepare(x, outer=False), table.contiguous()
+    stored = _DTYPES[x.dtype]
+    gx = like(x, True, x.dtype)
+    count, sums_size = gx.numel(), (len(table) - 2) * LANES
+    g_table = table.new_zeros(len(table), dtype=torch.float64)
+    if count == 0:
+        return gx, g_table
+    neurons = count // rule.steps_in
+    if g is None:
+        g = x.new_zeros(()).expand(rule.steps, *x.shape[1:])
+    if g.dtype != x.dtype or not same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
+        g = like(x, rule.steps, x.dtype).copy_(g)
+    threads = _threads(count, neurons)
+    sums = torch.zeros(threads, len(table) - 2, LANES, dtype=torch.float64)
+    fixed = [
+        x.data_ptr(), 0, g.data_ptr(), gx.data_ptr(), *[0] * 9, sums.data_ptr(), table.data_ptr(), 0, 0, 0,
+        x.stride(0), neurons, g.stride(0), rule.steps, 0, 0, sums_size * 8, 1, neurons,
+    ]  # fmt: skip
+    stream = _can_stream(stored, count, neurons, gx)
+    _run(rule, True, stored, stream, threads, neurons, [fixed, _five(())])
+    g_table[2:] = sums.sum((0, 2))
+    return gx, g_table

@@ -34,14 +34,14 @@ def prepare(x: Tensor, outer: bool) -> Tensor:
     return x if x.is_contiguous() or steps_are_dense(x, outer) else x.contiguous()
 
 
-def like(x: Tensor, steps: bool, dtype: torch.dtype) -> Tensor:
-    """An empty tensor in the memory order of a prepared ``x``: all steps, or a single one."""
+def like(x: Tensor, steps: bool | int, dtype: torch.dtype) -> Tensor:
+    """An empty tensor in the memory order of a prepared ``x``: all its steps, a single one, or a number."""
+    shape = x.shape[1:] if steps is False else x.shape if steps is True else (steps, *x.shape[1:])
     if x.is_contiguous():
-        return torch.empty(x.shape if steps else x.shape[1:], dtype=dtype, device=x.device)
+        return torch.empty(shape, dtype=dtype, device=x.device)
     inner = x.stride()[1:]
-    if not steps:
-        return torch.empty_strided(x.shape[1:], inner, dtype=dtype, device=x.device)
-    return torch.empty_strided(x.shape, (x[0].numel(), *inner), dtype=dtype, device=x.device)
+    strides = inner if steps is False else (x[0].numel(), *inner)
+    return torch.empty_strided(shape, strides, dtype=dtype, device=x.device)
 
 
 def same_order(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:

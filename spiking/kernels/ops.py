@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from spiking.kernels import cpu, layout, rules
+from spiking.kernels.rules import MultiThreshold
 from spiking.surrogate import get_surrogate
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
     from spiking.kernels.rules import Rule
 
-# Tensors beside the currents: two states, learnt rate and gain, coefficients and conductance of GLIF.
+# Tensors beside the currents: two states, learnt rate and gain, coefficients and conductance of GLIF. The
+# table of numbers of LM-H and LM-HT takes the place of the coefficients.
 Extras = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -41,21 +43,26 @@ def _values(rule: Rule, params: Sequence[float], rate: Tensor | None, k: Tensor 
     return out
 
 
-def _leaky(rule: Rule) -> rules.Leaky:
+def _leaky(rule: Rule | MultiThreshold) -> rules.Leaky:
     assert isinstance(rule, rules.Leaky)  # `kernels.refusal` lets no other pass
     return rule
 
 
 def _forward(
-    x: Tensor, extras: Extras, rule: Rule, params: Sequence[float], keep: bool
+    x: Tensor, extras: Extras, rule: Rule | MultiThreshold, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, ...]:
     v, m, rate, k, coefficients, conductance = extras
+    if isinstance(rule, MultiThreshold):
+        assert coefficients is not None
+        return (cpu.forward_mixed(rule, x, coefficients),)
     if rule.engine == "triton":
         from spiking.kernels import triton
 
         spikes, ends = triton.forward(_leaky(rule), params, x, v, rate, keep)
         return (spikes, *ends)
     starts = (v, m)[: rule.n_states]
+    if rule.table and coefficients is not None:
+        params, coefficients = coefficients.tolist(), None
     values = _values(rule, params, rate, k)
     spikes, ends = cpu.forward(rule, values, x, starts, keep, coefficients, conductance)
     return (spikes, *ends)
@@ -66,11 +73,15 @@ def _backward(
     extras: Extras,
     g: Tensor | None,
     g_ends: Sequence[Tensor | None],
-    rule: Rule,
+    rule: Rule | MultiThreshold,
     params: Sequence[float],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of ``x`` and of the six extras, None where there is no such tensor."""
     v, m, rate, k, coefficients, conductance = extras
+    if isinstance(rule, MultiThreshold):
+        assert coefficients is not None
+        gx, g_table = cpu.backward_mixed(rule, x, coefficients, g)
+        return gx, None, None, None, None, g_table.to(coefficients.dtype), None
     if rule.engine == "triton":
         from spiking.kernels import triton
 
@@ -80,6 +91,9 @@ def _backward(
         return gx, gv, None, g_rate, None, None, None
     starts = (v, m)[: rule.n_states]
     want = any(start is not None for start in starts)
+    table = coefficients if rule.table else None
+    if table is not None:
+        params, coefficients = table.tolist(), None
     values = _values(rule, params, rate, k)
     gx, g_starts, g_params = cpu.backward(rule, values, x, starts, g, g_ends, want, coefficients, conductance)
     gv = None if v is None else g_starts[0].to(v.dtype)
@@ -87,6 +101,9 @@ def _backward(
     g_rate = g_gain = g_coefficients = g_conductance = None
     if rule.per_neuron:
         g_coefficients, g_conductance = g_params
+    elif table is not None:
+        g_coefficients = torch.zeros_like(table)
+        g_coefficients[: len(g_params)] = torch.stack(g_params)
     else:
         found = list(g_params)  # gain first, then rate, as the rule hands them out
         if k is not None:
@@ -235,17 +252,20 @@ class _Folded:
 
 
 @lru_cache(maxsize=1024)
-def decode(text: str) -> Rule:
+def decode(text: str) -> Rule | MultiThreshold:
     """The rule that ``"Family|switch=value,...;Surrogate|alpha=value,...;engine"`` names.
 
-    Text, because programs that hold it are cached on disk and read by other processes.
+    Text, because programs that hold it are cached on disk and read by other processes. A family whose slope
+    is fixed has nothing between the semicolons.
     """
     family, surrogate, engine = text.split(";")
-    name, _, switches = surrogate.partition("|")
-    slope = get_surrogate(name, **_switches(switches))
     name, _, switches = family.partition("|")
-    cls: type[Rule] = getattr(rules, name)
-    return cls(surrogate=slope, engine=engine, **_switches(switches))
+    options = {**_switches(switches), "engine": engine}
+    if surrogate:
+        slope, _, parameters = surrogate.partition("|")
+        options["surrogate"] = get_surrogate(slope, **_switches(parameters))
+    cls: type[Rule | MultiThreshold] = getattr(rules, name)
+    return cls(**options)
 
 
 def _switches(text: str) -> dict[str, Any]:
@@ -297,7 +317,8 @@ def _(
     ends = what.n_states if keep else 0
     x = layout.prepare(x, what.per_neuron)
     states = [layout.like(x, steps=False, dtype=torch.float32) for _ in range(ends)]
-    return [layout.like(x, steps=True, dtype=x.dtype), *states]
+    steps = what.steps if isinstance(what, MultiThreshold) else True
+    return [layout.like(x, steps=steps, dtype=x.dtype), *states]
 
 
 @torch.library.custom_op("fulgurite::neuron_backward", mutates_args=(), device_types=("cpu", "cuda"))
@@ -374,7 +395,8 @@ def neuron(
         x: currents.
         extras: see `Extras`.
         text: the neuron, see `decode`.
-        params: fixed values of ``rule.names``; entries of learnt ones are ignored.
+        params: fixed values of ``rule.names``; entries of learnt ones are ignored, and all where the
+            coefficients are a table. Never empty, which custom operators cannot tell from a tensor list.
         keep: whether the last states are wanted.
 
     Returns:

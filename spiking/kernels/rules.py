@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from spiking.kernels.codegen import Code, Vec
 
@@ -57,6 +57,7 @@ class Rule(ABC):
     n_saved: ClassVar[int] = 1
     n_param_grads: ClassVar[int] = 0
     per_neuron: ClassVar[bool] = False  # parameters are arrays over the neurons, not scalars
+    table: ClassVar[bool] = False  # parameters are one tensor of numbers, which also gets the gradient
 
     @abstractmethod
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
@@ -69,6 +70,10 @@ class Rule(ABC):
     @abstractmethod
     def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
         """One step back: ``g`` is the gradient of the spikes, ``e`` that of the states after."""
+
+    def spike(self, p: Params) -> Vec | float:
+        """What a spike is in the output."""
+        return 1.0
 
     def slope(self, c: Code, u: Vec) -> Vec:
         """The surrogate's derivative at ``u``."""
@@ -249,6 +254,73 @@ class Gated(Rule):
         grads = (d * v * open_, -d, -(d * kept * s), -(d * s), -slope)
         states = (d * p["keep"] * open_, -(d * (kept * p["gamma"] + p["reset"])))
         return Back(d * p["conduct"], states, grads, d * x)
+
+
+@dataclass(frozen=True)
+class Compartments(Rule):
+    """LM-H (hzc1208/STBP_LMH): a dendrite feeds a soma; the output carries the threshold."""
+
+    names: ClassVar[tuple[str, ...]] = ("a", "b", "c", "e", "theta")
+    n_states: ClassVar[int] = 2
+    n_saved: ClassVar[int] = 4
+    n_param_grads: ClassVar[int] = 4  # theta is not learnt
+    table: ClassVar[bool] = True
+
+    def rest(self, p: Params) -> tuple[Vec | float, ...]:
+        """The dendrite at 0, the soma at half its threshold."""
+        return (0.0, p["theta"] * 0.5)
+
+    def spike(self, p: Params) -> Vec | float:
+        """The threshold."""
+        return p["theta"]
+
+    def forward(self, c: Code, p: Params, x: Vec, states: tuple[Vec, ...]) -> Step:
+        """The dendrite sees the old soma, the soma the new dendrite."""
+        d0, u0 = states
+        d = p["a"] * d0 + p["b"] * u0 + x
+        u = p["c"] * u0 + p["e"] * d
+        fires = u >= p["theta"]
+        return Step(fires, (d, c.where(fires, u - p["theta"], u)), (d0, u0, d, u))
+
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
+        """The reset is detached."""
+        d0, u0, d, u = saved
+        ed, eu = e
+        du = g * p["theta"] * self.slope(c, u - p["theta"]) + eu
+        dd = ed + p["e"] * du
+        return Back(dd, (p["a"] * dd, p["c"] * du + p["b"] * dd), (dd * d0, dd * u0, du * u0, du * d))
+
+
+@dataclass(frozen=True)
+class MultiThreshold:
+    """LM-HT (2402.00411), whose steps see the currents of all steps; `mixing` writes its kernels.
+
+    Attributes:
+        levels: L.
+        steps_in: T', the length of the currents.
+        steps: T, the length of the output.
+        engine: ``"cpu"`` or ``"triton"``.
+    """
+
+    levels: int
+    steps_in: int
+    steps: int
+    engine: str = field(default="cpu", kw_only=True)
+
+    n_states: ClassVar[int] = 0
+    per_neuron: ClassVar[bool] = False
+    table: ClassVar[bool] = True
+
+    def fire(self, c: Code, m: Vec, edges: Sequence[Vec]) -> Vec:
+        """The highest of theta, 2 theta ... L theta that the potential has reached, else 0."""
+        y: Vec | float = 0.0
+        for edge in edges:
+            y = c.where(m >= edge, edge, y)
+        return c.as_vec(y)
+
+    def inside(self, c: Code, m: Vec, theta: Vec, g: Vec) -> Vec:
+        """The gradient, where the potential lies in the closed interval of slope 1."""
+        return c.where(m >= theta * 0.5, c.where(m <= theta * (self.levels + 0.5), g, 0.0), 0.0)
 
 
 # ---------------------------------------------------------------- surrogate derivatives

@@ -36,11 +36,10 @@ _INDEX = {name: i for i, name in enumerate(SLOTS)}
 PACK = struct.Struct(f"{len(SLOTS) - 5}q5d")
 
 
-class Writer:
-    """Writes the assembly of one kernel."""
+class Frame:
+    """What all kernels share: their arguments, the mask of the last lanes, indices, the frame of the text."""
 
-    def __init__(self, rule: Rule, stored: str, masked: bool, stream: bool) -> None:
-        self.rule = rule
+    def __init__(self, stored: str, masked: bool, stream: bool) -> None:
         self.c = Code(stored, masked, stream)
         self.stored = stored
         self.arg: dict[str, str] = {}
@@ -56,6 +55,35 @@ class Writer:
             one = c.scalar(f"insertelement {codegen.I32} poison, i32 {n}, i64 0")
             all_ = c.scalar(f"shufflevector {codegen.I32} {one}, {codegen.I32} poison, {codegen.I32} {zeros}")
             c.raw(f"%lanes = icmp slt {codegen.I32} {counts}, {all_}")
+        own = c.scalar(f"mul i64 %worker, {self.arg['scratch_size']}")
+        self.scratch = c.at(self.arg["scratch"], "i8", own)
+        own = c.scalar(f"mul i64 %worker, {self.arg['sums_size']}")
+        self.sums = c.at(self.arg["sums"], "i8", own)
+
+    def _min(self, a: str, b: str) -> str:
+        less = self.c.scalar(f"icmp slt i64 {a}, {b}")
+        return self.c.scalar(f"select i1 {less}, i64 {a}, i64 {b}")
+
+    def _plus(self, a: str, b: str | int) -> str:
+        return self.c.scalar(f"add i64 {a}, {b}") if b else a
+
+    def _row(self, t: str, step: str, at: str) -> str:
+        """Index of neuron ``at`` in step t of a tensor whose steps are ``step`` apart."""
+        return self._plus(self.c.scalar(f"mul i64 {t}, {self.arg[step]}"), at)
+
+    def _finish(self, name: str) -> str:
+        if self.c.stream:
+            self.c.raw("fence seq_cst")  # streaming stores are not ordered otherwise
+        return self.c.module(name, "ptr noalias %a, i64 %lo, i64 %hi, i64 %worker")
+
+
+class Writer(Frame):
+    """Writes the assembly of the kernels of a rule."""
+
+    def __init__(self, rule: Rule, stored: str, masked: bool, stream: bool) -> None:
+        super().__init__(stored, masked, stream)
+        self.rule = rule
+        c = self.c
         self.params: Params = {}
         if not rule.per_neuron:
             for i, name in enumerate(rule.names):
@@ -64,20 +92,12 @@ class Writer:
                 single = c.scalar(f"fptrunc double {double} to float")
                 self.params[name] = c.broadcast(single)
         self.states = [self._local() for _ in range(rule.n_states)]
-        own = c.scalar(f"mul i64 %worker, {self.arg['scratch_size']}")
-        self.scratch = c.at(self.arg["scratch"], "i8", own)
-        own = c.scalar(f"mul i64 %worker, {self.arg['sums_size']}")
-        self.sums = c.at(self.arg["sums"], "i8", own)
 
     def _local(self) -> str:
         return self.c.scalar(f"alloca [{BLOCK} x float], align 64")
 
     def _present(self, name: str) -> str:
         return self.c.scalar(f"icmp ne ptr {self.arg[name]}, null")
-
-    def _min(self, a: str, b: str) -> str:
-        less = self.c.scalar(f"icmp slt i64 {a}, {b}")
-        return self.c.scalar(f"select i1 {less}, i64 {a}, i64 {b}")
 
     def _load_params(self, j: str, t: str | None) -> Params:
         """Per-neuron coefficients at neuron j, and the conductance of step t."""
@@ -128,13 +148,6 @@ class Writer:
         passes = [(UNROLL, "0", whole), (1, whole, steps)]
         return passes[::-1] if down else passes
 
-    def _plus(self, a: str, b: str | int) -> str:
-        return self.c.scalar(f"add i64 {a}, {b}") if b else a
-
-    def _row(self, t: str, step: str, at: str) -> str:
-        """Index of neuron ``at`` in step t of a tensor whose steps are ``step`` apart."""
-        return self._plus(self.c.scalar(f"mul i64 {t}, {self.arg[step]}"), at)
-
     def _currents(self, t: str, width: int, at: str, then: str) -> list[Vec]:
         """Currents of ``width`` steps; what is read next is prefetched.
 
@@ -175,7 +188,7 @@ class Writer:
                         now = self._plus(t, k)
                         step = self.rule.forward(c, self._load_params(j, now), x, states)
                         states = step.states
-                        spikes = c.where(step.fires, 1.0, 0.0)
+                        spikes = c.where(step.fires, self.rule.spike(self.params), 0.0)
                         index = self._row(now, "out_step", at)
                         c.store(spikes, self.arg["out"], index, self.stored, stream=True)
                     for area, value in zip(self.states, states, strict=True):
@@ -286,11 +299,6 @@ class Writer:
         row = c.scalar(f"add i64 {row}, {k}")
         row = c.scalar(f"mul i64 {row}, {self.arg['block']}")
         return c.scalar(f"add i64 {row}, {i}")
-
-    def _finish(self, name: str) -> str:
-        if self.c.stream:
-            self.c.raw("fence seq_cst")  # streaming stores are not ordered otherwise
-        return self.c.module(name, "ptr noalias %a, i64 %lo, i64 %hi, i64 %worker")
 
 
 class _Blocks:

@@ -10,10 +10,12 @@ from spiking.neurons.base import Neuron, Stream
 from spiking.neurons.clif import CLIF
 from spiking.neurons.glif import GLIF
 from spiking.neurons.leaky import IF, KLIF, LIF, PLIF
+from spiking.neurons.lmht import LMH, LMHT
 from spiking.neurons.psn import PSN, MaskedPSN, SlidingPSN
 
 NEURONS: dict[str, type[Neuron]] = {
-    cls.__name__.lower(): cls for cls in (IF, LIF, PLIF, KLIF, CLIF, GLIF, PSN, MaskedPSN, SlidingPSN)
+    cls.__name__.lower(): cls
+    for cls in (IF, LIF, PLIF, KLIF, CLIF, GLIF, LMH, LMHT, PSN, MaskedPSN, SlidingPSN)
 }
 
 
@@ -52,6 +54,8 @@ __all__ = [
     "IF",
     "KLIF",
     "LIF",
+    "LMH",
+    "LMHT",
     "PLIF",
     "PSN",
     "MaskedPSN",

@@ -77,7 +77,7 @@ class Temporal(nn.Module):
 class Neuron(Temporal):
     """Maps currents ``[T, B, ...]`` to spikes ``[T, B, ...]``; starts from rest at every call.
 
-    Subclasses write `run`.
+    Subclasses write `run`. Outputs are 0 and 1 unless the class says otherwise (`spike_value`).
 
     Args:
         v_threshold: fires at this potential and above.
@@ -100,6 +100,11 @@ class Neuron(Temporal):
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
         self.backend = backend
+
+    @property
+    def spike_value(self) -> float | Tensor:
+        """What one spike is in the output: 1, or the threshold where the output carries it."""
+        return 1.0
 
     def initial_state(self, x: Tensor) -> Any:
         """The state at rest for steps like ``x [B, ...]``."""

@@ -126,6 +126,9 @@ LIF_TEXT = f"Leaky|leak=multiply,decay_input=True,hard=True,detach=False;{ATAN.t
 PLIF_TEXT = f"Leaky|leak=multiply,learn_rate=True;{ATAN.text};cpu"
 KLIF_TEXT = f"Leaky|leak=multiply,gain=True;{ATAN.text};cpu"
 PARAMS = [1.0, 0.0, 2.0, 0.5, 1.0]
+LMH_TABLE = torch.tensor([0.1, -0.2, 0.9, 1.1, 0.7])
+LMHT_TEXT = "MultiThreshold|levels=2,steps_in=3,steps=2;;cpu"
+LMHT_TABLE = torch.tensor([0.5, 0.25, 1.1, 0.8, 0.3, 0.2, 0.4, 0.5, 0.1, 0.3])  # theta, start, leak, matrix
 
 
 def operator_cases():
@@ -145,6 +148,9 @@ def operator_cases():
         "klif": (x, v, None, None, torch.tensor(1.2), None, None, KLIF_TEXT, PARAMS, True),
         "clif": (x, v, v.abs(), *none[2:], f"Complementary|;{ATAN.text};cpu", [1.0, 2.0, 0.5], True),
         "glif": (x, None, None, None, None, *arrays, f"Gated|;{ATAN.text};cpu", [0.0], True),
+        "lmh": (x, v, None, None, None, LMH_TABLE, None, f"Compartments|;{ATAN.text};cpu", [0.0] * 5, True),
+        "lmht": (x, *none[:4], LMHT_TABLE, None, LMHT_TEXT, [0.0], False),
+        "lmht channels last": (last, *none[:4], LMHT_TABLE, None, LMHT_TEXT, [0.0], False),
     }
 
 
@@ -160,8 +166,9 @@ def test_opcheck(name):
     keep = args[-1]
     g = drive(*args[0].shape, seed=4).to(args[0].dtype)
     ends = [drive(*args[0].shape[1:], seed=k) if keep else None for k in (5, 6)]
-    if "clif" not in name and "glif" not in name:
+    if not any(two in name for two in ("clif", "glif", "lmh")):
         ends[1] = None
+    g = g[:2] if "lmht" in name else g  # three steps in, two out
     torch.library.opcheck(ops.neuron_backward_op, (*args[:7], g, *ends, *args[7:9]))
 
 
@@ -222,6 +229,8 @@ NEURONS = {
     "klif": lambda: spiking.KLIF(),
     "clif": lambda: spiking.CLIF(),
     "glif": lambda: spiking.GLIF(time_steps=4, channels=8),
+    "lmh": lambda: spiking.LMH(),
+    "lmht": lambda: spiking.LMHT(time_steps=4, levels=3),
 }
 
 
