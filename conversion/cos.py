@@ -89,14 +89,27 @@ def initial_membrane(x: Tensor, rho: int, iterations: int = 1) -> Tensor:
     x = x[:rho]
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     v0 = torch.full_like(x[0], V_INIT, dtype=dtype)
-    for k in range(iterations):
-        v, n, fired, quiet = _rehearse(x, v0)
-        if k == 0:  # floor(v) turns both conditions on v into one number; it is that of offset spikes
-            offset = torch.minimum(v.floor_().neg_(), n)
-        rise = torch.lt(offset, -k, out=torch.empty_like(v0))
-        sink = torch.gt(offset, k, out=torch.empty_like(v0))
-        v0 += rise.mul_((1 + SLACK - quiet.clamp_(min=-NEVER)).clamp_(min=1))
-        v0 -= sink.mul_((fired.clamp_(max=NEVER) - (1 - SLACK)).clamp_(min=1))
+    if iterations == 0:
+        return v0
+    v, n, fired, quiet = _rehearse(x, v0)
+    offset = torch.minimum(v.floor_().neg_(), n)  # beyond k where the neuron sinks, below -k where it rises
+    _move(v0, offset, fired, quiet, 0)
+    for k in range(1, iterations):
+        far = offset.abs() > k  # few, so that later iterations cost little
+        some = v0[far]
+        if not torch.compiler.is_compiling() and some.numel() == 0:  # a compiled program cannot look
+            break
+        _, _, fired, quiet = _rehearse(x[:, far], some)
+        v0[far] = _move(some, offset[far], fired, quiet, k)
+    return v0
+
+
+def _move(v0: Tensor, offset: Tensor, fired: Tensor, quiet: Tensor, k: int) -> Tensor:
+    """One iteration's shift, in place."""
+    rise = torch.lt(offset, -k, out=torch.empty_like(v0))
+    sink = torch.gt(offset, k, out=torch.empty_like(v0))
+    v0 += rise.mul_((1 + SLACK - quiet.clamp_(min=-NEVER)).clamp_(min=1))
+    v0 -= sink.mul_((fired.clamp_(max=NEVER) - (1 - SLACK)).clamp_(min=1))
     return v0
 
 
