@@ -34,7 +34,8 @@ DEBT = 1e30  # in thresholds; no current pays it back
 def srp(x: Tensor, tau: int, *, surrogate: Surrogate = RECT, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Rehearse on the first ``tau`` steps, then run masked on the others.
 
-    The authors multiply the output of a neuron that runs on unseen; this gives the same spikes.
+    The authors multiply the output of a neuron that runs on unseen. Starting it deep below the threshold
+    gives the same spikes, a pass over them sooner, and no gradient either if the surrogate has none there.
 
     Args:
         x: currents in units of the threshold ``[tau + T, ...]``: the rehearsal, then the run.
