@@ -6,6 +6,7 @@ import pkgutil
 from zoo._base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
 from zoo._build import build_model, create, load
 from zoo._checkpoint import CheckpointError, read_checkpoint
+from zoo._push import LicenceError, Published, push
 from zoo._registry import (
     Description,
     UnknownModelError,
@@ -15,6 +16,7 @@ from zoo._registry import (
     normalize_name,
     register_model,
 )
+from zoo._remote import HubError, HubFileNotFoundError
 from zoo._save import NotRebuildableError, save
 from zoo._weights import WeightsCfg
 
@@ -25,7 +27,11 @@ __all__ = [
     "AnalogModel",
     "CheckpointError",
     "Description",
+    "HubError",
+    "HubFileNotFoundError",
+    "LicenceError",
     "NotRebuildableError",
+    "Published",
     "SpikingModel",
     "UnknownModelError",
     "WeightsCfg",
@@ -38,6 +44,7 @@ __all__ = [
     "list_models",
     "load",
     "normalize_name",
+    "push",
     "read_checkpoint",
     "register_model",
     "save",

@@ -34,6 +34,7 @@ class ZooModel(nn.Module):
     model_args: dict[str, Any]  # plain arguments that rebuild this model
     default_cfg: dict[str, Any]
     pretrained_cfg: dict[str, Any]
+    origin: dict[str, Any] | None = None  # name, licence, url of the weights that were loaded, if not our own
 
     def __init__(self, *, num_classes: int, in_chans: int, time_steps: int, num_features: int) -> None:
         super().__init__()

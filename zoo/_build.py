@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from zoo import _checkpoint, _hub, _remote
+from zoo import _checkpoint, _hub, _remote, _timm
 from zoo._base import ZooModel
 from zoo._registry import Entry, get_entry, split_tag
-from zoo._weights import FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
+from zoo._weights import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,8 +89,8 @@ def load(
     """
     if weights is not None and pretrained is False:
         raise ValueError("weights=... together with pretrained=False contradicts itself; give one")
-    if name.startswith("timm/"):
-        return _hub.load_timm(name.removeprefix("timm/"), pretrained, weights, kwargs).eval()
+    if name.startswith(_timm.PREFIX):
+        return _timm.load_timm(name.removeprefix(_timm.PREFIX), pretrained, weights, kwargs).eval()
     if _hub.is_location(name):
         return _hub.load_location(name, pretrained, weights, kwargs).eval()
 
@@ -134,6 +134,9 @@ def load_cfg(
     else:
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
     load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
+    if isinstance(model, ZooModel):
+        tag = next((t for t, c in entry.weights.items() if c == cfg), "")
+        model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
 
 
 def load_weights(
@@ -170,6 +173,7 @@ def load_weights(
         )
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
+        model.origin = {"name": Path(path).name, "licence": None, "url": None}
 
 
 def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
@@ -188,10 +192,18 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
     if fields.get("file") or fields.get("hf_hub_id"):
         kwargs.setdefault("num_classes", fields.get("num_classes"))
         model = entry.fn(**kwargs)
-        where = fields.get("file") or _remote.download(str(fields["hf_hub_id"]))
-        load_weights(model, where, entry, explicit=kwargs)
+        # timm names the place; what the description itself may say about it is not for it to choose
+        local = fields.get("source") == "local-dir" or not fields.get("hf_hub_id")
+        where = Path(fields["file"]) if local else _remote.download(str(fields["hf_hub_id"]))
+        load_weights(model, where, entry, explicit=kwargs, sha256=_recorded_hash(where))
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
+
+
+def _recorded_hash(folder: Path) -> str | None:
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    return (_remote.read_config(folder).get("fulgurite") or {}).get("sha256")
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from zoo._weights import CONFIG_FILE, WEIGHTS_FILE, sha256_of
+from zoo._weights import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    CheckpointError,
+    check_shard_names,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +30,15 @@ if TYPE_CHECKING:
 SHOWN = 8  # keys listed in an error before "and N more"
 IGNORED = re.compile(r"(^|\.)(total_ops|total_params)$")  # left behind by the thop profiler
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP; torch.compile
+HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself accepts, checked before a byte is read
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read or does not fit; the model was left as it was."""
+class HashError(CheckpointError):
+    """A file that is not the one whose hash was recorded."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 @dataclass(frozen=True)
@@ -45,28 +57,64 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     state dict, one under ``"model"`` or ``"state_dict"`` (with ``module.`` or ``_orig_mod.`` in
     front of the names or not), or a Lightning checkpoint of a task, whose network is ``model.*``.
     """
-    path = _weights_file(path)
-    if sha256 is not None and (got := sha256_of(path)) != sha256:
-        raise CheckpointError(
-            f"{path} is not the file that was published: SHA-256 {got}, expected {sha256};"
-            " it was changed, cut off, or a save was interrupted: write or fetch it again"
-        )
+    path = weights_file(path)
+    if sha256 is not None:
+        _check_hash(path, sha256)
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _unwrap(_read_torch(path), path)
 
 
-def _weights_file(path: Path) -> Path:
+def _check_hash(path: Path, sha256: str) -> None:
+    if (got := sha256_of(path)) != sha256:
+        raise HashError(
+            f"{path} is not the file that was published: SHA-256 {got}, expected {sha256};"
+            " it was changed, cut off, or a save was interrupted: write or fetch it again",
+            path,
+        )
+
+
+def weights_file(path: Path) -> Path:
+    """The file to read at ``path``: itself, or in a folder the weights or their index."""
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint: {path}")
     if not path.is_dir():
         return path
-    if not (path / WEIGHTS_FILE).is_file():
-        raise FileNotFoundError(f"{path} holds no {WEIGHTS_FILE}; zoo.save writes such a folder")
-    return path / WEIGHTS_FILE
+    for name in (WEIGHTS_FILE, INDEX_FILE):
+        if (path / name).is_file():
+            return path / name
+    raise FileNotFoundError(f"{path} holds no {WEIGHTS_FILE}; zoo.save writes such a folder")
+
+
+def _read_shards(index: Path) -> Checkpoint:
+    """Weights in several files; the index records the SHA-256 of each."""
+    state: dict[str, Tensor] = {}
+    ours = False
+    for name, sha256 in check_shard_names(index).items():
+        path = index.parent / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{index} names {name}, which is not there; fetch the whole folder")
+        if sha256:
+            _check_hash(path, sha256)
+        shard = _read_safetensors(path)
+        if twice := sorted(set(state) & set(shard.state)):
+            raise CheckpointError(f"{name} holds {twice[0]}, which another file of {index} has, too")
+        state |= shard.state
+        ours = shard.ours
+    return Checkpoint(state=state, ours=ours)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size >= 8 and header > min(HEADER_LIMIT, size - 8):
+        raise CheckpointError(
+            f"{path} is no whole safetensors file (cut off?): its header claims {header:,} bytes,"
+            f" the file has {size:,}"
+        )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict

@@ -1,17 +1,16 @@
-"""Folders, files and repositories that hold a model, and timm's own models, as places to load from."""
+"""Folders, files and repositories that hold a model, as places to load from."""
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import _checkpoint
 from zoo._registry import get_entry
-from zoo._remote import download
-from zoo._weights import CONFIG_FILE, WEIGHTS_FILE
+from zoo._remote import download, forget, read_config
+from zoo._timm import is_timm, load_timm_folder
+from zoo._weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,13 +29,32 @@ def load_location(
     name: str, pretrained: bool | None, weights: str | Path | None, kwargs: dict[str, Any]
 ) -> nn.Module:
     """Rebuild the model that a folder, file or repository describes, and load its weights."""
-    if name.startswith(("hf-hub:", "hf_hub:")):
-        path = download(name.split(":", 1)[1])
-    else:
-        path = Path(name.removeprefix("local-dir:")).expanduser()
+    remote = name.startswith(("hf-hub:", "hf_hub:"))
+    place = name.split(":", 1)[1] if remote else name.removeprefix("local-dir:")
+    path = download(place) if remote else Path(place).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    architecture, arguments, sha256 = _recipe(path)
+    try:
+        return _load(path, name if remote else None, pretrained, weights, kwargs)
+    except _checkpoint.HashError as error:
+        if not remote or error.path.parent != path:
+            raise
+        forget(error.path)
+        raise _checkpoint.CheckpointError(
+            f"{error}; the file was taken out of the cache, so the next call fetches it again"
+        ) from None
+
+
+def _load(
+    path: Path,
+    remote: str | None,
+    pretrained: bool | None,
+    weights: str | Path | None,
+    kwargs: dict[str, Any],
+) -> nn.Module:
+    architecture, arguments, sha256 = _recipe(path, remote)
+    if is_timm(architecture) and path.is_dir():
+        return load_timm_folder(path, pretrained, None if weights is None else Path(weights), kwargs)
     entry = get_entry(architecture)
     model = entry.fn(**{**arguments, **kwargs})
     if pretrained is False:
@@ -45,10 +63,24 @@ def load_location(
 
     source = path if weights is None else Path(weights)
     load_weights(model, source, entry, explicit=kwargs, sha256=sha256 if weights is None else None)
+    if weights is None and path.is_dir():
+        model.origin = _origin(path, remote)  # type: ignore[assignment]
     return model
 
 
-def _recipe(path: Path) -> tuple[str, dict[str, Any], str | None]:
+def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:
+    """Where the weights of a folder come from: what it says itself, or the folder."""
+    own = read_config(folder).get("fulgurite") or {}
+    licence = own.get("licence")
+    if remote is not None:
+        return {"name": f"{remote.partition('@')[0]}@{folder.name}", "licence": licence, "url": None}
+    origin = own.get("origin")
+    if origin is None and licence:
+        origin = {"name": f"a folder of zoo.save, {read_config(folder)['architecture']}", "licence": licence}
+    return origin if isinstance(origin, dict) else None
+
+
+def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any], str | None]:
     """Entry name, its arguments and the recorded hash of what lies at ``path``."""
     if path.is_file() and path.suffix == ".ckpt":
         hyper = _checkpoint.read_checkpoint(path).hyper_parameters
@@ -69,44 +101,33 @@ def _recipe(path: Path) -> tuple[str, dict[str, Any], str | None]:
             f" use zoo.load(NAME, weights={str(path)!r})"
         )
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        architecture = config["architecture"]
-    except (ValueError, KeyError, TypeError) as error:
+        config = read_config(folder)
+    except ValueError as error:
         raise _checkpoint.CheckpointError(f"{config_path} is no model description: {error!r}") from error
+    architecture = config.get("architecture")
+    if not isinstance(architecture, str):
+        raise _foreign(config, remote or str(config_path))
     arguments = dict(config.get("model_args") or {})
     arguments.setdefault("num_classes", config.get("num_classes"))
     own = config.get("fulgurite") or {}
-    is_main = path.is_dir() or path.name == WEIGHTS_FILE
+    is_main = path.is_dir() or path.name in (WEIGHTS_FILE, INDEX_FILE)
     return architecture, arguments, own.get("sha256") if is_main else None
 
 
-def load_timm(
-    name: str, pretrained: bool | None, weights: str | Path | None, kwargs: dict[str, Any]
-) -> nn.Module:
-    """The model ``name`` of timm itself, under the same rules as an entry of ours."""
-    import timm
-
-    if not timm.is_model(name.split(".", 1)[0]):
-        raise ValueError(f"timm has no model {name!r}; timm.list_models() lists what it has")
-    if weights is not None:
-        model: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
-        state = _checkpoint.read_checkpoint(Path(weights)).state
-        _checkpoint.load_strict(model, state, source=str(weights))
-        return model
-    has = timm.models.is_model_pretrained(name)
-    if pretrained is False or (pretrained is None and not has):
-        if pretrained is None:
-            warnings.warn(f"timm has no weights for {name}; this model has random ones", stacklevel=3)
-        return timm.create_model(name, pretrained=False, **kwargs)  # type: ignore[no-any-return]
-    if not has:
-        raise FileNotFoundError(f"timm has no weights for {name!r}; give weights=PATH")
-    try:
-        return timm.create_model(name, pretrained=True, **kwargs)  # type: ignore[no-any-return]
-    except Exception as error:
-        if isinstance(error, TypeError):
-            raise
-        raise FileNotFoundError(
-            f"the weights of timm/{name} could not be fetched ({type(error).__name__}:"
-            f" {str(error).splitlines()[0] if str(error) else ''}); give a file with weights=PATH"
-            " or ask for random ones with pretrained=False"
-        ) from error
+def _foreign(config: dict[str, Any], where: str) -> Exception:
+    """The error for a configuration that is not ours, saying whose it looks like."""
+    for key, owner in (
+        ("model_type", "transformers"),
+        ("_class_name", "diffusers"),
+        ("model_cfg", "open_clip"),
+    ):
+        if key in config:
+            return _checkpoint.CheckpointError(
+                f"{where} is no model description of ours or timm's: it looks like one of {owner}"
+                f" ({key}: {config[key]!r}), whose networks this zoo does not build; load it with {owner},"
+                " or, if an entry has this architecture, zoo.load(NAME, weights=FILE)"
+            )
+    return _checkpoint.CheckpointError(
+        f"{where} is no model description: it names no 'architecture' (it has:"
+        f" {', '.join(list(config)[:8]) or 'nothing'}); if you know the network, zoo.load(NAME, weights=FILE)"
+    )
