@@ -54,7 +54,7 @@ class ConvertedModel(fx.GraphModule):
     @property
     def model_args(self) -> dict[str, Any]:
         """Arguments of the entry ``converted``."""
-        return {k: v for k, v in self.recipe.items() if k != "time_steps"}
+        return {**self.recipe, "time_steps": self.time_steps}
 
     @property
     def num_classes(self) -> int:

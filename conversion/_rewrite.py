@@ -83,7 +83,7 @@ class Rewriter:
             raise ValueError("no neuron stands between the image and the logits")
         steps = self._unfolded(self.get(logits, "step"), static=False, axis=0)
         flag = self.steps_flag
-        self.graph.output(self._call("decode", Decode(self.clock), (steps, flag)))
+        self.graph.output(self._call(f"{UNITS}.decode", Decode(self.clock), (steps, flag)))
         self.graph.eliminate_dead_code(is_impure_node=is_boundary)
         self.graph.lint()
         return self.out
@@ -95,7 +95,9 @@ class Rewriter:
         if node.op == "placeholder":
             image = self.graph.placeholder("x")
             self.steps_flag = self.graph.placeholder("steps", default_value=False)
-            self._keep(node, "static", self._call("encode", Encode(self.program.input_shape), (image,)))
+            self._keep(
+                node, "static", self._call(f"{UNITS}.encode", Encode(self.program.input_shape), (image,))
+            )
         elif node.op == "get_attr":
             self._keep(node, "constant", self._copied(node, "static"))
         elif node not in self.signals:

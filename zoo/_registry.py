@@ -39,6 +39,7 @@ class Entry:
     declared: Mapping[str, WeightsCfg]
     note: str | None
     checkpoint_filter_fn: FilterFn | None
+    listed: bool = True
 
     @property
     def weights(self) -> dict[str, WeightsCfg]:
@@ -108,6 +109,7 @@ def register_model(
     weights: Mapping[str, WeightsCfg] | None = None,
     note: str | None = None,
     checkpoint_filter_fn: FilterFn | None = None,
+    listed: bool = True,
 ) -> Callable[[F], F]: ...
 def register_model(
     fn: F | None = None,
@@ -121,6 +123,7 @@ def register_model(
     weights: Mapping[str, WeightsCfg] | None = None,
     note: str | None = None,
     checkpoint_filter_fn: FilterFn | None = None,
+    listed: bool = True,
 ) -> F | Callable[[F], F]:
     """Register a function under its own name, here and with timm; use bare or with arguments.
 
@@ -134,6 +137,7 @@ def register_model(
         weights: published weights by tag; files in the weights folders need no mention.
         note: where else weights can be had; part of the message when there are none.
         checkpoint_filter_fn: ``f(state_dict, model) -> state_dict``; maps the authors' own keys.
+        listed: whether `list_models` shows the entry; not where it means nothing without arguments.
 
     Returns:
         The function, unchanged.
@@ -158,6 +162,7 @@ def register_model(
             declared=dict(weights or {}),
             note=note,
             checkpoint_filter_fn=checkpoint_filter_fn,
+            listed=listed,
         )
         _register_with_timm(entry)  # first: it refuses a name that timm has
         _ENTRIES[name] = entry
@@ -197,7 +202,8 @@ def get_entry(name: str) -> Entry:
     base, _ = split_tag(name)
     if base in _ENTRIES:
         return _ENTRIES[base]
-    near = difflib.get_close_matches(base, _ENTRIES, n=1, cutoff=0.6)
+    listed = [n for n, e in _ENTRIES.items() if e.listed]
+    near = difflib.get_close_matches(base, listed, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else "zoo.list_models() lists all names"
     if not near:
         import timm
@@ -224,7 +230,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False, task: str | Non
     names: list[str] = []
     for name in sorted(_ENTRIES):
         entry = _ENTRIES[name]
-        if task is not None and entry.task != task:
+        if not entry.listed or (task is not None and entry.task != task):
             continue
         choices = [f"{name}.{tag}" for tag in entry.weights] if pretrained else [name]
         names += [n for n in choices if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(name, pattern)]

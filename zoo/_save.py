@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from conversion import ConvertedModel
 from zoo._base import SpikingModel, ZooModel
 from zoo._card import write_card
 from zoo._registry import get_entry, is_registered
@@ -93,8 +94,8 @@ def save(
     origin = getattr(model, "origin", None)
     record: dict[str, Any] = {
         "version": _version(),
-        "conversion": None,
-        "time_steps": model.time_steps if isinstance(model, SpikingModel) else None,
+        "conversion": model.report.to_dict() if isinstance(model, ConvertedModel) else None,
+        "time_steps": model.time_steps if isinstance(model, SpikingModel | ConvertedModel) else None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "sha256": None,
         "metrics": dict(metrics or {}),
@@ -104,7 +105,7 @@ def save(
         "command": command,
         "seed": seed,
         "hardware": hardware,
-        "paper": get_entry(name).paper if is_registered(name) else None,
+        "paper": _paper(model, name),
         "licence": licence or (origin or {}).get("licence"),
         "origin": origin,
         "limits": limits,
@@ -145,6 +146,12 @@ def save(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _paper(model: nn.Module, name: str) -> str | None:
+    if isinstance(model, ConvertedModel):
+        return model.method.paper
+    return get_entry(name).paper if is_registered(name) else None
 
 
 def _dataset(dataset: str | Mapping[str, str | None] | None) -> dict[str, str | None]:
@@ -246,6 +253,8 @@ def rebuildable(model: nn.Module) -> dict[str, Any]:
         "register a function that builds it from plain values with zoo.register_model, build it"
         " through zoo.create, and save that"
     )
+    if isinstance(model, ConvertedModel):
+        return rebuildable_conversion(model)
     name = architecture_of(model)
     ours = isinstance(model, ZooModel) and is_registered(name)
     if not name or not (ours or is_timm(name)):
@@ -284,6 +293,39 @@ def rebuildable(model: nn.Module) -> dict[str, Any]:
             f" ({'; '.join(differing[:3])}); {way_out}"
         )
     return dict(arguments)
+
+
+def rebuildable_conversion(model: ConvertedModel) -> dict[str, Any]:
+    """The recipe of a converted network, if its source can be built from a name and plain values."""
+    from zoo.converted import build_source  # an entry, which imports the registry
+
+    recipe = {**model.recipe, "time_steps": model.time_steps}
+    source = recipe["source"]
+    way_out = (
+        "convert a model of the zoo or of timm, or name it: convert(..., source={'architecture':"
+        " 'timm/NAME', 'model_args': {...}}); networks of your own become known by zoo.register_model"
+    )
+    if source is None:
+        raise NotRebuildableError(
+            f"the source of this converted network tells no name, so nobody could build it again; {way_out}"
+        )
+    try:
+        recipe = json.loads(json.dumps(recipe))
+        with torch.device("meta"):
+            twin = build_source(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise NotRebuildableError(
+            f"the source {source} cannot be built again ({str(error).splitlines()[0]}); {way_out}"
+        ) from error
+    expected = {k: tuple(v.shape) for k, v in twin.state_dict().items()}
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items() if k in expected}
+    differing = sorted(k for k, shape in own.items() if expected[k] != shape)
+    if differing or not own:
+        raise NotRebuildableError(
+            f"{source['architecture']} built from {source['model_args']} differs from the source of this"
+            f" network ({', '.join(differing[:3]) or 'no common weights'}); {way_out}"
+        )
+    return dict(recipe)
 
 
 def _build(name: str, ours: bool, arguments: dict[str, Any]) -> nn.Module:

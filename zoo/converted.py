@@ -1,0 +1,81 @@
+"""The entry that rebuilds converted networks: source, method and settings in plain values.
+
+A folder of ``zoo.save`` names this entry, so that every loader, timm's included, builds the spiking network
+and never the analog one in its place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import conversion
+from zoo._registry import get_entry, register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from conversion import ConvertedModel
+
+LIBRARIES = ("timm", "torchvision")
+
+
+@register_model(listed=False)
+def converted(
+    source: Mapping[str, Any],
+    method: str,
+    time_steps: int,
+    input_size: Sequence[int],
+    settings: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+) -> ConvertedModel:
+    """A converted network without its weights, thresholds and corrections, which a file brings.
+
+    Args:
+        source: ``{"architecture": NAME, "model_args": {...}}``; a name of the zoo, ``"timm/NAME"`` or
+            ``"torchvision/NAME"``.
+        method: name of the method.
+        time_steps: T.
+        input_size: ``(C, H, W)``.
+        settings: of the method.
+        num_classes: must be that of the source, as the head is part of the converted graph.
+        in_chans: must be that of the source.
+    """
+    model = build_source(source)
+    recipe = {
+        "source": dict(source),
+        "method": method,
+        "settings": dict(settings or {}),
+        "time_steps": time_steps,
+        "input_size": list(input_size),
+    }
+    network = conversion.rebuild(model, recipe)
+    for label, wanted in (("num_classes", num_classes), ("in_chans", in_chans)):
+        got = getattr(network, label)
+        if wanted is not None and wanted != got:
+            raise ValueError(
+                f"this network was converted with {label}={got}; {label}={wanted} needs a source built and"
+                " trained so, and a new conversion"
+            )
+    return network
+
+
+def build_source(source: Mapping[str, Any]) -> nn.Module:
+    """The source network with random weights."""
+    name, arguments = str(source["architecture"]), dict(source.get("model_args") or {})
+    library, _, rest = name.partition("/")
+    if not rest:
+        return get_entry(name).fn(**arguments)
+    if library == "timm":
+        import timm
+
+        return timm.create_model(rest, pretrained=False, **arguments)  # type: ignore[no-any-return]
+    if library == "torchvision":
+        import torchvision
+
+        return torchvision.models.get_model(rest, weights=None, **arguments)  # type: ignore[no-any-return]
+    raise ValueError(
+        f"unknown library {library!r} in the source {name!r}; known: {', '.join(LIBRARIES)}, or an entry"
+    )
