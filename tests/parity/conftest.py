@@ -1,12 +1,17 @@
 """Reads numbers that the methods' authors' code produced, from the folder named by ``GOLDENS_DIR``."""
 
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+import zoo
+from zoo import qcfs_resnet, qcfs_vgg
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens"))
@@ -97,3 +102,39 @@ def conversion_cnn():
         return sidecar, tensors
 
     return read
+
+
+@pytest.fixture
+def qcfs_source(conversion_cnn):
+    """Reads one file of ``conversion_cnn`` and builds the source network that it describes."""
+
+    def read(file):
+        sidecar, golden = conversion_cnn(file)
+        state = {k.removeprefix("params."): v for k, v in golden.items() if k.startswith("params.")}
+        name, kwargs = described(sidecar, state, golden["input"])
+        model = zoo.create(name, **kwargs).eval()
+        module = qcfs_vgg if "vgg" in name else qcfs_resnet
+        zoo._checkpoint.load_strict(model, module.checkpoint_filter_fn(state, model), source=file)
+        return model, sidecar, golden
+
+    return read
+
+
+def numbers(text):
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def described(sidecar, state, image):
+    """Arguments of the network that the sidecar describes in words."""
+    text = sidecar["architecture"]
+    kwargs = {"levels": sidecar["L"], "in_chans": image.shape[-3]}
+    if "VGG" in text:
+        plan = re.search(r"channel plan \[(\[.*?\])\] ", text)[1]
+        kwargs["plan"] = [numbers(stage) for stage in plan.split("]")[:-1]]
+        linear = [numbers(pair) for pair in re.findall(r"Linear\((.*?)\)", text)]
+        kwargs |= {"hidden": linear[0][1], "num_classes": linear[-1][1]}
+        kwargs["pool_size"] = math.isqrt(linear[0][0] // kwargs["plan"][-1][-1])
+        return "qcfs_vgg16", kwargs
+    kwargs["planes"] = numbers(re.search(r"widths ([\d,]+)", text)[1])
+    kwargs["layers"] = numbers(re.search(r"per stage \[(.*?)\]", text)[1])
+    return "qcfs_resnet20", {**kwargs, "num_classes": len(state["fc.bias"])}

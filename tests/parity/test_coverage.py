@@ -14,15 +14,6 @@ pytestmark = [
 ]
 
 NOT_YET = {
-    "conversion_cnn/qcfs_net_vgg": "whole networks need the conversion engine",
-    "conversion_cnn/qcfs_net_resnet": "whole networks need the conversion engine",
-    "conversion_cnn/srp_net_vgg": "whole networks need the conversion engine",
-    "conversion_cnn/srp_net_resnet": "whole networks need the conversion engine",
-    "conversion_cnn/cos_net_vgg": "whole networks need the conversion engine",
-    "conversion_cnn/cos_net_resnet": "whole networks need the conversion engine",
-    "conversion_cnn/parallel_net_vgg_lossless": "whole networks need the conversion engine",
-    "conversion_cnn/parallel_net_resnet_calibrated": "whole networks need the conversion engine",
-    "conversion_cnn/parallel_net_relu_training_free": "whole networks need the conversion engine",
     "direct_training/lmht_reparam_neuron": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_tiny_networks": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_hybrid_qcfs": "hybrid training is not written yet",
