@@ -202,6 +202,9 @@ class SpikingCLI(LightningCLI):
             if config.get("enable_model_summary") is None:
                 config["enable_model_summary"] = False  # its operation counts know no spikes: 0
         trainer = super()._instantiate_trainer(config, callbacks)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, lightning_modules.RunReport):
+                callback.command = callback.command or shlex.join(["fulgurite", *self.words])
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor XLA's
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SpikingCLI", "main"]
 
 RUNS = ("fit", "validate", "test", "predict")  # what LightningCLI finds on the Trainer
+COMMANDS = (*RUNS, "models", "publish")
 
 HELP = """\
 usage: fulgurite COMMAND ...
@@ -30,6 +31,7 @@ commands:
   predict   classify a folder of images fulgurite predict --config FILE --ckpt_path best \\
                                             --data.predict_dir FOLDER --output predictions.csv
   models    list the networks           fulgurite models 'spikingresformer*'
+  publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line
 (--trainer.max_epochs 5). Its folder is runs/METHOD-NAME/. A run that was cut off goes on with
@@ -70,15 +72,19 @@ def main(args: Sequence[str] | None = None) -> None:
         from cli.models import run as run_models
 
         run_models(rest)
+    elif command == "publish":
+        from cli.publish import run as run_publish
+
+        run_publish(rest)
     elif command in RUNS:
         check_config_files(rest)
         from cli._lightning import run as run_lightning
 
         run_lightning(words)
     else:
-        near = difflib.get_close_matches(command, [*RUNS, "models"], n=1)
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        fail(f"unknown command '{command}'{hint} Commands: {', '.join([*RUNS, 'models'])}")
+        fail(f"unknown command '{command}'{hint} Commands: {', '.join(COMMANDS)}")
 
 
 def fail(message: str) -> None:

@@ -67,6 +67,9 @@ class BaseDataModule(pl.LightningDataModule):
             of pictures. Batches are then (x, paths).
     """
 
+    title: str = ""  # of the data set, for cards; its identifier on the Hub; its licence
+    hub_id: str | None = None
+    licence: str | None = None
     num_classes: int
     in_chans: int
     class_names: tuple[str, ...]
@@ -168,6 +171,20 @@ class BaseDataModule(pl.LightningDataModule):
     def eval_transform(self) -> Pipeline:
         """The transform of validation, test and prediction."""
         return self._tensor_pipeline(None)
+
+    def facts(self) -> dict[str, Any]:
+        """What somebody who uses a network must know about its training data, as plain values."""
+        return {
+            "name": self.title or type(self).__name__.removesuffix("DataModule"),
+            "hub_id": self.hub_id,
+            "licence": self.licence,
+            "class_names": list(self.class_names),
+            "input_size": list(self.input_size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "crop_pct": 1.0,
+        }
 
     def describe(self) -> str:
         """Return the facts and transforms as text, one line each."""

@@ -22,6 +22,9 @@ class DigitsDataModule(ArrayDataModule):
         kwargs: see `BaseDataModule`.
     """
 
+    title = "handwritten digits of scikit-learn (1,797, 8x8)"
+    licence = "BSD-3-Clause, as scikit-learn ships them"
+
     def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
         self.num_classes, self.in_chans = 10, 1

@@ -26,6 +26,10 @@ class FashionMNISTDataModule(ArrayDataModule):
         kwargs: see `BaseDataModule`.
     """
 
+    title = "Fashion-MNIST"
+    hub_id = "zalando-datasets/fashion_mnist"
+    licence = "MIT"
+
     def __init__(
         self,
         root: str = "data",

@@ -108,6 +108,13 @@ class ImageFolderDataModule(BaseDataModule):
         }
         return found or {"train": self.root}
 
+    def facts(self) -> dict[str, Any]:
+        """As for all; data without a title of their own are called after their folder."""
+        found = super().facts()
+        crop_pct = self.crop_pct if self.style == "imagenet" else 1.0
+        name = self.title or f"pictures of the folder {self.root.name}"
+        return {**found, "name": name, "crop_pct": crop_pct}
+
     @property
     def native_size(self) -> tuple[int, int]:
         """Height and width of the first picture; of all of them if the style is ``small``."""

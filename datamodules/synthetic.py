@@ -34,6 +34,8 @@ class SyntheticDataModule(ArrayDataModule):
         kwargs: see `BaseDataModule`.
     """
 
+    title = "made-up patterns"
+
     def __init__(
         self,
         *,

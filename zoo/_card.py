@@ -115,7 +115,8 @@ def _results(config: Mapping[str, Any]) -> list[Any]:
         elif found := AT_T.search(key):
             kinds.append(("accuracy", f"top-1 accuracy after {found.group(1)} of {steps} steps", value))
         elif short in ENERGY:
-            kinds.append((short, " ".join(ENERGY[short]), value))
+            kinds.append((short, ", ".join(ENERGY[short]), value))
+    kinds.sort(key=lambda kind: kind[0] != "accuracy")
     return [
         EvalResult(
             task_type="image-classification",
@@ -124,7 +125,7 @@ def _results(config: Mapping[str, Any]) -> list[Any]:
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
-            metric_value=value,
+            metric_value=float(f"{value:.6g}"),
         )
         for kind, name, value in kinds
     ]
@@ -241,6 +242,7 @@ def _training(config: Mapping[str, Any]) -> list[str]:
     own = config["fulgurite"]
     rows: list[tuple[str, ...]] = [("", "")]
     rows += [("Command", f"`{own['command']}`")] if own.get("command") else []
+    rows += [("Settings", f"[{own['settings']}]({own['settings']})")] if own.get("settings") else []
     rows += [("Seed", str(own["seed"]))] if own.get("seed") is not None else []
     rows += [("Hardware", own["hardware"])] if own.get("hardware") else []
     rows += [("Version", f"fulgurite {own['version']}")]
@@ -284,9 +286,12 @@ def _pictures(figures: Sequence[str]) -> list[str]:
 
 
 def _citation(config: Mapping[str, Any]) -> str:
-    paper = config["fulgurite"].get("paper")
+    own = config["fulgurite"]
+    conversion = own.get("conversion")
+    methods = [own.get("method"), conversion.get("paper") if isinstance(conversion, dict) else None]
+    papers = [own.get("paper"), *re.findall(r"\b\d{4}\.\d{4,5}\b", " ".join(filter(None, methods)))]
     lines = ["```bibtex"]
-    if paper:
+    for paper in dict.fromkeys(filter(None, papers)):
         key = "arxiv_" + paper.replace(".", "_")
         lines += [f"@misc{{{key},", f"  eprint = {{{paper}}},", "  archivePrefix = {arXiv},"]
         lines += [f"  url = {{https://arxiv.org/abs/{paper}}}", "}"]

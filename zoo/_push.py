@@ -23,7 +23,7 @@ from zoo._remote import (
     read_config,
     split_repository,
 )
-from zoo._save import CARD_FILE, FIGURES, save
+from zoo._save import CARD_FILE, FIGURES, SETTINGS_FILE, save
 from zoo._timm import PREFIX, UNKNOWN, is_timm
 from zoo._weights import CONFIG_FILE, INDEX_FILE, CheckpointError, check_shard_names, sha256_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 BINARY = (".safetensors", ".png")
-OUR_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|figures/[^/]+\.png")
+OUR_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|figures/[^/]+\.png|training\.yaml")
 RACES = 3  # commits tried again when somebody else publishes between our look and our commit
 
 
@@ -127,7 +127,8 @@ def prepare(
     files[CONFIG_FILE] = _json(config)
     files[CARD_FILE] = _card(folder, before, config, repo_id).encode()
     files |= {f"{FIGURES}/{p.name}": p for p in sorted((folder / FIGURES).glob("*.png"))}
-    files |= {p.name: p for p in sorted(folder.glob("*.yaml"))}
+    if (folder / SETTINGS_FILE).is_file():
+        files[SETTINGS_FILE] = folder / SETTINGS_FILE
     for name, content in files.items():
         if not name.endswith(BINARY):
             text = content if isinstance(content, bytes) else content.read_bytes()

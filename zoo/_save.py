@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 CARD_FILE = "README.md"
+SETTINGS_FILE = "training.yaml"
 FIGURES = "figures"
 MAX_SHARD = "5GB"  # above it the Hub advises several files; 10^9 bytes each
 
@@ -44,6 +45,7 @@ def save(
     dataset: str | Mapping[str, str | None] | None = None,
     method: str | None = None,
     command: str | None = None,
+    settings: str | None = None,
     seed: int | None = None,
     hardware: str | None = None,
     licence: str | None = None,
@@ -68,6 +70,7 @@ def save(
         dataset: what they were trained on: a name, or a mapping with ``name``, ``hub_id``, ``licence``.
         method: how they came about: "STBP, cross-entropy of the mean logits".
         command: the command that trained them.
+        settings: all its settings, as text; becomes ``training.yaml`` beside the weights.
         seed: its seed.
         hardware: what it ran on.
         licence: licence of the weights; missing: that of the weights that ``model`` was loaded from.
@@ -103,6 +106,7 @@ def save(
         **_dataset(dataset),
         "method": method,
         "command": command,
+        "settings": SETTINGS_FILE if settings is not None else None,
         "seed": seed,
         "hardware": hardware,
         "paper": _paper(model, name),
@@ -137,6 +141,8 @@ def save(
         size = sum(p.stat().st_size for p in staging.glob("*.safetensors"))
         card = write_card(config, size=size, figures=sorted(p.name for p in pictures))
         _write(staging / CARD_FILE, card.encode())
+        if settings is not None:
+            _write(staging / SETTINGS_FILE, settings.encode())
         _move_into_place(staging, target, main)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
@@ -174,6 +180,9 @@ def _move_into_place(staging: Path, target: Path, main: str) -> None:
     for path in [*target.glob("model-*-of-*.safetensors"), target / WEIGHTS_FILE, target / INDEX_FILE]:
         if path.name not in (*shards, main):
             path.unlink(missing_ok=True)
+    (target / SETTINGS_FILE).unlink(missing_ok=True)
+    if (staging / SETTINGS_FILE).is_file():
+        os.replace(staging / SETTINGS_FILE, target / SETTINGS_FILE)
     if (target / FIGURES).is_dir():
         shutil.rmtree(target / FIGURES)
     if (staging / FIGURES).is_dir():

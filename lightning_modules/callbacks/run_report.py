@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
+import platform
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from lightning_modules import figures
+from zoo._weights import sha256_of
 
 if TYPE_CHECKING:
     from lightning_modules.figures import Curve
@@ -23,8 +28,40 @@ class RunReport(pl.Callback):
     """After a test, prints the results and writes ``report.json`` and ``report.md`` into the run's folder.
 
     Accuracy at every T, firing rate, synaptic operations, energy next to the same network as an ANN, the
-    checkpoint, and the figures; ``figures/curves.png`` is drawn from ``metrics.csv``.
+    checkpoint, and the figures; ``figures/curves.png`` is drawn from ``metrics.csv``. Training leaves the
+    facts that a model card needs: command, seed, hardware, minutes, method, data, where weights came from.
+
+    Args:
+        command: the command that was typed, for the record.
     """
+
+    def __init__(self, command: str | None = None) -> None:
+        super().__init__()
+        self.command = command
+        self._started = 0.0
+        self._origin: Any = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the clock, and at where the first weights came from."""
+        self._started = time.monotonic()
+        self._origin = getattr(_network(pl_module), "origin", None)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write down how the network was trained."""
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        facts = getattr(trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        training = {
+            "command": self.command,
+            "method": _method(pl_module),
+            "hardware": _hardware(trainer),
+            "minutes": round((time.monotonic() - self._started) / 60, 2),
+            "epochs": trainer.current_epoch,
+            "data": facts() if callable(facts) else None,
+            "origin": self._origin,
+        }
+        report = {**_facts(pl_module), "training": training}
+        _write(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect, write, print."""
@@ -39,13 +76,15 @@ class RunReport(pl.Callback):
         self._draw_curves(folder)
         found = sorted(str(p.relative_to(folder)) for p in (folder / "figures").glob("*.png"))
         report: dict[str, Any] = {
-            "model": pl_module.hparams.get("model", type(pl_module).__name__),
-            "parameters": sum(p.numel() for p in pl_module.get_submodule("model").parameters()),
-            "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            **_earlier(folder / "report.json"),
+            **_facts(pl_module),
             "checkpoint": str(trainer.ckpt_path or _best(trainer) or ""),
+            "checkpoint_sha256": None,  # says later whether these numbers are still those of the file
             "metrics": metrics,
             "figures": found,
         }
+        if (path := Path(report["checkpoint"])).is_file():
+            report["checkpoint_sha256"] = sha256_of(path)
         rows = lines(report)
         _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
         _write(folder / "report.md", _markdown(rows))
@@ -66,6 +105,44 @@ class RunReport(pl.Callback):
         accuracy = {name: curve for name, curve in accuracy.items() if curve[0]}
         if loss or accuracy:
             figures.save(figures.curves(loss, accuracy), folder / "figures" / "curves.png")
+
+
+def _network(pl_module: pl.LightningModule) -> Any:
+    return pl_module.get_submodule("model")
+
+
+def _facts(pl_module: pl.LightningModule) -> dict[str, Any]:
+    return {
+        "model": pl_module.hparams.get("model", type(pl_module).__name__),
+        "parameters": sum(p.numel() for p in _network(pl_module).parameters()),
+        "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+    }
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What the training of this folder wrote down, if it did."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {"training": content["training"]} if isinstance(content, dict) and "training" in content else {}
+
+
+def _method(pl_module: pl.LightningModule) -> str:
+    """The first sentence of the task's documentation, and its loss."""
+    text = inspect.cleandoc(type(pl_module).__doc__ or type(pl_module).__name__)
+    sentence = " ".join(text.split("\n\n")[0].split()).rstrip(".")
+    loss = getattr(pl_module, "loss_name", None)
+    return f"{sentence}; loss: {loss}" if loss else sentence
+
+
+def _hardware(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    else:
+        kind = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{trainer.world_size} x {kind}" if trainer.world_size > 1 else kind
 
 
 def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
