@@ -153,19 +153,25 @@ def qcfs_backward_op(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``x`` and ``v_threshold``."""
     u = _normalised(x, v_threshold)
+    grad = grad.to(u.dtype)
     r = (u * levels).add_(0.5).floor_()
-    # the bounds are compared, never clamped, so that both ends of the interval count as inside
-    outside = (r < 0) | (r > levels) if order == "floor_first" else (u < 0) | (u > 1)
-    grad_x = grad.masked_fill(outside, 0)
+    # Passes what lies strictly between two numbers: for whole r, from 0 to L with both ends. Comparing and
+    # filling by masks takes six times as long on a CPU.
+    if order == "floor_first":
+        grad_x = torch.ops.aten.hardtanh_backward(grad, r, -0.5, levels + 0.5)
+    else:
+        limits = torch.finfo(u.dtype)
+        grad_x = torch.ops.aten.hardtanh_backward(grad, u, -limits.tiny, 1.0 + limits.eps)
     # inside (y - x) / theta = r / L - u; outside the same without u, which is 1 above and 0 below
-    slope = r.clamp_(0, levels).div_(levels).sub_(u.masked_fill_(outside, 0)).mul_(grad)
+    slope = r.clamp_(0, levels).div_(levels).mul_(grad).addcmul_(u, grad_x, value=-1.0)
     grad_v = slope.sum_to_size(v_threshold.shape) if v_threshold.numel() > 1 else slope.sum()
-    return grad_x, grad_v.reshape(v_threshold.shape).to(v_threshold.dtype)
+    grad_v = grad_v.reshape(v_threshold.shape).to(v_threshold.dtype)
+    return grad_x.to(x.dtype), grad_v
 
 
 @qcfs_backward_op.register_fake
 def _(grad: Tensor, x: Tensor, v_threshold: Tensor, levels: int, order: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(grad), torch.empty_like(v_threshold)
+    return torch.empty_like(x), torch.empty_like(v_threshold)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
