@@ -22,6 +22,7 @@ from datamodules._random import Keys, integers, kept_generators, seed_everything
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 _POLICIES = {"cifar10": "CIFAR10", "cifar100": "CIFAR10", "imagenet": "IMAGENET", "svhn": "SVHN"}
+_GREY = [128, 128, 128]  # uncovered corners, as in the policy file that the CIFAR recipes pass on
 _TIMM_POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "3aa")
 
 # slots of the per-sample random numbers; a fixed number each, so that switching one augmentation
@@ -92,7 +93,7 @@ def build_policy(
         policy: Callable[[Image.Image], Image.Image] = (
             v2.TrivialAugmentWide()
             if name == "trivial"
-            else v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]])
+            else v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]], fill=_GREY)
         )
         return policy
     from timm.data.auto_augment import (

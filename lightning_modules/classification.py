@@ -200,7 +200,8 @@ class ClassificationTask(BaseTask):
         self.log(f"{stage}/loss", loss, prog_bar=stage == "val", batch_size=len(y), sync_dist=True)
 
     def _finish(self, stage: str, every_step: bool) -> None:
-        top1, top5 = self.accuracy.compute(), self.accuracy5.compute()
+        # torchmetrics makes a scalar of [T] where T is 1
+        top1, top5 = self.accuracy.compute().reshape(-1), self.accuracy5.compute().reshape(-1)
         self.accuracy.reset()
         self.accuracy5.reset()
         if not len(top1):

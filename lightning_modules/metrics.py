@@ -40,7 +40,7 @@ class AccuracyOverTime(Metric):
         self.total = self.total + target.numel()
 
     def compute(self) -> Tensor:
-        """Accuracy after each step, ``[T]``; empty before any sample."""
+        """Accuracy after each step, ``[T]``, for T = 1 a scalar; empty before any sample."""
         return self.correct.float() / self.total.clamp(min=1)
 
 

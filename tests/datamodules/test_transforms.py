@@ -127,6 +127,12 @@ def test_randaugment_string_is_what_timm_builds():
     assert policy.ops[0].kwargs["fillcolor"] == (125, 123, 114)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+def test_autoaugment_fills_with_grey(name):
+    """The CIFAR recipes share one file of policies; it fills what a shift uncovers with 128."""
+    assert build_policy(name, 32, MEAN).fill == [128, 128, 128]
+
+
 def test_switching_one_augmentation_on_leaves_the_others_alone():
     x = pictures(8)
     cropped = pipeline(crop_padding=2, flip=0.5)(x, keys(8))
