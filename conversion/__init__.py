@@ -9,7 +9,7 @@ torch.Size([2, 10])
 
 from conversion import cos, parallel, qcfs, srp
 from conversion._batches import CalibrationError
-from conversion._convert import convert, rebuild, self_test
+from conversion._convert import calibrate, convert, prepare, rebuild, self_test
 from conversion._export import ConversionError
 from conversion._method import Method, get_method, list_methods, register_method
 from conversion._model import ConvertedModel
@@ -25,11 +25,13 @@ __all__ = [
     "Report",
     "UnsupportedOperationError",
     "bypassed",
+    "calibrate",
     "convert",
     "cos",
     "get_method",
     "list_methods",
     "parallel",
+    "prepare",
     "qcfs",
     "rebuild",
     "register_method",

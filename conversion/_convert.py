@@ -64,14 +64,33 @@ def convert(
         ValueError: a wrong name or value; names what is accepted.
     """
     chosen = get_method(method, settings)
+    batches = None if calibration is None else _batches(model, calibration, progress)
+    size = _input_size(model, batches, input_size)
+    converted = prepare(model, chosen, time_steps, input_size=size, source=source)
+    _calibrate(converted, model, batches)
+    return converted
+
+
+def prepare(
+    model: nn.Module,
+    method: str | Method = "qcfs",
+    time_steps: int = 8,
+    *,
+    input_size: Sequence[int] | None = None,
+    source: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> ConvertedModel:
+    """The first half of `convert`: neurons stand in their places, and nothing is calibrated.
+
+    Takes no images, so that a task can build its network before there are data. `calibrate` is the other
+    half; arguments and errors are those of `convert`.
+    """
+    chosen = get_method(method, settings)
     _check_model(model)
     chosen.check_time_steps(time_steps)
-    cfg = dict(getattr(model, "pretrained_cfg", None) or {})
-    clock_start = time.perf_counter()
-    batches = None if calibration is None else Batches(calibration, cfg, progress)
-    like = reference_tensor(model)
-    size = _input_size(model, batches, input_size)
-    example = _example(size, like)
+    began = time.perf_counter()
+    size = _input_size(model, None, input_size)
+    example = _example(size, reference_tensor(model))
     _check_runs(model, example)
     recipe = {
         "source": dict(source) if source is not None else describe_source(model, size),
@@ -81,25 +100,67 @@ def convert(
         "input_size": list(size),
     }
     converted = build(model, recipe, chosen, example)
-    seconds = {"graph": time.perf_counter() - clock_start}
-    if batches is None and chosen.needs_data(converted):
+    converted.report.seconds = {"graph": time.perf_counter() - began}
+    return converted
+
+
+def calibrate(
+    converted: ConvertedModel,
+    model: nn.Module,
+    calibration: Tensor | Iterable[Any] | None = None,
+    *,
+    progress: bool = True,
+) -> Report:
+    """The other half of `convert`: find what the method needs to know, and compare with the source.
+
+    Args:
+        converted: of `prepare`; changed in place.
+        model: its source.
+        calibration: see `convert`.
+        progress: show progress bars.
+
+    Returns:
+        The report of the conversion, also at ``converted.report``.
+
+    Raises:
+        ConversionError: the method needs images and there are none, or the self-test failed.
+        CalibrationError: calibration data that do not fit.
+    """
+    batches = None if calibration is None else _batches(model, calibration, progress)
+    expected = tuple(converted.recipe["input_size"])
+    if batches is not None and batches.shape != expected:
         raise ConversionError(
-            f"{chosen.name} needs images to find thresholds for this source; give"
+            f"the network was prepared for images {expected}, the calibration images are {batches.shape}"
+        )
+    return _calibrate(converted, model, batches)
+
+
+def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | None) -> Report:
+    method, report = converted.method, converted.report
+    if batches is None and method.needs_data(converted):
+        raise ConversionError(
+            f"{method.name} needs images to find thresholds for this source; give"
             " calibration=LOADER_OR_TENSOR, images as for the model's own evaluation"
         )
     began = time.perf_counter()
     with torch.no_grad():
-        chosen.calibrate(converted, batches)
-    seconds["calibration"] = time.perf_counter() - began
+        method.calibrate(converted, batches)
+    report.seconds["calibration"] = time.perf_counter() - began
     began = time.perf_counter()
-    images = example if batches is None else to_model(batches.first[:3], like)
-    difference = self_test(converted, model, images)
-    seconds["self-test"] = time.perf_counter() - began
-    report = converted.report
+    like = reference_tensor(model)
+    if batches is None:
+        images = _example(tuple(converted.recipe["input_size"]), like)
+    else:
+        images = to_model(batches.first[:3], like)
+    report.self_test = self_test(converted, model, images)
+    report.seconds["self-test"] = time.perf_counter() - began
     report.rows = site_rows(converted)
     report.images = batches.images if batches is not None else 0
-    report.self_test, report.seconds = difference, seconds
-    return converted
+    return report
+
+
+def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bool) -> Batches:
+    return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress)
 
 
 def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: Tensor) -> ConvertedModel:

@@ -48,6 +48,10 @@ class Method:
         """The step of the window at which the output begins."""
         return 0
 
+    def latency(self, time_steps: int) -> int:
+        """Steps that pass until the output of ``time_steps`` steps is there, rehearsals included."""
+        return self.window(time_steps)
+
     def check_time_steps(self, time_steps: int, model: ConvertedModel | None = None) -> None:
         """Raise an error if T cannot be ``time_steps``, or cannot be changed any more."""
         check_time_steps(time_steps)

@@ -97,6 +97,10 @@ class Site(Neuron):
             size = (spec.shape[0], *(1,) * (len(spec.shape) - 1)) if channelwise else (1,)
             self.register_buffer("v_threshold", torch.zeros(size))
 
+    def fired(self, output: Tensor) -> Tensor:
+        """One spike wherever the output is not 0, however high: heights differ between channels."""
+        return output != 0
+
     def analog(self, x: Tensor) -> Tensor:
         """The activation of the source, on values of any shape that ends like the site's."""
         kind = self.activation.kind

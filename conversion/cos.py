@@ -190,6 +190,10 @@ class COSConversion(IntegratorMethod):
         """Layers calibrate on rho steps of their predecessor even if fewer count."""
         return max(time_steps, self.rho)
 
+    def latency(self, time_steps: int) -> int:
+        """The first rho steps are presented twice."""
+        return self.rho + time_steps
+
     def site(self, spec: SiteSpec, clock: Clock) -> COSNeuron:
         """A neuron that calibrates itself."""
         return COSNeuron(spec, clock, self.channelwise, self.rho, self.iterations)

@@ -3,20 +3,25 @@
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport
 from lightning_modules.classification import ClassificationTask
+from lightning_modules.evaluate import Comparison, Point, compare
 from lightning_modules.losses import mean_logit_loss, tet_loss
-from lightning_modules.metrics import AccuracyOverTime
+from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
 from lightning_modules.shortcut import ShortcutTask
 
 __all__ = [
     "AccuracyOverTime",
+    "AgreementOverTime",
     "BaseTask",
     "ClassificationTask",
+    "Comparison",
     "Energy",
     "FiringRate",
+    "Point",
     "RasterFigure",
     "ResumableState",
     "RunReport",
     "ShortcutTask",
+    "compare",
     "mean_logit_loss",
     "tet_loss",
 ]

@@ -1,4 +1,4 @@
-"""Accuracy after every time step, from one pass."""
+"""Accuracy after every time step, and agreement with a reference, from one pass."""
 
 from __future__ import annotations
 
@@ -42,6 +42,47 @@ class AccuracyOverTime(Metric):
     def compute(self) -> Tensor:
         """Accuracy after each step, ``[T]``, for T = 1 a scalar; empty before any sample."""
         return self.correct.float() / self.total.clamp(min=1)
+
+
+class AgreementOverTime(Metric):
+    """How near the mean of the first t logits comes to the logits of a reference, for every t.
+
+    `compute` gives the share of samples with the same best class, and the mean absolute difference of logits
+    in units of the mean absolute logit of the reference.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    same: Tensor
+    total: Tensor
+    difference: Tensor
+    size: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("same", torch.zeros(0, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("difference", torch.zeros(0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("size", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, reference: Tensor) -> None:
+        """Count a batch: ``logits [T, B, K]``, ``reference [B, K]``."""
+        sums = logits.detach().double().cumsum(dim=0)
+        counts = torch.arange(1, len(sums) + 1, device=sums.device).view(-1, 1, 1)
+        means, reference = sums / counts, reference.detach().double()
+        same = (means.argmax(dim=-1) == reference.argmax(dim=-1)).sum(dim=1)
+        difference = (means - reference).abs().sum(dim=(1, 2))
+        if not len(self.same):
+            self.same, self.difference = torch.zeros_like(same), torch.zeros_like(difference)
+        self.same = self.same + same
+        self.difference = self.difference + difference
+        self.total = self.total + len(reference)
+        self.size = self.size + reference.abs().sum()
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Share of equal top-1 and relative difference of the logits, ``[T]`` each."""
+        return self.same.float() / self.total.clamp(min=1), (self.difference / self.size).float()
 
 
 def _padded(counts: Tensor, length: int) -> Tensor:

@@ -187,8 +187,16 @@ class OperationCounter(HookedModules):
     multiples of the thresholds in the model. A value of n units costs n additions.
     Anything else is analog and costs MACs. The first layer is stricter, since pictures come in a few
     grey levels, too: on a still image it takes only zeros and ones for spikes, on frames ``[T, B, ...]``
-    only integers, which are event counts. Norms are folded into the layer before them in hardware, and
-    are not counted; neither are functions that are no module.
+    only integers, which are event counts.
+
+    A model with an attribute ``spiking_inputs``, the paths of the layers that receive spikes, is believed
+    instead, since heights of converted spikes differ from channel to channel: there every input value but 0
+    is one addition for each weight it meets, and all other layers are analog. So count the codes of ECMT
+    (2502.21193) and DCGS (2503.00301), which sum masks of the non-zero inputs; an average of spikes is one
+    value in this, though hardware might add up to a whole pooling window.
+
+    Norms are folded into the layer before them in hardware, and are not counted; neither are functions that
+    are no module.
 
     Args:
         model: the model.
@@ -200,6 +208,7 @@ class OperationCounter(HookedModules):
         super().__init__(model, COUNTED)
         self.time_axis = time_axis
         neurons = [module for module in model.modules() if isinstance(module, Neuron)]
+        self._declared: frozenset[str] | None = getattr(model, "spiking_inputs", None)
         self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
         self.reset()
 
@@ -230,15 +239,17 @@ class OperationCounter(HookedModules):
             fan *= output.shape[:-2].numel() // x.shape[:-2].numel()  # broadcast spikes are used again
             dense, kind, total = output.numel() * a.shape[-1], "matmul", None
         elif isinstance(module, nn.Linear):
-            x, fan, kind, total = inputs[0], module.out_features, "linear", None
+            x, fan, kind, total = self._counted(inputs[0]), module.out_features, "linear", None
             dense = x.numel() * fan
         else:
-            x, kind, fan = inputs[0], "conv", 1
+            x, kind, fan = self._counted(inputs[0]), "conv", 1
             dense, total = _conv(module, x, output)
         count = self._layers.get(name)
         if count is None:
             count = self._layers[name] = _Count(kind, torch.zeros(5, dtype=torch.float64, device=x.device))
-        if self._inner:
+        if self._declared is not None:
+            unit = torch.full((), float(name in self._declared), dtype=torch.float64, device=x.device)
+        elif self._inner:
             unit = _unit(x, UNITS, MAX_LEVEL, self._spike_values)
         else:
             unit = _unit(x, UNITS[:1], MAX_LEVEL if self._frames else 1, [1.0])
@@ -252,6 +263,10 @@ class OperationCounter(HookedModules):
         count.calls += 1
         count.dense += dense
         count.single += dense / self._passes(module, x)
+
+    def _counted(self, x: Tensor) -> Tensor:
+        """The input whose values are summed: where spikes are declared, ones in place of their heights."""
+        return x if self._declared is None else (x.detach() != 0).to(x.dtype)
 
     def _passes(self, module: nn.Module, x: Tensor) -> int:
         """How often the layer runs for one sample, from the leading axes of its input."""

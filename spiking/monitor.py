@@ -89,7 +89,8 @@ class HookedModules:
 class FiringRateMonitor(HookedModules):
     """Spikes per neuron and step in every layer of neurons, over all calls inside the block.
 
-    Outputs that carry the threshold are divided by it, so a step of LM-HT may count several spikes. Counts
+    Outputs that carry the threshold are divided by it, so a step of LM-HT may count several spikes; in
+    converted networks, whose heights differ from channel to channel, every value but 0 is one spike. Counts
     stay on the device of the spikes until asked for, so that nothing waits for it. A path is listed once its
     layer has run.
 
@@ -129,10 +130,11 @@ class FiringRateMonitor(HookedModules):
 
     def see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Add the spikes ``[T, B, ...]`` of one call."""
-        spikes = output.detach()
+        assert isinstance(module, Neuron)
+        spikes = module.fired(output.detach())
         steps = spikes.shape[0]
         each = spikes.numel() // max(steps, 1)
-        value: float | Tensor = module.spike_value  # type: ignore[assignment]
+        value = module.spike_value
         plain = isinstance(value, float)  # zeros and ones
         exact = plain and each <= EXACT_FLOAT32 and spikes.dtype != torch.float64
         wide = torch.float32 if exact else torch.float64

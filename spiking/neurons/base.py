@@ -106,6 +106,10 @@ class Neuron(Temporal):
         """What one spike is in the output: 1, or the threshold where the output carries it."""
         return 1.0
 
+    def fired(self, output: Tensor) -> Tensor:
+        """How many spikes stand behind each value of an output ``[T, B, ...]``: here the value itself."""
+        return output
+
     def initial_state(self, x: Tensor) -> Any:
         """The state at rest for steps like ``x [B, ...]``."""
         return torch.zeros_like(x, dtype=state_dtype(x))

@@ -288,3 +288,38 @@ def test_metrics_agree_with_the_report_and_add_up():
     metrics[0]._computed = None
     assert metrics[0].compute().item() == pytest.approx(whole.sops, rel=1e-6)
     assert math.isnan(SynapticOperations()._mean(2).item())
+
+
+class Heights(nn.Module):
+    """What a conversion makes: spikes of a height for each channel, an average of them, an analog layer."""
+
+    spiking_inputs = frozenset({"conv", "head"})
+    time_steps = 3
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.side = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3, padding=1), nn.Linear(4, 2)
+        self.head = nn.Linear(6, 5)
+        self.heights = torch.rand(4, 1, 1) + 0.1
+
+    def forward(self, x):
+        maps = self.stem(x).expand(self.time_steps, -1, -1, -1, -1).flatten(0, 1)
+        self.first = (maps > 0) * self.heights
+        self.second = (self.conv(self.first) > 0) * 0.7
+        self.pooled = self.second.mean((-2, -1))
+        return self.head(self.pooled).sum() + self.side(self.first.mean((-2, -1))).sum()
+
+
+def test_declared_spikes_are_counted_whatever_their_height():
+    torch.manual_seed(0)
+    model, x = Heights().eval(), (torch.rand(2, 1, 8, 8) > 0.5).float()
+    report = profile_energy(model, x)
+    rows = {row.name: row for row in report.rows}
+    assert [row.input for row in rows.values()] == ["analog", "spikes", "spikes", "analog"]
+    arrived = nn.functional.conv2d((model.first != 0).float(), torch.ones(6, 4, 3, 3), padding=1)
+    assert rows["conv"].sops == arrived.sum() / 2
+    assert rows["conv"].firing_rate_in == pytest.approx((model.first != 0).float().mean().item())
+    assert rows["head"].sops == (model.pooled != 0).sum() * 5 / 2
+    assert rows["stem"].macs == 36 * 4 * 9  # zeros and ones, but a picture: the model says so
+    assert rows["side"].macs == 3 * 4 * 2
+    assert rows["conv"].ann_macs == 36 * 6 * 4 * 9
