@@ -8,6 +8,7 @@
 from spiking import encode, layers
 from spiking.energy import EnergyReport, OperationCounter, profile_energy
 from spiking.finite import check_finite
+from spiking.levels import Levels
 from spiking.monitor import FiringRateMonitor
 from spiking.neurons import (
     CLIF,
@@ -19,9 +20,12 @@ from spiking.neurons import (
     LMHT,
     PLIF,
     PSN,
+    Differential,
     MaskedPSN,
+    MultiThreshold,
     Neuron,
     SlidingPSN,
+    Tracking,
     get_neuron,
     list_neurons,
 )
@@ -38,12 +42,16 @@ __all__ = [
     "LMHT",
     "PLIF",
     "PSN",
+    "Differential",
     "EnergyReport",
     "FiringRateMonitor",
+    "Levels",
     "MaskedPSN",
+    "MultiThreshold",
     "Neuron",
     "OperationCounter",
     "SlidingPSN",
+    "Tracking",
     "check_finite",
     "encode",
     "get_neuron",

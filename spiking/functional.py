@@ -232,7 +232,10 @@ def glif(
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.glif(x, coefficients, conductance, v, s, surrogate=surrogate)
-    extras = (v, s, None, None, _over_neurons(coefficients, x), _over_neurons(conductance, x))
+    per_channel = (-1, *(1,) * (x.dim() - 3))
+    coefficients = layout.over_neurons(coefficients.reshape(5, *per_channel), x)
+    conductance = layout.over_neurons(conductance.reshape(len(x), *per_channel), x)
+    extras = (v, s, None, None, coefficients, conductance)
     spikes, ends = _fused(x, extras, "Gated|", surrogate, engine, (0.0,), keep_state)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
@@ -348,16 +351,6 @@ def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) ->
 def _leak(tau: float) -> str:
     """Dividing by a power of two is multiplying by its reciprocal, to the last bit."""
     return "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
-
-
-def _over_neurons(values: Tensor, x: Tensor) -> Tensor:
-    """``[n, C or 1]`` -> ``[n, P]`` float32, one value a neuron, in the memory order of a step of ``x``."""
-    inner, strides = x.shape[2:], x.stride()[2:]
-    wide = values.float().reshape(values.shape[0], -1, *(1,) * (len(inner) - 1)).expand(-1, *inner)
-    if layout.steps_are_dense(x, outer=True):  # else the kernels work on a contiguous copy
-        order = sorted(range(len(inner)), key=lambda axis: (strides[axis], inner[axis]), reverse=True)
-        wide = wide.permute(0, *(axis + 1 for axis in order))
-    return wide.reshape(values.shape[0], math.prod(inner))
 
 
 def _fused(

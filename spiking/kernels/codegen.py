@@ -38,7 +38,7 @@ _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.66
 
 
 class Vec:
-    """One value of 16 lanes: numbers (``kind`` is `F`) or truth values (``kind`` is `MASK`)."""
+    """One value of 16 lanes: numbers (``kind`` is `F`), truth values (`MASK`) or integers (`I32`)."""
 
     __slots__ = ("code", "kind", "name")
 
@@ -83,6 +83,12 @@ class Vec:
 
     def __lt__(self, other: Vec | float) -> Vec:
         return self.code.compare("olt", self, other)
+
+    def __and__(self, other: Vec) -> Vec:
+        return self.code.line(MASK, f"and {MASK} {self.name}, {other.name}")
+
+    def __or__(self, other: Vec) -> Vec:
+        return self.code.line(MASK, f"or {MASK} {self.name}, {other.name}")
 
 
 class Code:
@@ -160,6 +166,10 @@ class Code:
         x, y = self.as_vec(a).name, self.as_vec(b).name
         return self.line(F, f"select {MASK} {mask.name}, {F} {x}, {F} {y}")
 
+    def select(self, mask: Vec, a: Vec, b: Vec) -> Vec:
+        """`where` for integers."""
+        return self.line(I32, f"select {MASK} {mask.name}, {I32} {a.name}, {I32} {b.name}")
+
     def abs(self, a: Vec) -> Vec:
         """Absolute value."""
         return self.call("fabs", a)
@@ -183,6 +193,32 @@ class Code:
     def sigmoid(self, a: Vec) -> Vec:
         """``1 / (1 + e**-a)``."""
         return 1.0 / (self.exp(-a) + 1.0)
+
+    def octaves(self, a: Vec, b: Vec) -> Vec:
+        """``floor(log2(a / b))`` of positive numbers as integers (``kind`` is `I32`), exactly.
+
+        The bits of positive floats are ordered as the numbers are, and an exponent is a step of 2**23.
+        """
+        high, low = (self.line(I32, f"bitcast {F} {v.name} to {I32}") for v in (a, b))
+        apart = self.line(I32, f"sub {I32} {high.name}, {low.name}")
+        return self.line(I32, f"ashr {I32} {apart.name}, {_splat('i32', 23)}")
+
+    def lesser(self, a: Vec, b: Vec | int) -> Vec:
+        """The smaller of two integers."""
+        return self._integer_call("smin", a, b)
+
+    def power_of_two(self, k: Vec) -> Vec:
+        """``2.0**k`` of an integer from 0 to 127; 1 for negative ones."""
+        k = self._integer_call("smax", k, 0)
+        bits = self.line(I32, f"add {I32} {k.name}, {_splat('i32', 127)}")
+        bits = self.line(I32, f"shl {I32} {bits.name}, {_splat('i32', 23)}")
+        return self.line(F, f"bitcast {I32} {bits.name} to {F}")
+
+    def _integer_call(self, intrinsic: str, a: Vec, b: Vec | int) -> Vec:
+        full = f"@llvm.{intrinsic}.v{LANES}i32"
+        self.declared.add(f"declare {I32} {full}({I32}, {I32})")
+        other = b.name if isinstance(b, Vec) else _splat("i32", b)
+        return self.line(I32, f"call {I32} {full}({I32} {a.name}, {I32} {other})")
 
     # ---- memory
     def at(self, base: str, element: str, index: str) -> str:

@@ -155,12 +155,12 @@ def forward(
 
     Args:
         rule: the neuron.
-        params: values of ``rule.names``; empty where they are arrays.
+        params: values of ``rule.names``.
         x: currents ``[T, ...]``.
         starts: states before the first step, None for rest.
         keep: whether the states after the last step are wanted.
-        coefficients: ``[n, P]`` float32, for rules with arrays of parameters.
-        conductance: ``[T, P]`` float32, the same.
+        coefficients: ``[n, P]`` float32, a row for each of ``rule.arrays``.
+        conductance: ``[T, P]`` float32, for rules that conduct.
     """
     x = prepare(x, rule.per_neuron)
     coefficients, conductance = _dense(coefficients), _dense(conductance)
@@ -234,7 +234,7 @@ def backward(
     repeats = x.shape[1] if rule.per_neuron else 1
     neurons = per_step // repeats if repeats else 0
     arrays: tuple[Tensor, ...] = ()
-    if rule.per_neuron:
+    if rule.per_neuron and rule.n_param_grads:
         assert coefficients is not None
         assert conductance is not None
         arrays = (torch.zeros_like(coefficients), torch.zeros_like(conductance))

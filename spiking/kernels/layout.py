@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +33,21 @@ def steps_are_dense(x: Tensor, outer: bool) -> bool:
 def prepare(x: Tensor, outer: bool) -> Tensor:
     """``x`` as it is if `steps_are_dense`, else a contiguous copy."""
     return x if x.is_contiguous() or steps_are_dense(x, outer) else x.contiguous()
+
+
+def over_neurons(values: Tensor, x: Tensor) -> Tensor:
+    """Parameters as ``[n, P]`` float32, one value a neuron, in the memory order of a step of ``x``.
+
+    Args:
+        values: ``[n, ...]``, broadcastable to one sample of a step.
+        x: currents ``[T, B, ...]``.
+    """
+    inner, strides = x.shape[2:], x.stride()[2:]
+    wide = values.float().expand(-1, *inner)
+    if steps_are_dense(x, outer=True):  # else the kernels work on a contiguous copy
+        order = sorted(range(len(inner)), key=lambda axis: (strides[axis], inner[axis]), reverse=True)
+        wide = wide.permute(0, *(axis + 1 for axis in order))
+    return wide.reshape(values.shape[0], math.prod(inner))
 
 
 def like(x: Tensor, steps: bool | int, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from spiking.kernels import cpu, layout, rules
+from spiking.kernels import cpu, layout, rules, threshold_rules
 from spiking.kernels.rules import MultiThreshold
 from spiking.surrogate import get_surrogate
 
@@ -28,9 +28,22 @@ if TYPE_CHECKING:
 
     from spiking.kernels.rules import Rule
 
-# Tensors beside the currents: two states, learnt rate and gain, coefficients and conductance of GLIF. The
-# table of numbers of LM-H and LM-HT takes the place of the coefficients.
+# Tensors beside the currents: two states, learnt rate and gain, coefficients and conductance of GLIF. In the
+# place of the coefficients other rules have an array over the neurons or a table of numbers, see `Rule`.
 Extras = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+FAMILIES: dict[str, type[Rule | MultiThreshold]] = {
+    cls.__name__: cls
+    for cls in (
+        rules.Leaky,
+        rules.Complementary,
+        rules.Gated,
+        rules.Compartments,
+        rules.MultiThreshold,
+        threshold_rules.RateCoded,
+        threshold_rules.Tracking,
+    )
+}
 
 
 def _values(rule: Rule, params: Sequence[float], rate: Tensor | None, k: Tensor | None) -> list[float]:
@@ -41,6 +54,11 @@ def _values(rule: Rule, params: Sequence[float], rate: Tensor | None, k: Tensor 
     if k is not None:
         out[rule.names.index("k")] = k.item()
     return out
+
+
+def _with_table(rule: Rule, params: Sequence[float], table: Tensor) -> list[float]:
+    """Scalar parameters of which the last ones came as a tensor."""
+    return [*params[: len(rule.names) - len(table)], *table.tolist()]
 
 
 def _leaky(rule: Rule | MultiThreshold) -> rules.Leaky:
@@ -62,7 +80,7 @@ def _forward(
         return (spikes, *ends)
     starts = (v, m)[: rule.n_states]
     if rule.table and coefficients is not None:
-        params, coefficients = coefficients.tolist(), None
+        params, coefficients = _with_table(rule, params, coefficients), None
     values = _values(rule, params, rate, k)
     spikes, ends = cpu.forward(rule, values, x, starts, keep, coefficients, conductance)
     return (spikes, *ends)
@@ -93,15 +111,15 @@ def _backward(
     want = any(start is not None for start in starts)
     table = coefficients if rule.table else None
     if table is not None:
-        params, coefficients = table.tolist(), None
+        params, coefficients = _with_table(rule, params, table), None
     values = _values(rule, params, rate, k)
     gx, g_starts, g_params = cpu.backward(rule, values, x, starts, g, g_ends, want, coefficients, conductance)
     gv = None if v is None else g_starts[0].to(v.dtype)
     gm = None if m is None else g_starts[1].to(m.dtype)
     g_rate = g_gain = g_coefficients = g_conductance = None
-    if rule.per_neuron:
+    if rule.per_neuron and rule.n_param_grads:
         g_coefficients, g_conductance = g_params
-    elif table is not None:
+    elif table is not None and rule.n_param_grads:
         g_coefficients = torch.zeros_like(table)
         g_coefficients[: len(g_params)] = torch.stack(g_params)
     else:
@@ -196,7 +214,7 @@ class NeuronBackward(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         """As in `Neuron`; gradients of shared parameters cannot be told apart per sample."""
         folded = _Folded(info.batch_size, in_dims, args, states=(1, 2, 8, 9), steps=(0, 7))
-        if any(args[i] is not None for i in (3, 4, 5, 6)):
+        if args[10].n_param_grads and any(args[i] is not None for i in (3, 4, 5, 6)):
             raise RuntimeError("per-sample gradients of learnt neuron parameters need backend='reference'")
         out = NeuronBackward.apply(*folded.args)
         return folded.unfold(out, steps=1)
@@ -264,8 +282,7 @@ def decode(text: str) -> Rule | MultiThreshold:
     if surrogate:
         slope, _, parameters = surrogate.partition("|")
         options["surrogate"] = get_surrogate(slope, **_switches(parameters))
-    cls: type[Rule | MultiThreshold] = getattr(rules, name)
-    return cls(**options)
+    return FAMILIES[name](**options)
 
 
 def _switches(text: str) -> dict[str, Any]:
@@ -336,7 +353,7 @@ def neuron_backward_op(
     rule: str,
     params: list[float],
 ) -> list[Tensor]:
-    """Gradients of ``x`` and of those extras that are there, in their order."""
+    """Gradients of ``x`` and of those extras that are there and have one, in their order."""
     extras = (v, m, rate, k, coefficients, conductance)
     out = _backward(x, extras, g, (g_v, g_m), decode(rule), params)
     return [t for t in out if t is not None]
@@ -357,10 +374,12 @@ def _(
     rule: str,
     params: list[float],
 ) -> list[Tensor]:
-    x = layout.prepare(x, decode(rule).per_neuron)
+    what = decode(rule)
+    x = layout.prepare(x, what.per_neuron)
     out = [layout.like(x, steps=True, dtype=x.dtype)]
     out += [layout.like(x, steps=False, dtype=s.dtype) for s in (v, m) if s is not None]
-    return out + [torch.empty_like(t) for t in (rate, k, coefficients, conductance) if t is not None]
+    learnt = (rate, k, coefficients, conductance) if what.n_param_grads else ()
+    return out + [torch.empty_like(t) for t in learnt if t is not None]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -373,7 +392,9 @@ def _derive(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     g, g_v, g_m = (*grads, None, None)[:3]
     found = neuron_backward_op(x, *extras, g, g_v, g_m, ctx.rule, ctx.params)
     rest = iter(found[1:])
-    return (found[0], *(None if t is None else next(rest) for t in extras), None, None, None)
+    kept = extras if decode(ctx.rule).n_param_grads else extras[:2]
+    grads = [None if t is None else next(rest) for t in kept]
+    return (found[0], *grads, *[None] * (9 - len(grads)))
 
 
 neuron_op.register_autograd(_derive, setup_context=_setup)

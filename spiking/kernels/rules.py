@@ -23,7 +23,10 @@ Params = dict[str, "Vec"]
 
 @dataclass(frozen=True)
 class Step:
-    """What one step forward gives: who fires, the states after it, what backward wants to see."""
+    """What one step forward gives: who fires, the states after it, what backward wants to see.
+
+    ``fires`` are truth values, or the numbers to give out where spikes are graded.
+    """
 
     fires: Vec
     states: tuple[Vec, ...]
@@ -53,11 +56,18 @@ class Rule(ABC):
     engine: str = field(default="cpu", kw_only=True)
 
     names: ClassVar[tuple[str, ...]] = ()  # scalar parameters, in the order in which they are passed
+    arrays: ClassVar[tuple[str, ...]] = ()  # parameters with a value for every neuron
+    conducts: ClassVar[bool] = False  # whether formulas use ``p["conduct"]``, a value a neuron and step
+    timed: ClassVar[bool] = False  # whether formulas use ``p["t"]``, the number of the step
     n_states: ClassVar[int] = 1
     n_saved: ClassVar[int] = 1
     n_param_grads: ClassVar[int] = 0
-    per_neuron: ClassVar[bool] = False  # parameters are arrays over the neurons, not scalars
-    table: ClassVar[bool] = False  # parameters are one tensor of numbers, which also gets the gradient
+    table: ClassVar[bool] = False  # parameters that all neurons share are one tensor of numbers
+
+    @property
+    def per_neuron(self) -> bool:
+        """Whether any parameter is an array over the neurons."""
+        return bool(self.arrays)
 
     @abstractmethod
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
@@ -225,11 +235,11 @@ class Gated(Rule):
     ``v = ((keep v - decay) + x conduct) - (keep v) gamma s - reset s``; fires at ``theta``.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("keep", "decay", "gamma", "reset", "theta")
+    arrays: ClassVar[tuple[str, ...]] = ("keep", "decay", "gamma", "reset", "theta")
+    conducts: ClassVar[bool] = True
     n_states: ClassVar[int] = 2
     n_saved: ClassVar[int] = 4
     n_param_grads: ClassVar[int] = 5
-    per_neuron: ClassVar[bool] = True
 
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
         """Potential 0 and no spike before."""
@@ -308,6 +318,7 @@ class MultiThreshold:
     engine: str = field(default="cpu", kw_only=True)
 
     n_states: ClassVar[int] = 0
+    n_param_grads: ClassVar[int] = 1  # the table
     per_neuron: ClassVar[bool] = False
     table: ClassVar[bool] = True
 

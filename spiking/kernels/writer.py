@@ -85,12 +85,11 @@ class Writer(Frame):
         self.rule = rule
         c = self.c
         self.params: Params = {}
-        if not rule.per_neuron:
-            for i, name in enumerate(rule.names):
-                slot = c.at("%a", "double", str(_INDEX["p0"] + i))
-                double = c.scalar(f"load double, ptr {slot}")
-                single = c.scalar(f"fptrunc double {double} to float")
-                self.params[name] = c.broadcast(single)
+        for i, name in enumerate(rule.names):
+            slot = c.at("%a", "double", str(_INDEX["p0"] + i))
+            double = c.scalar(f"load double, ptr {slot}")
+            single = c.scalar(f"fptrunc double {double} to float")
+            self.params[name] = c.broadcast(single)
         self.states = [self._local() for _ in range(rule.n_states)]
 
     def _local(self) -> str:
@@ -100,14 +99,15 @@ class Writer(Frame):
         return self.c.scalar(f"icmp ne ptr {self.arg[name]}, null")
 
     def _load_params(self, j: str, t: str | None) -> Params:
-        """Per-neuron coefficients at neuron j, and the conductance of step t."""
-        if not self.rule.per_neuron:
-            return self.params
+        """The scalars, the per-neuron coefficients at neuron j, and what belongs to step t."""
         c, out = self.c, dict(self.params)
-        for k, name in enumerate(self.rule.names):
+        for k, name in enumerate(self.rule.arrays):
             row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
             out[name] = c.load(self.arg["coefficients"], c.scalar(f"add i64 {row}, {j}"))
-        if t is not None:
+        if t is not None and self.rule.timed:
+            since = c.broadcast(c.scalar(f"sitofp i64 {t} to float"))
+            out["t"] = since + out["first"]
+        if t is not None and self.rule.conducts:
             row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
             out["conduct"] = c.load(self.arg["conductance"], c.scalar(f"add i64 {row}, {j}"))
         return out
@@ -119,7 +119,7 @@ class Writer(Frame):
             given = self._present(f"start{k}")
             with c.loop(first, last, LANES) as j:
                 i = c.scalar(f"sub i64 {j}, {first}")
-                rest = c.as_vec(rule.rest(self.params)[k])
+                rest = c.as_vec(rule.rest(self._load_params(j, None))[k])
                 self._put(rest, self.states[k], i)
             with c.when(given), c.loop(first, last, LANES) as j:
                 i = c.scalar(f"sub i64 {j}, {first}")
@@ -188,7 +188,9 @@ class Writer(Frame):
                         now = self._plus(t, k)
                         step = self.rule.forward(c, self._load_params(j, now), x, states)
                         states = step.states
-                        spikes = c.where(step.fires, self.rule.spike(self.params), 0.0)
+                        graded = step.fires.kind == codegen.F
+                        height = self.rule.spike(self.params)
+                        spikes = step.fires if graded else c.where(step.fires, height, 0.0)
                         index = self._row(now, "out_step", at)
                         c.store(spikes, self.arg["out"], index, self.stored, stream=True)
                     for area, value in zip(self.states, states, strict=True):

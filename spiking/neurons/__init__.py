@@ -8,11 +8,14 @@ from typing import Any
 
 from spiking.neurons.base import Neuron, Stream
 from spiking.neurons.clif import CLIF
+from spiking.neurons.differential import Differential, Tracking
 from spiking.neurons.glif import GLIF
 from spiking.neurons.leaky import IF, KLIF, LIF, PLIF
 from spiking.neurons.lmht import LMH, LMHT
+from spiking.neurons.multi_threshold import LevelledNeuron, MultiThreshold
 from spiking.neurons.psn import PSN, MaskedPSN, SlidingPSN
 
+# Those that a network can be trained with; neurons with levels need thresholds from a calibration.
 NEURONS: dict[str, type[Neuron]] = {
     cls.__name__.lower(): cls
     for cls in (IF, LIF, PLIF, KLIF, CLIF, GLIF, LMH, LMHT, PSN, MaskedPSN, SlidingPSN)
@@ -58,10 +61,14 @@ __all__ = [
     "LMHT",
     "PLIF",
     "PSN",
+    "Differential",
+    "LevelledNeuron",
     "MaskedPSN",
+    "MultiThreshold",
     "Neuron",
     "SlidingPSN",
     "Stream",
+    "Tracking",
     "get_neuron",
     "list_neurons",
 ]

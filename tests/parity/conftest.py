@@ -138,3 +138,40 @@ def described(sidecar, state, image):
     kwargs["planes"] = numbers(re.search(r"widths ([\d,]+)", text)[1])
     kwargs["layers"] = numbers(re.search(r"per stage \[(.*?)\]", text)[1])
     return "qcfs_resnet20", {**kwargs, "num_classes": len(state["fc.bias"])}
+
+
+class Golden:
+    """One file of numbers with its sidecar; remembers what was looked at."""
+
+    def __init__(self, name: str) -> None:
+        path = GOLDENS / name
+        if not path.with_suffix(".json").is_file():
+            pytest.skip(ABSENT)
+        self.sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self.tensors = load_file(path.with_suffix(".safetensors"))
+        assert set(self.tensors) == set(self.sidecar["tensors"])
+        self.seen: set[str] = set()
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        self.seen.add(key)
+        return self.tensors[key]
+
+    def under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """All tensors whose name starts so, without that start."""
+        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        self.seen |= {prefix + k for k in found}
+        return found
+
+    def close(self, key: str, got: torch.Tensor, absolute: float | None = None) -> None:
+        """Compare within ``absolute``, or within the absolute tolerance of the sidecar."""
+        atol = self.sidecar["tolerance"]["absolute"] if absolute is None else absolute
+        torch.testing.assert_close(got, self[key], rtol=0, atol=atol, msg=lambda m: f"{key}: {m}")
+
+    def everything_was_compared(self) -> None:
+        left = set(self.tensors) - self.seen
+        assert not left, f"not looked at: {sorted(left)}"
+
+
+@pytest.fixture
+def golden():
+    return Golden

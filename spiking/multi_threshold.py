@@ -1,0 +1,201 @@
+"""Neurons that send one of several levels, over whole sequences: ECMT (2502.21193) and DCGS (2503.00301).
+
+Three forms of one neuron, all fast ways to what `multi_threshold_reference` defines:
+
+* `rate_coded`: currents in, levels out; what is sent means its average over time;
+* `differential`: currents in differential code in, levels out; a level sent at step t moves the represented
+  value by ``level / t``;
+* `track`: represented values in and out. Where a network keeps every signal as the value represented at each
+  step, affine layers run unchanged with their bias in every step, a function F is just F, a product a
+  product; only neurons know of time.
+
+`spiking.levels.Levels` says which levels there are. ``kind`` says what the neuron stands for:
+``"identity"``; ``"relu"``, which takes back no more than it has sent; ``"positive"``, a ReLU that takes back
+nothing.
+
+Backward, the quantiser counts as ``clamp(u - v_0, -low, high)`` of the potential, with slope 0 on the
+bounds; ``high`` and ``low`` are the largest levels, for the ReLU kind ``low`` is at most what was sent, for
+the positive kind it is 0. The published methods train nothing; this is the straight-through rule of
+quantised networks, under which `track` has the gradient of the ReLU or identity it stands for wherever it is
+not saturated. Thresholds get no gradient.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spiking import multi_threshold_reference as reference
+from spiking.functional import check, choose
+from spiking.kernels import layout
+from spiking.reference import SIGMOID, state_dtype
+
+if TYPE_CHECKING:
+    from spiking.levels import Levels
+
+KINDS = ("identity", "relu", "positive")
+CODES = ("differential", "rate")
+
+RateState = tuple[Tensor, ...]  # potential, and for the ReLU kind the sum of all sent [B, ...]
+TrackState = tuple[int, Tensor]  # steps done; output mean (differential) or sum of spikes (rate) [B, ...]
+SlotState = tuple[int, Tensor, Tensor, Tensor]  # steps done, bias, input mean, output mean [B, ...]
+
+
+def rate_coded(
+    x: Tensor,
+    levels: Levels,
+    state: RateState | None = None,
+    *,
+    kind: str = "identity",
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, RateState | None]:
+    """Charge, send the level that the potential asks for, subtract it.
+
+    With `Levels.smallest` the neuron of ECMT. With `Levels.largest` those of DCGS: ``MTH`` (positive),
+    ``MTH_with_neg`` (relu), ``MTH_with_neg_line`` (identity); with `Levels.single` its ``IF``,
+    ``IF_with_neg`` and ``IF_with_neg_line``.
+
+    Args:
+        x: currents ``[T, B, ...]``, float.
+        levels: thresholds.
+        state: as given by the call before, None for rest.
+        kind: see the head of this file.
+        backend: see `spiking.functional`; there is no Triton kernel.
+        keep_state: whether the last state is wanted; None is given if not.
+
+    Returns:
+        What is sent ``[T, B, ...]`` in the dtype of ``x``, and the state.
+    """
+    _check(x, levels, kind)
+    check(x, *(state or ()))
+    engine = choose(x, backend, SIGMOID, leaky=False)
+    count = 2 if kind == "relu" else 1
+    if engine == "reference":
+        given = None if state is None else (state[0], state[-1])  # not looked at by other kinds
+        s, (v, sent) = reference.rate_coded(x, levels, given, kind=kind)
+        return s, (v, sent)[:count] if keep_state else None
+    s, ends = _run(x, levels, f"RateCoded|kind={kind}", engine, state or (), 0, keep_state)
+    return s, ends if keep_state else None
+
+
+def track(
+    mi: Tensor,
+    levels: Levels,
+    state: TrackState | None = None,
+    *,
+    kind: str = "identity",
+    code: str = "differential",
+    with_spikes: bool = False,
+    backend: str = "auto",
+    keep_state: bool = True,
+) -> tuple[Tensor, Tensor | None, TrackState | None]:
+    """A neuron between represented values: the output mean follows the input mean in steps of its levels.
+
+    Differential code: ``u = t (mi_t - mo_{t-1}) + v_0``, ``s_t = Q(u)`` with ``t mo_{t-1}`` sent so far, and
+    ``mo_t = mo_{t-1} + s_t / t``: the closed form of `differential`. A bias in front needs no care, since
+    ``mi`` contains it. Where a ReLU has sent exactly a level, rounding decides in the authors' code whether
+    it may take it back; here it may (`spiking.levels.MARGIN`).
+
+    Rate code: ``u = t mi_t - S + v_0``, ``S = S + s_t``, ``mo_t = S / t``: `rate_coded` between the means of
+    its input and output.
+
+    Args:
+        mi: represented input ``[T, B, ...]``, float.
+        levels: thresholds.
+        state: as given by the call before, None for the start.
+        kind: see the head of this file.
+        code: ``"differential"`` or ``"rate"``.
+        with_spikes: whether what is sent is wanted, too; costs as much again.
+        backend: see `rate_coded`.
+        keep_state: whether the last state is wanted; None is given if not.
+
+    Returns:
+        Represented output ``[T, B, ...]`` in the dtype of ``mi``; what is sent ``[T, B, ...]`` or None; the
+        state.
+    """
+    if code not in CODES:
+        raise ValueError(f"unknown code {code!r}; known: {', '.join(CODES)}")
+    _check(mi, levels, kind)
+    done, held = state if state is not None else (0, None)
+    check(mi, held)
+    engine = choose(mi, backend, SIGMOID, leaky=False)
+    if engine == "reference":
+        mo, sent, end = reference.track(mi, levels, state, kind=kind, code=code)
+        return mo, sent if with_spikes else None, end if keep_state else None
+    family, start = f"Tracking|kind={kind},code={code}", () if held is None else (held,)
+    mo, ends = _run(mi, levels, f"{family},emit=mean", engine, start, done, keep_state)
+    s = _run(mi, levels, f"{family},emit=spikes", engine, start, done, False)[0] if with_spikes else None
+    return mo, s, (done + len(mi), ends[0]) if keep_state else None
+
+
+def differential(
+    x: Tensor,
+    levels: Levels,
+    state: SlotState | None = None,
+    *,
+    kind: str = "identity",
+    backend: str = "auto",
+) -> tuple[Tensor, SlotState]:
+    """A differential neuron on currents with the bias in slot 0: ``MTH_diff``, ``IF_diff`` and their kin.
+
+    Runs `track` on the running mean of its input.
+
+    Args:
+        x: currents ``[T + 1, B, ...]``, of which the first is the bias; without it where ``state`` is given.
+        levels: thresholds: `Levels.largest` for ``MTH_diff``, `Levels.single` for ``IF_diff``.
+        state: as given by the call before, None for the start.
+        kind: ``"relu"``, or ``"identity"`` for the ``_line`` neurons.
+        backend: see `rate_coded`.
+
+    Returns:
+        What is sent, shaped as ``x``; zero in slot 0. And the state.
+    """
+    _check(x, levels, kind)
+    if state is None:
+        bias, steps = x[0].to(state_dtype(x)), x[1:]
+        done, mean, held = 0, bias, torch.zeros_like(bias)
+    else:
+        (done, bias, mean, held), steps = state, x
+    silent = [torch.zeros_like(x[:1])] if state is None else []
+    if not len(steps):
+        return torch.cat(silent) if silent else torch.zeros_like(x), (done, bias, mean, held)
+    t = torch.arange(done + 1, done + 1 + len(steps), device=x.device, dtype=mean.dtype)
+    mi = mean + ((steps - bias) / t.view(-1, *(1,) * (x.dim() - 1))).cumsum(0)
+    _, s, end = track(mi, levels, (done, held), kind=kind, with_spikes=True, backend=backend)
+    assert s is not None
+    assert end is not None
+    return torch.cat([*silent, s.to(x.dtype)]), (end[0], bias, mi[-1], end[1])
+
+
+def _check(x: Tensor, levels: Levels, kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    check(x)
+    levels.check(x.shape[1:])
+
+
+def _run(
+    x: Tensor, levels: Levels, family: str, engine: str, states: RateState, done: int, keep: bool
+) -> tuple[Tensor, RateState]:
+    """The fused kernel; levels go in as single values if all neurons share them, else one a neuron."""
+    sides = [s for s in (levels.unit, levels.negative_unit) if s is not None]
+    shared = all(s.numel() == 1 for s in sides)
+    if shared:
+        units = torch.cat([s.reshape(1) for s in sides]).float()
+    else:
+        inner = x.shape[2:]
+        units = layout.over_neurons(torch.stack([_of_a_sample(s, inner) for s in sides]), x)
+    rule = f"{family},n={levels.n},fires={levels.fires},two_sided={len(sides) == 2},shared={shared}"
+    from spiking.kernels import ops  # loads the compiler, so not before it is wanted
+
+    v, m = (*states, None, None)[:2]
+    extras = (v, m, None, None, units, None)
+    return ops.neuron(x, extras, f"{rule};;{engine}", (done + 1.0,), keep)
+
+
+def _of_a_sample(side: Tensor, inner: torch.Size) -> Tensor:
+    """``[B = 1, ...]`` or less -> the shape of one sample."""
+    return (side[0] if side.dim() > len(inner) else side).expand(inner)
