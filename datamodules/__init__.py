@@ -11,6 +11,7 @@ from datamodules.image_folder import ImageFolderDataModule
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.mnist5k import MNIST5kDataModule
 from datamodules.synthetic import SyntheticDataModule
+from datamodules.tiny_imagenet import TinyImageNetDataModule
 from datamodules.transforms import Augmentation, PicturePipeline, TensorPipeline
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "PicturePipeline",
     "SyntheticDataModule",
     "TensorPipeline",
+    "TinyImageNetDataModule",
     "TrainSampler",
     "stratified_split",
 ]

@@ -158,6 +158,9 @@ class ImageFolderDataModule(BaseDataModule):
             return self.eval_transform
         return super()._predict_transform()
 
+    def _list(self, split: str, folder: Path) -> Listing:
+        return list_pictures(folder, self.class_names)
+
     def _images(self, listing: Listing) -> Any:
         if not self.cache:
             return LazyPictures(listing.paths, self.native_size, self.in_chans)
@@ -183,7 +186,7 @@ class ImageFolderDataModule(BaseDataModule):
         """List the pictures, once; ``predict`` needs none of them."""
         if stage == "predict" or self.test_set is not None or self.train_set is not None:
             return
-        listings = {split: list_pictures(folder, self.class_names) for split, folder in self.folders.items()}
+        listings = {split: self._list(split, folder) for split, folder in self.folders.items()}
         train = listings.get("train")
         rows = None
         if isinstance(self.val, float):

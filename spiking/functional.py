@@ -265,9 +265,9 @@ def lmht(
     weight: Tensor,
     leak: Tensor,
     theta: Tensor,
+    v_init: Tensor,
     *,
     levels: int,
-    start: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
     """LM-HT, several thresholds and a matrix over time; see `spiking.reference.lmht`.
@@ -292,9 +292,9 @@ def lmht(
             )
         engine = "reference"
     if engine == "reference":
-        return reference.lmht(x, weight, leak, theta, levels=levels, start=start)[0]
-    theta = theta.detach().float().reshape(1)
-    table = torch.cat([theta, theta * start, leak.float(), weight.float().flatten()])
+        return reference.lmht(x, weight, leak, theta, v_init, levels=levels)[0]
+    start = torch.stack([theta.detach().float(), theta.detach().float() * v_init.detach().float()])
+    table = torch.cat([start, leak.float(), weight.float().flatten()])
     from spiking.kernels import ops
 
     text = f"MultiThreshold|levels={levels},steps_in={weight.shape[1]},steps={weight.shape[0]};;{engine}"

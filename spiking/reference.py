@@ -280,7 +280,7 @@ def count_levels(m: Tensor, theta: Tensor, levels: int) -> Tensor:
 
 
 def lmht(
-    x: Tensor, weight: Tensor, leak: Tensor, theta: Tensor, *, levels: int, start: float = 0.0
+    x: Tensor, weight: Tensor, leak: Tensor, theta: Tensor, v_init: Tensor, *, levels: int
 ) -> tuple[Tensor, Tensor]:
     """LM-HT (2402.00411): currents mixed over all steps, and up to L thresholds crossed at once.
 
@@ -293,16 +293,17 @@ def lmht(
         weight: ``[T, T']``, the temporal-global information matrix.
         leak: ``[T]``, what of the potential is left at each step.
         theta: threshold ``[]``.
+        v_init: potential before the first step, in thresholds, ``[]``.
         levels: L.
-        start: potential before the first step, in thresholds.
 
     Returns:
         ``y [T, ...]``, multiples of theta, and the last potential.
     """
     dtype = state_dtype(x)
     weight, leak, theta = weight.to(dtype), leak.to(dtype), theta.to(dtype).detach()
+    start = theta * v_init.to(dtype).detach()
     steps = x.to(dtype).unbind(0)
-    v = theta * start + torch.zeros_like(steps[0])
+    v = start + torch.zeros_like(steps[0])
     out = []
     for row, left in zip(weight.unbind(0), leak.unbind(0), strict=True):
         current = row[0] * steps[0]

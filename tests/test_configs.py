@@ -15,6 +15,7 @@ from cli.main import main
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
+COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}
 LARGE = ("imagenet_", "transfer", "vgg16")
 
 
@@ -32,8 +33,8 @@ def shrunk(config: dict) -> dict:
     data = config["data"]
     cls = getattr(datamodules, data["class_path"])
     options = {k: v for k, v in data.get("init_args", {}).items() if k not in ("root", "folder")}
-    if cls is datamodules.ImageNetDataModule:  # counts the classes in its folder
-        classes, channels, height = 1000, 3, options["image_size"]
+    if cls in COUNTED:  # counts the classes in its folder
+        classes, channels, height = COUNTED[cls], 3, options["image_size"]
     else:
         probe = cls(**options)
         classes, (channels, height, _) = probe.num_classes, probe.input_size

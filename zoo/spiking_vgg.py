@@ -4,18 +4,20 @@ Plans and module names follow the VGG networks that the LM-HT work trains direct
 code hzc1208/LMHT_SNN) and that the QCFS line converts: five stages ``layer1`` to ``layer5``,
 convolutions with a bias, a classifier of three linear layers with neurons between them. The neuron
 is the plain LIF of "Take A Shortcut Back" (arXiv 2401.04486): ``u = u / 2 + x``, threshold 1, hard
-reset.
+reset; the ``lmht_`` entries have that of LM-HT.
 
 Axes: T time, B batch, C channels, H W map, K classes.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from spiking.layers import fold_time
+from zoo import _lmht
 from zoo._base import SpikingModel
 from zoo._blocks import ConvNorm, conv3x3, init_convolutions, init_hidden_linear, neuron_factory
 from zoo._build import build_model
@@ -167,6 +169,27 @@ class SpikingVGG(SpikingModel):
         return x if pre_logits else self.classifier[-1](x)
 
 
+def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Keys of LMHT_SNN -> ours.
+
+    Its directly trained networks have ours. Its hybrid ones keep a dropout behind every neuron's place and a
+    flattening before the classifier in the count: ``layer1.{0,1,2}`` are convolution, norm and neuron.
+    """
+    if "layer1.1.0.running_mean" in state:
+        state = {_from_hybrid(key): value for key, value in state.items()}
+    return _lmht.import_neurons(state, model)
+
+
+def _from_hybrid(key: str) -> str:
+    if found := re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", key):
+        block, part = divmod(int(found[2]), 4)
+        name = (f"{3 * block}.0", f"{3 * block}.1", f"{3 * block + 1}")[part]
+        return f"layer{found[1]}.{name}.{found[3].removeprefix('0.')}"
+    if found := re.fullmatch(r"classifier\.(\d+)\.(.+)", key):
+        return f"classifier.{int(found[1]) - 1}.{found[2]}"
+    return key
+
+
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
 NAMES = {"first_conv": "layer1.0.0", "classifier": "classifier.6.0", "interpolation": "bicubic"}
 PAPER = "2401.04486"
@@ -195,3 +218,29 @@ def spiking_vgg16(**kwargs: Any) -> SpikingVGG:
     """Thirteen convolutions; the plan of the QCFS line's VGG-16."""
     plan = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
     return _create("spiking_vgg16", {"plan": plan}, **kwargs)
+
+
+@register_model(
+    paper=_lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_vgg13(**kwargs: Any) -> SpikingVGG:
+    """`spiking_vgg13` with LM-HT neurons; ``hidden=0`` is the authors' for Tiny-ImageNet."""
+    plan = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
+    return _create("lmht_vgg13", {"plan": plan, **_lmht.VARIANT}, **kwargs)
+
+
+@register_model(
+    paper=_lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_vgg16(**kwargs: Any) -> SpikingVGG:
+    """`spiking_vgg16` with LM-HT neurons; what hybrid training makes of `qcfs_vgg16`."""
+    plan = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+    return _create("lmht_vgg16", {"plan": plan, **_lmht.VARIANT}, **kwargs)

@@ -92,7 +92,8 @@ class LMHT(Neuron):
 
     A single frame ``[1, B, ...]`` is taken as given at all T steps and, as in the authors' code for event
     data, is not divided by T: it counts T-fold. The authors keep two matrices, one of which is never used;
-    there is one here. Threshold and ``input_scale`` are buffers, since conversion sets them layer by layer.
+    there is one here. Threshold, ``v_init`` and ``input_scale`` are buffers, since conversion sets them for
+    every layer.
 
     Args:
         time_steps: T, fixed by the matrix.
@@ -107,6 +108,7 @@ class LMHT(Neuron):
 
     parameter_names: ClassVar[tuple[str, ...]] = ("alpha", "mask")
     time_steps: int
+    v_init: Tensor
     input_scale: Tensor
 
     def __init__(
@@ -125,9 +127,9 @@ class LMHT(Neuron):
         super().__init__(theta, "rect", backend)
         self.time_steps = check_time_steps(time_steps)
         self.levels = levels
-        self.v_init = number("v_init", v_init)
         self.squash = bool(squash)
         threshold_buffer(self)
+        self.register_buffer("v_init", torch.tensor(number("v_init", v_init)))
         self.register_buffer("input_scale", torch.tensor(number("input_scale", input_scale)))
         raw = 0.0 if squash else 1.0
         self.alpha = nn.Parameter(torch.full(() if squash else (time_steps,), raw))
@@ -190,16 +192,15 @@ class LMHT(Neuron):
             self.matrix(x.shape[0]) * self.input_scale,
             self.leak(),
             torch.as_tensor(self.v_threshold),
+            self.v_init,
             levels=self.levels,
-            start=self.v_init,
             backend=self.backend,
         )
         return y, None
 
     def extra_repr(self) -> str:
-        """Sizes; the threshold is in the state."""
-        sizes = f"time_steps={self.time_steps}, levels={self.levels}"
-        return f"{sizes}, v_init={self.v_init:g}, squash={self.squash}"
+        """Sizes; threshold, first potential and scale are in the state."""
+        return f"time_steps={self.time_steps}, levels={self.levels}, squash={self.squash}"
 
 
 def threshold_buffer(neuron: Neuron) -> None:

@@ -10,7 +10,13 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from datamodules import CIFAR10DataModule, DataError, ImageFolderDataModule, ImageNetDataModule
+from datamodules import (
+    CIFAR10DataModule,
+    DataError,
+    ImageFolderDataModule,
+    ImageNetDataModule,
+    TinyImageNetDataModule,
+)
 
 SMALL = {"num_workers": 0, "batch_size": 4}
 
@@ -217,3 +223,39 @@ def test_real_pictures_of_cifar10(tmp_path, check):
     pixels = data.train_set.images.astype(float)
     step = np.abs(np.diff(pixels, axis=-1)).mean(), np.abs(np.diff(pixels, axis=-2)).mean()
     assert max(step) < 0.5 * np.abs(pixels - pixels.mean()).mean()
+
+
+def tiny_imagenet(tmp_path, write_pictures):
+    """The archive's own layout: labels of the validation set in a table, a test set without labels."""
+    root = tmp_path / "tiny-imagenet-200"
+    synsets = ("n01443537", "n01629819")
+    for name in synsets:
+        write_pictures(root / "train" / name, ("images",), side=64, suffix=".JPEG")
+        (root / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t63\t63\n")
+    write_pictures(root / "val", ("images",), count=4, side=64, suffix=".JPEG")
+    write_pictures(root / "test", ("images",), count=2, side=64, suffix=".JPEG")
+    lines = [f"{i:04d}.JPEG\t{synsets[i % 2]}\t0\t0\t62\t62\n" for i in range(4)]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root
+
+
+def test_tiny_imagenet_as_it_unpacks(tmp_path, write_pictures, check):
+    root = tiny_imagenet(tmp_path, write_pictures)
+    data = check(TinyImageNetDataModule(str(root), **SMALL), (3, 64, 64), 2)
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (12, 4, 4)
+    assert [int(y) for _, y in (data.val_set[i] for i in range(4))] == [0, 1, 0, 1]
+    assert data.mean == (0.480, 0.448, 0.398)
+    picture = np.asarray(Image.open(root / "val" / "images" / "0003.JPEG"))
+    x = data.val_set[3][0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+    assert np.abs(x.numpy().transpose(1, 2, 0) * 255 - picture).max() < 0.5  # not resized
+
+
+def test_tiny_imagenet_says_what_is_wrong(tmp_path, write_pictures):
+    with pytest.raises(DataError, match=r"unpack tiny-imagenet-200\.zip"):
+        TinyImageNetDataModule(str(tmp_path / "nowhere"))
+    root = tiny_imagenet(tmp_path, write_pictures)
+    with (root / "val" / "val_annotations.txt").open("a") as table:
+        table.write("0001.JPEG\tn99999999\n")
+    data = TinyImageNetDataModule(str(root), **SMALL)
+    with pytest.raises(DataError, match=r"line 5: 'n99999999' is no class"):
+        data.setup()

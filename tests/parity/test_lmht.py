@@ -44,9 +44,9 @@ def test_outputs_potentials_and_gradients(case, backend):
     case.close(f"grad_{used(case)}", neuron.mask.grad)
     with torch.no_grad():  # the potential after step t is that of a neuron of t steps
         weight, leak = neuron.matrix(len(x)) * neuron.input_scale, neuron.leak()
-        settings = {"levels": neuron.levels, "start": neuron.v_init}
+        fixed = neuron.v_threshold, neuron.v_init
         after = [
-            reference.lmht(x, weight[:t], leak[:t], neuron.v_threshold, **settings)[1]
+            reference.lmht(x, weight[:t], leak[:t], *fixed, levels=neuron.levels)[1]
             for t in range(1, neuron.time_steps + 1)
         ]
         case.close("v", torch.stack(after), rtol=0)

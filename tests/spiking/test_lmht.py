@@ -29,7 +29,8 @@ def both(x, steps, levels=2, theta=1.0, start=0.5, tolerance=None):
     found = []
     for engine in ("cpu", "reference"):
         leaves = [x.detach().requires_grad_(), weight.clone().requires_grad_(), leak.clone().requires_grad_()]
-        y = functional.lmht(*leaves, torch.tensor(theta), levels=levels, start=start, backend=engine)
+        fixed = torch.tensor(theta), torch.tensor(start)
+        y = functional.lmht(*leaves, *fixed, levels=levels, backend=engine)
         loss = (y.float() * drive(y.shape, seed=9)).sum()
         found.append((y, torch.autograd.grad(loss, leaves)))
     (y, grads), (want, want_grads) = found
@@ -164,10 +165,8 @@ def test_nothing_is_kept_beyond_the_input():
 def test_long_sequences_fall_back_to_the_loop():
     T = 17
     x, neuron = drive((T, 2, 5)), spiking.LMHT(T)
-    assert torch.equal(
-        neuron(x),
-        reference.lmht(x, neuron.matrix(), neuron.leak(), torch.tensor(1.0), levels=2)[0],
-    )
+    fixed = neuron.v_threshold, neuron.v_init
+    assert torch.equal(neuron(x), reference.lmht(x, neuron.matrix(), neuron.leak(), *fixed, levels=2)[0])
     neuron.backend = "cpu"
     with pytest.raises(ValueError, match="289 entries, at most 256"):
         neuron(x)
@@ -248,10 +247,10 @@ def test_bounds_hold_whatever_the_optimiser_does():
 def test_nothing_flows_through_the_potential(backend):
     neuron, x = spiking.LMHT(3, levels=2, backend=backend), drive((3, 2, 7)).requires_grad_()
     neuron.set_matrix(torch.rand(3, 3, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.02)
-    weight, leak, theta = neuron.matrix().detach(), neuron.leak().detach(), torch.tensor(1.0)
+    weight, leak = neuron.matrix().detach(), neuron.leak().detach()
     y = neuron(x)
     y[2].sum().backward()
-    v = reference.lmht(x, weight[:2], leak[:2], theta, levels=2)[1]
+    v = reference.lmht(x, weight[:2], leak[:2], neuron.v_threshold, neuron.v_init, levels=2)[1]
     m = leak[2] * v + torch.einsum("j,jbn->bn", weight[2], x)
     open_ = ((m >= 0.5) & (m <= 2.5)).float()
     torch.testing.assert_close(x.grad, weight[2].view(3, 1, 1) * open_)
@@ -303,7 +302,7 @@ def test_refusals():
     with pytest.raises(RuntimeError, match=r"^1 \(LMHT\) is not causal"), spiking.streaming(model):
         pass
     with pytest.raises(ValueError, match="matrix"):
-        functional.lmht(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2), torch.tensor(1.0), levels=1)
+        functional.lmht(torch.zeros(2, 3), torch.ones(2, 3), torch.ones(2), *torch.ones(2), levels=1)
 
 
 @pytest.mark.parametrize("theta", [1.0, 0.5, 0.37])
@@ -324,7 +323,7 @@ def test_rates_and_operations_count_spikes_not_thresholds(theta):
 
 
 def test_state_is_saved_with_its_threshold():
-    source, target = spiking.LMHT(2, v_threshold=0.3, input_scale=2.0), spiking.LMHT(2)
+    source, target = spiking.LMHT(2, 2, 0.3, 0.5, input_scale=2.0), spiking.LMHT(2)
     target.load_state_dict(source.state_dict())
     x = drive((2, 3, 5))
     assert torch.equal(source(x), target(x))

@@ -30,7 +30,7 @@ KEYS = {
     "clif": [],
     "glif": ["alpha", "beta", "gamma", "tau", "v_threshold", "linear_decay", "v_subreset", "conduct"],
     "lmh": ["alpha_1", "beta_1", "alpha_2", "beta_2", "v_threshold"],
-    "lmht": ["alpha", "mask", "v_threshold", "input_scale"],
+    "lmht": ["alpha", "mask", "v_threshold", "v_init", "input_scale"],
     "psn": ["weight", "bias"],
     "maskedpsn": ["weight", "bias", "_lambda_", "mask0", "mask1"],
     "slidingpsn": ["weight", "bias"],
