@@ -39,10 +39,27 @@ PARAMETERS = {
     ("spiking_vgg16", 100): 34_015_411 - 15,
     ("spiking_vgg11", 10): 28_149_514,  # our own count: no published number for this head
     ("spiking_cnn_nano", 10): 117_882,
+    # the count without neurons, and five numbers each: a leak and a matrix [2, 2]
+    ("lmht_ms_resnet18", 100): 11_220_132 + 16 * 5,
+    ("lmht_ms_resnet34", 100): 21_335_972 + 32 * 5,
+    ("lmht_resnet18", 100): 11_220_132 + 17 * 5,
+    ("lmht_resnet19", 100): 12_653_988 + 18 * 5,
+    ("lmht_resnet20", 100): 278_324 + 19 * 5,
+    ("lmht_resnet34", 100): 21_335_972 + 33 * 5,
+    ("lmht_vgg13", 100): 28_703_140 + 12 * 5,
+    ("lmht_vgg16", 100): 34_015_411 - 15 + 15 * 5,
 }
 
 # number of entries of the state dict and a hash of names and shapes: files people keep depend on them
 LAYOUT = {
+    "lmht_ms_resnet18": (202, "88a7b23955fb"),
+    "lmht_ms_resnet34": (378, "ecf7893f4240"),
+    "lmht_resnet18": (207, "b5233c49961f"),
+    "lmht_resnet19": (214, "3bcc53211351"),
+    "lmht_resnet20": (223, "960cad7daeed"),
+    "lmht_resnet34": (383, "85cb5dbf1a75"),
+    "lmht_vgg13": (136, "00457dbb70a2"),
+    "lmht_vgg16": (172, "0ee20a29e9ee"),
     "ms_resnet104": (649, "fc00279b4459"),
     "ms_resnet18": (128, "4f4887213d3c"),
     "ms_resnet34": (224, "0acc7ac357e7"),
