@@ -26,6 +26,7 @@ class DirectCase:
         sidecar = json.loads((DIRECT / f"{file}.json").read_text(encoding="utf-8"))
         self.settings = sidecar["cases"].get(name, {})
         self.whole = sidecar
+        self.name = name
         prefix = f"{name}/"
         tensors = load_file(DIRECT / f"{file}.safetensors")
         assert set(tensors) == set(sidecar["tensors"])
@@ -56,6 +57,19 @@ class DirectCase:
     def equal(self, key: str, got: torch.Tensor) -> None:
         """Compare exactly: spikes."""
         assert torch.equal(got.detach(), self[key]), f"{key} differs"
+
+    def output_and_gradients(self, module, x: torch.Tensor, y: torch.Tensor, noise: float = 2e-5) -> None:
+        """Compare ``y``, and the gradients of ``sum(y * grad_output)`` for ``x`` and all parameters listed.
+
+        The files hold float32 sums whose terms are as large as the largest entries; ``noise`` is what
+        rounding may take, as a share of those.
+        """
+        self.close("y", y.float(), rtol=0, atol=1e-4)
+        (y * self["grad_output"]).sum().backward()
+        ours = {f"grad.{k}": p.grad for k, p in module.named_parameters()} | {"grad_x": x.grad}
+        for key in [k for k in self.tensors if k.startswith("grad.") or k == "grad_x"]:
+            got = ours[key.replace("_linear.", "_conv.")]
+            self.close(key, got.float(), atol=noise * float(self[key].abs().max()))
 
     def everything_was_compared(self) -> None:
         left = set(self.tensors) - self.seen

@@ -17,9 +17,6 @@ NOT_YET = {
     "direct_training/lmht_reparam_neuron": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_tiny_networks": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_hybrid_qcfs": "hybrid training is not written yet",
-    "direct_training/zoo_spikformer_tiny": "Spikformer is not in the zoo yet",
-    "direct_training/zoo_qkformer_tiny": "QKFormer is not in the zoo yet",
-    "direct_training/zoo_metaspikformer_blocks": "Meta-SpikeFormer is not in the zoo yet",
     **{
         f"conversion_transformer/{name}": "the conversion is not written yet"
         for name in (
@@ -36,7 +33,6 @@ NOT_YET = {
     },
     "spiking_transformers/tp_spikformer_scorers": "token reduction is not written yet",
 }
-# Of zoo_residual_blocks, the cases sdsa_v1 and qk_channel wait for their families, too; its test says so.
 FOLDERS = (  # other folders belong to methods that follow
     "conversion_cnn",
     "conversion_transformer",

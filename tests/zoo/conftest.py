@@ -24,6 +24,10 @@ TINY: dict[str, dict[str, Any]] = {
     "sew_resnet50": {"layers": (2, 1), "planes": (4, 8)},
     "ms_resnet18": {"layers": (1, 1), "planes": (8, 16)},
     "ms_resnet104": {"layers": (2, 1), "planes": (8, 16), "drop_rate": 0.0},
+    "spikformer_nano": {"dim": 16, "num_heads": 2},
+    "sdt_nano": {"dim": 16, "num_heads": 2},
+    "qkformer_nano": {"dims": (16, 16, 32), "num_heads": 2},
+    "metaspikformer_15m": {"dims": (8, 8, 64, 64), "depths": (1, 1, 1, 1, 1), "num_heads": 1},
     "spikingresformer_nano": {"planes": (8, 16, 16), "num_heads": (1, 2, 2), "group_size": 8},
 }
 TINY_ANALOG: dict[str, dict[str, Any]] = {
@@ -38,9 +42,9 @@ def build_tiny(name: str, **kwargs: Any) -> zoo.ZooModel:
     """A small member with weights that let spikes reach the head, in training mode."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"num_classes": 5, "in_chans": 3}
-    settings |= {"time_steps": 2, **TINY[name]} if name in TINY else TINY_ANALOG[name]
+    settings |= TINY_ANALOG[name] if name in TINY_ANALOG else {"time_steps": 2, **TINY.get(name, {})}
     model = zoo.create(name, **{**settings, **kwargs})
-    assert isinstance(model, zoo.SpikingModel if name in TINY else zoo.AnalogModel)
+    assert isinstance(model, zoo.AnalogModel if name in TINY_ANALOG else zoo.SpikingModel)
     lively(model)
     return model
 

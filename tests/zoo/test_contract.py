@@ -14,6 +14,14 @@ from torch.nn import functional as F
 import spiking
 import zoo
 
+EXPORTED = ("spiking_cnn_nano", "spiking_vgg11", "spiking_resnet19", "sew_resnet50", "ms_resnet104")
+TRANSFORMERS = (
+    "spikingresformer_nano",
+    "spikformer_nano",
+    "sdt_nano",
+    "qkformer_nano",
+    "metaspikformer_15m",
+)
 BINARY = ("spiking_cnn_nano", "spiking_resnet18", "spiking_resnet19", "spiking_resnet34")
 
 
@@ -320,7 +328,7 @@ def test_streaming_equals_one_pass(spiking_case, tiny, images):
         "spiking_resnet19",
         "sew_resnet50",
         "ms_resnet104",
-        "spikingresformer_nano",
+        *TRANSFORMERS,
         "qcfs_vgg16",
         "qcfs_resnet18",
     ],
@@ -338,12 +346,9 @@ def test_compile_has_no_graph_break(name, tiny, images):
         torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
 
 
-EXPORTED = ("spiking_cnn_nano", "spiking_vgg11", "spiking_resnet19", "sew_resnet50", "ms_resnet104")
-
-
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-@pytest.mark.parametrize("name", [*EXPORTED, "spikingresformer_nano", "qcfs_vgg16", "qcfs_resnet18"])
+@pytest.mark.parametrize("name", [*EXPORTED, *TRANSFORMERS, "qcfs_vgg16", "qcfs_resnet18"])
 def test_export(name, tiny, images):
     model = tiny(name).eval()
     batch = torch.export.Dim("batch", min=1, max=16)
