@@ -194,6 +194,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: 
         "num_classes": int(program.output.meta["val"].shape[1]),
         "num_features": 0 if head is None else int(head.shape[1]),
         "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),
+        "origin": getattr(model, "origin", None),
     }
     converted = assemble(program.root, made.graph, about)
     report.rows = site_rows(converted)

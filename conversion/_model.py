@@ -79,6 +79,15 @@ class ConvertedModel(fx.GraphModule):
     pretrained_cfg = default_cfg
 
     @property
+    def origin(self) -> dict[str, Any] | None:
+        """Name, licence and address of the weights that the source was loaded with, if it knows."""
+        return self.meta[META].get("origin")  # type: ignore[no-any-return]
+
+    @origin.setter
+    def origin(self, value: dict[str, Any] | None) -> None:
+        self.meta[META]["origin"] = value
+
+    @property
     def time_steps(self) -> int:
         """T. Can be set where the method allows it."""
         return self.clock.time_steps

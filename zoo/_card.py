@@ -77,7 +77,7 @@ def _header(config: Mapping[str, Any]) -> Any:
     conversion = own.get("conversion") or {}
     tags = ["spiking-neural-network", "image-classification", "timm"]
     if conversion:
-        tags += ["ann-to-snn-conversion", *filter(None, [_slug(str(conversion.get("method") or ""))])]
+        tags += ["ann-to-snn-conversion", _slug(str(config["model_args"]["method"]))]
     if own.get("paper"):
         tags.append(f"arxiv:{own['paper']}")
     results = _results(config)
@@ -141,8 +141,8 @@ def _summary(config: Mapping[str, Any]) -> str:
     kind = "An image classifier" if own.get("time_steps") is None else "A spiking image classifier"
     made = ""
     if conversion:
-        source = (own.get("origin") or {}).get("name") or conversion.get("source") or "an ANN"
-        made = f", converted from {source} by {conversion.get('method')}"
+        source = (own.get("origin") or {}).get("name") or config["model_args"]["source"]["architecture"]
+        made = f", converted from {source} by {conversion['method']}"
     elif own.get("dataset"):
         made = f", trained on {own['dataset']}"
     return (

@@ -24,7 +24,7 @@ from zoo._remote import (
     split_repository,
 )
 from zoo._save import CARD_FILE, FIGURES, SETTINGS_FILE, save
-from zoo._timm import PREFIX, UNKNOWN, is_timm
+from zoo._timm import UNKNOWN
 from zoo._weights import CONFIG_FILE, INDEX_FILE, CheckpointError, check_shard_names, sha256_of
 
 if TYPE_CHECKING:
@@ -147,10 +147,8 @@ def check_licence(config: dict[str, Any]) -> None:
     if own.get("licence") not in (*UNKNOWN, "none"):
         return
     origin = own.get("origin") or {}
-    architectures = [config["architecture"], *(config.get("model_args") or {}).values()]
-    foreign = next((a for a in architectures if isinstance(a, str) and is_timm(a)), None)
-    name = origin.get("name") or (foreign and f"{PREFIX}{foreign}")
-    if name is None:
+    name = origin.get("name")
+    if not name:
         return  # trained from random weights by whoever publishes them
     raise LicenceError(
         f"these weights come from {name}, whose licence is unknown, so they are not published; find it out"

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +20,7 @@ from conversion import ConvertedModel
 from zoo._base import SpikingModel, ZooModel
 from zoo._card import write_card
 from zoo._registry import get_entry, is_registered
-from zoo._timm import PLACES, is_timm
+from zoo._timm import PLACES, is_timm, timm_origin
 from zoo._weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, sha256_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def save(
     settings: str | None = None,
     seed: int | None = None,
     hardware: str | None = None,
+    origin: Mapping[str, Any] | Literal["own"] | None = None,
     licence: str | None = None,
     limits: str | None = None,
     figures: Iterable[str | Path] = (),
@@ -73,7 +74,9 @@ def save(
         settings: all its settings, as text; becomes ``training.yaml`` beside the weights.
         seed: its seed.
         hardware: what it ran on.
-        licence: licence of the weights; missing: that of the weights that ``model`` was loaded from.
+        origin: ``name``, ``licence`` and ``url`` of the weights that these derive from; missing: what the
+            model was loaded with, for a network of timm what its configuration names; ``"own"``: none.
+        licence: licence of the weights; missing: that of their origin.
         limits: what a user must know beyond what the card says by itself.
         figures: PNG files for the card.
         label_names: class names in the order of the logits.
@@ -94,7 +97,10 @@ def save(
         raise NotADirectoryError(f"{target} is a file; zoo.save writes a folder")
     name = architecture_of(model)
     pictures = [Path(figure) for figure in figures]
-    origin = getattr(model, "origin", None)
+    if origin is None:
+        origin = getattr(model, "origin", None) or timm_origin(model)
+    elif origin == "own":
+        origin = None
     record: dict[str, Any] = {
         "version": _version(),
         "conversion": model.report.to_dict() if isinstance(model, ConvertedModel) else None,
@@ -111,7 +117,7 @@ def save(
         "hardware": hardware,
         "paper": _paper(model, name),
         "licence": licence or (origin or {}).get("licence"),
-        "origin": origin,
+        "origin": None if origin is None else dict(origin),
         "limits": limits,
     }
     cfg = {**getattr(model, "pretrained_cfg", {}), **(pretrained_cfg or {})}

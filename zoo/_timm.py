@@ -131,17 +131,22 @@ def _build(name: str, kwargs: Mapping[str, Any], pretrained: bool = False, **cfg
     return model
 
 
-def _set_origin(model: nn.Module, origin: Mapping[str, str | None]) -> None:
-    model.origin = dict(origin)  # type: ignore[assignment]
+def _set_origin(model: nn.Module, origin: Mapping[str, str | None] | None) -> None:
+    model.origin = origin  # type: ignore[assignment]
 
 
-def timm_origin(model: nn.Module) -> dict[str, str | None]:
-    """Name, licence and address of the weights that timm loaded into ``model``."""
-    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", {})
-    name = ".".join(filter(None, (str(cfg.get("architecture")), cfg.get("tag"))))
+def timm_origin(model: nn.Module) -> dict[str, str | None] | None:
+    """Name, licence and address of the weights that a network of timm, or one made of it, came with.
+
+    What its configuration says: whether they were loaded, or trained anew, timm does not record.
+    """
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    architecture = str(cfg.get("architecture") or "")
+    if not architecture or not is_timm(architecture):
+        return None
     hub = cfg.get("hf_hub_id")
     return {
-        "name": PREFIX + name,
+        "name": PREFIX + ".".join(filter(None, (architecture, cfg.get("tag")))),
         "licence": None if cfg.get("license") in UNKNOWN else str(cfg.get("license")),
         "url": f"https://huggingface.co/{hub}" if hub else cfg.get("origin_url") or cfg.get("url") or None,
     }

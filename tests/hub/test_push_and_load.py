@@ -11,10 +11,22 @@ import torch
 from huggingface_hub import ModelCard
 
 import zoo
+from conversion import convert
 
-SIZE = {"spiking_cnn_nano": (1, 28, 28), "spikingresformer_nano": (1, 28, 28)}
-# A converted network is one more line here: its name and a function that makes it.
-NETWORKS = {name: lambda name=name: zoo.load(name) for name in SIZE}
+SIZE = {"spiking_cnn_nano": (1, 28, 28), "spikingresformer_nano": (1, 28, 28), "converted": (3, 32, 32)}
+
+
+def converted_resnet():
+    """A ResNet with the stages of ResNet-20, fewer channels, converted to a spiking network."""
+    torch.manual_seed(0)
+    return convert(zoo.create("qcfs_resnet20", planes=(4, 8, 8)).eval(), "qcfs", 4, progress=False)
+
+
+NETWORKS = {
+    "spiking_cnn_nano": lambda: zoo.load("spiking_cnn_nano"),
+    "spikingresformer_nano": lambda: zoo.load("spikingresformer_nano"),
+    "converted": converted_resnet,
+}
 
 RELOAD = """
 import sys, torch, zoo
@@ -52,6 +64,24 @@ def test_bit_for_bit_in_a_new_process(name, loader, hub, client, python, tmp_pat
     assert again.returncode == 0, again.stderr
     assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
     assert not hub.requests
+
+
+def test_a_converted_network_carries_its_source(hub, client):
+    import timm
+
+    torch.manual_seed(0)
+    source = timm.create_model("resnet10t", num_classes=5).eval()
+    snn = convert(source, "parallel", 3, torch.rand(4, 3, 64, 64), progress=False)
+    zoo.push(snn, "me/snn")
+    own = json.loads(hub.files("me/snn")["config.json"])["fulgurite"]
+    assert own["origin"]["name"] == "timm/resnet10t.c3_in1k"
+    assert own["licence"] == own["origin"]["licence"] == "apache-2.0"
+    card = hub.files("me/snn")["README.md"].decode()
+    assert "converted from timm/resnet10t.c3_in1k by parallel" in card
+    assert "ann-to-snn-conversion" in card
+    assert own["paper"].replace(".", "_") in card
+    again = zoo.load("hf-hub:me/snn")
+    assert again.origin["name"].startswith("hf-hub:me/snn@")
 
 
 def test_what_is_published(hub, client):

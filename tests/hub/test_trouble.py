@@ -280,6 +280,8 @@ def test_weights_of_timm_carry_their_name_and_licence(hub, client, tmp_path):
     x = torch.rand(1, 3, 160, 160)
     with torch.no_grad():
         assert torch.equal(again(x), source.eval()(x))
-    random = timm.create_model("test_resnet", num_classes=5)
-    with pytest.raises(zoo.LicenceError, match="come from timm/test_resnet"):
-        zoo.push(random, "me/ann")
+    unknown = timm.create_model("test_resnet", pretrained_cfg_overlay={"license": "unknown"})
+    with pytest.raises(zoo.LicenceError, match=r"come from timm/test_resnet\.r160_in1k, whose licence"):
+        zoo.push(unknown, "me/ann2")
+    zoo.push(unknown, "me/ann2", origin="own")
+    assert json.loads(hub.files("me/ann2")["config.json"])["fulgurite"]["origin"] is None
