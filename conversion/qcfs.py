@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from conversion import _qcfs_rule
 from conversion._integrate_fire import V_INIT, integrate_fire
 from conversion._integrator import IntegratorMethod, IntegratorSite
 from conversion._method import register_method
@@ -136,6 +137,8 @@ def _normalised(x: Tensor, v_threshold: Tensor) -> Tensor:
 @torch.library.custom_op("fulgurite::qcfs", mutates_args=())
 def qcfs_op(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
     """See `qcfs`."""
+    if _qcfs_rule.runs(x, v_threshold):
+        return _qcfs_rule.forward(x, v_threshold, levels, order)
     y = _normalised(x, v_threshold)  # everything that follows works in place
     y.mul_(levels).add_(0.5).floor_().clamp_(0, levels).div_(levels)
     y.mul_(v_threshold.reshape(()) if v_threshold.numel() == 1 else v_threshold)
@@ -152,6 +155,8 @@ def qcfs_backward_op(
     grad: Tensor, x: Tensor, v_threshold: Tensor, levels: int, order: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``x`` and ``v_threshold``."""
+    if _qcfs_rule.runs(x, v_threshold):
+        return _qcfs_rule.backward(grad, x, v_threshold, levels, order)
     u = _normalised(x, v_threshold)
     grad = grad.to(u.dtype)
     r = (u * levels).add_(0.5).floor_()

@@ -152,9 +152,10 @@ def _threshold(field: str) -> str:
 
 def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> QCFSVGG:
     model = build_source(QCFSVGG, name, variant, **kwargs)
-    side = model.pool_size * 2 ** len(model.stage_names)  # where the last pooling has nothing to do
-    cfg = {**model.default_cfg, "input_size": (model.in_chans, side, side)}
-    model.default_cfg = model.pretrained_cfg = cfg
+    if kwargs.get("pool_size") is not None:
+        side = model.pool_size * 2 ** len(model.stage_names)  # where the last pooling has nothing to do
+        cfg = {**model.default_cfg, "input_size": (model.in_chans, side, side)}
+        model.default_cfg = model.pretrained_cfg = cfg
     return model
 
 

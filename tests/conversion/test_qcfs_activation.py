@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from conversion import _qcfs_rule
 from conversion.qcfs import ORDERS, QCFS, qcfs
 
 THETAS = (0.75, 1.0, 8.0, 3.2)
@@ -101,6 +102,47 @@ def test_threshold_by_channel(order):
         torch.testing.assert_close(theta.grad[c].reshape(1), own.grad)
 
 
+def plainly(monkeypatch, call):
+    """The result without the compiled kernels."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_qcfs_rule, "runs", lambda x, v_threshold: False)
+        return call()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 7, 5), (4, 16, 64, 64), (0, 3)])
+def test_kernel_equals_single_operations(shape, dtype, order, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(shape, generator=generator) * 2).to(dtype)
+    if len(shape) == 4:
+        x = x.to(memory_format=torch.channels_last)
+    grad = torch.randn(shape, generator=generator).to(dtype)
+    theta = torch.tensor([1.7])
+    assert _qcfs_rule.runs(x, theta)
+
+    def run():
+        own_x, own_theta = x.clone().requires_grad_(), theta.clone().requires_grad_()
+        y = qcfs(own_x, own_theta, 4, order)
+        y.backward(grad)
+        return y.detach(), own_x.grad, own_theta.grad
+
+    fast, plain = run(), plainly(monkeypatch, run)
+    assert torch.equal(fast[0], plain[0])
+    assert torch.equal(fast[1], plain[1])
+    torch.testing.assert_close(fast[2], plain[2], rtol=1e-4, atol=1e-4)
+    assert fast[0].stride() == plain[0].stride()
+
+
+def test_kernel_keeps_what_is_not_finite(monkeypatch):
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.4])
+    y = qcfs(x, torch.tensor([2.0]), 4)
+    torch.testing.assert_close(y, torch.tensor([float("nan"), 2.0, 0.0, 0.5]), equal_nan=True)
+    torch.testing.assert_close(
+        plainly(monkeypatch, lambda: qcfs(x, torch.tensor([2.0]), 4)), y, equal_nan=True
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(dtype):
     x = torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
@@ -114,7 +156,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     full.sum().backward()
     assert x.grad.dtype == dtype
     assert torch.equal(x.grad.float(), full_x.grad)
-    assert torch.equal(theta.grad, full_theta.grad)
+    torch.testing.assert_close(theta.grad, full_theta.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_autocast():
