@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiking.codes import increments, running_mean
 from spiking.neurons.base import Temporal
 
 
@@ -93,12 +94,8 @@ class RunningMean(Temporal):
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Running means; the state is (steps seen, their sum)."""
-        seen, total = state if state is not None else (0, None)
-        sums = x.float().cumsum(dim=0) if x.dtype in (torch.float16, torch.bfloat16) else x.cumsum(dim=0)
-        if total is not None:
-            sums = sums + total
-        means = sums / _counts(seen, x.shape[0], sums)
-        return means.to(x.dtype), (seen + x.shape[0], sums[-1]) if keep_state else None
+        means, after = running_mean(x, state)
+        return means, after if keep_state else None
 
 
 class Increments(Temporal):
@@ -106,14 +103,8 @@ class Increments(Temporal):
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Steps; the state is (steps seen, their sum)."""
-        seen, total = state if state is not None else (0, None)
-        if x.shape[0] == 1 and not seen:
-            steps, sums = x, x
-        else:
-            sums = x * _counts(seen, x.shape[0], x)
-            before = torch.zeros_like(sums[:1]) if total is None else total.unsqueeze(0)
-            steps = torch.diff(sums, dim=0, prepend=before)
-        return steps, (seen + x.shape[0], sums[-1]) if keep_state else None
+        steps, after = increments(x, state)
+        return steps, after if keep_state else None
 
 
 class Encode(nn.Module):
@@ -182,8 +173,3 @@ class Decode(nn.Module):
         first = self.clock.first
         logits = logits[first : first + self.clock.time_steps]
         return logits if steps else logits.mean(dim=0)
-
-
-def _counts(seen: int, steps: int, like: Tensor) -> Tensor:
-    counts = torch.arange(seen + 1, seen + steps + 1, device=like.device, dtype=like.dtype)
-    return counts.view(-1, *(1,) * (like.dim() - 1))

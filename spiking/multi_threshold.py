@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from spiking import multi_threshold_reference as reference
+from spiking.codes import represented
 from spiking.functional import check, choose
 from spiking.kernels import layout
 from spiking.reference import SIGMOID, state_dtype
@@ -161,13 +162,12 @@ def differential(
         (done, bias, mean, held), steps = state, x
     silent = [torch.zeros_like(x[:1])] if state is None else []
     if not len(steps):
-        return torch.cat(silent) if silent else torch.zeros_like(x), (done, bias, mean, held)
-    t = torch.arange(done + 1, done + 1 + len(steps), device=x.device, dtype=mean.dtype)
-    mi = mean + ((steps - bias) / t.view(-1, *(1,) * (x.dim() - 1))).cumsum(0)
+        return torch.cat(silent), (done, bias, mean, held)
+    mi, (_, mean) = represented(steps.to(mean.dtype), bias, (done, mean))
     _, s, end = track(mi, levels, (done, held), kind=kind, with_spikes=True, backend=backend)
     assert s is not None
     assert end is not None
-    return torch.cat([*silent, s.to(x.dtype)]), (end[0], bias, mi[-1], end[1])
+    return torch.cat([*silent, s.to(x.dtype)]), (end[0], bias, mean, end[1])
 
 
 def _check(x: Tensor, levels: Levels, kind: str) -> None:

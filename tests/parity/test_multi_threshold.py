@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from spiking import multi_threshold, multi_threshold_reference
+from spiking import codes, multi_threshold, multi_threshold_reference
 from spiking.levels import Levels
 
 FOLDER = "conversion_transformer"
@@ -92,15 +92,13 @@ def test_dcgs(golden, file):
 
 
 def means(slots):
-    """Represented values of slots ``[T + 1, ...]``: from the first one, ``m = m + (x - b) / t``."""
-    t = torch.arange(1, len(slots), dtype=slots.dtype).view(-1, *(1,) * (slots.dim() - 1))
-    return slots[0] + ((slots[1:] - slots[0]) / t).cumsum(0)
+    """Represented values of slots ``[T + 1, ...]``."""
+    return codes.represented(slots[1:], slots[0])[0]
 
 
 def decoded(slots):
-    """``r_t = m_(t-1) + x_t - b``."""
-    before = torch.cat([slots[:1], means(slots)[:-1]])
-    return before + slots[1:] - slots[0]
+    """Slots ``[T + 1, ...]`` in rate code."""
+    return codes.decode(slots[1:], slots[0])
 
 
 def tied(spikes, levels, kind):

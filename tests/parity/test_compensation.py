@@ -1,0 +1,76 @@
+"""Units of ECMT, step by step, and graded units of DCGS, slot by slot and between represented values."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from conversion import _slots
+from conversion._compensation import compensate, compensate_product
+from spiking import codes
+
+FOLDER = "conversion_transformer"
+GOLDEN_FILES = {
+    "conversion_transformer/ecmt_expectation_compensation",
+    "conversion_transformer/ecmt_matrix_product",
+    "conversion_transformer/dcgs_graded_units",
+}
+pytestmark = pytest.mark.golden
+
+
+def functions(data):
+    norm = data["layernorm.weight"], data["layernorm.bias"]
+    return {
+        "softmax": partial(torch.softmax, dim=-1),
+        "layernorm": lambda x: F.layer_norm(x, x.shape[-1:], *norm, eps=1e-6),
+        "gelu": F.gelu,
+        "silu": F.silu,
+        "groupnorm": lambda x: F.group_norm(x, data.sidecar["groupnorm_groups"]),
+    }
+
+
+def test_ecmt_units(golden):
+    data = golden(f"{FOLDER}/ecmt_expectation_compensation")
+    for name, function in functions(data).items():
+        if f"{name}.output" not in data.tensors:
+            continue
+        y, _ = compensate(function, data["input"])
+        data.close(f"{name}.output", y)
+        data.close(f"{name}.ann_of_mean", codes.running_mean(y)[0])
+    data.everything_was_compared()
+
+
+def test_ecmt_product(golden):
+    data = golden(f"{FOLDER}/ecmt_matrix_product")
+    for y, _ in (compensate_product(data["a"], data["b"]), compensate(torch.matmul, data["a"], data["b"])):
+        data.close("output", y)
+        data.close("product_of_means", codes.running_mean(y)[0])
+    data.everything_was_compared()
+
+
+def represented(slots):
+    return codes.represented(slots[1:], slots[0])[0]
+
+
+def test_dcgs_units(golden):
+    data = golden(f"{FOLDER}/dcgs_graded_units")
+    slots, steps = data["diff_input"], data["rate_input"]
+    for name, function in functions(data).items():
+        data.close(f"{name}.diff_output", _slots.graded(function, slots))
+        value = function(represented(slots).flatten(0, 1)).view(steps.shape)
+        torch.testing.assert_close(value, represented(data[f"{name}.diff_output"]), rtol=1e-4, atol=1e-5)
+        data.close(f"{name}.rate_output", compensate(function, steps)[0])
+    a, b = data["matmul.a"], data["matmul.b"]
+    data.close("matmul.diff_output", _slots.graded_matmul(a, b))
+    product = represented(a) @ represented(b)
+    torch.testing.assert_close(product, represented(data["matmul.diff_output"]), rtol=1e-4, atol=1e-5)
+    data.close("matmul.rate_output", compensate_product(a[1:], b[1:])[0])
+    a, b = data["mul.a"], data["mul.b"]
+    data.close("mul.diff_output", _slots.graded_mul(a, b))
+    product = represented(a) * represented(b)
+    torch.testing.assert_close(product, represented(data["mul.diff_output"]), rtol=1e-4, atol=1e-5)
+    pool, x = partial(F.max_pool2d, kernel_size=2), data["maxpool.input"]
+    data.close("maxpool.diff_output", _slots.graded(pool, x))
+    data.close("maxpool.rate_output", compensate(pool, x[1:])[0])
+    data.everything_was_compared()
