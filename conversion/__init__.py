@@ -7,7 +7,7 @@
 torch.Size([2, 10])
 """
 
-from conversion import cos, parallel, qcfs, srp
+from conversion import cos, dcgs, parallel, qcfs, srp
 from conversion._batches import CalibrationError
 from conversion._convert import calibrate, convert, prepare, rebuild, self_test
 from conversion._export import ConversionError
@@ -28,6 +28,7 @@ __all__ = [
     "calibrate",
     "convert",
     "cos",
+    "dcgs",
     "get_method",
     "list_methods",
     "parallel",

@@ -103,11 +103,11 @@ class Batches:
         return images
 
     def _bound(self) -> float:
-        """Five times what the brightest and the darkest pixel become; unscaled pictures exceed it."""
+        """Ten times what the brightest and the darkest pixel become; unscaled pictures exceed it."""
         mean, std = self.cfg.get("mean"), self.cfg.get("std")
         if not mean or not std:
             return 50.0
-        return 5.0 * float(max(max(m, 1.0 - m) / s for m, s in zip(mean, std, strict=True)))
+        return 10.0 * float(max(max(m, 1.0 - m) / s for m, s in zip(mean, std, strict=True)))
 
 
 def images_of(batch: Any) -> Tensor:

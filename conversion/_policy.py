@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from conversion import _ops
 from conversion._export import attribute
-from conversion._rewrite import depends_on_image
+from conversion._rewrite import depends_on_image, wants_neuron
 from conversion._site import Activation, SiteSpec
 
 if TYPE_CHECKING:
@@ -64,6 +64,125 @@ def at_activations(
         if varies:
             varying.add(node)
     return placement
+
+
+def at_operands(
+    program: Program,
+    build: Build,
+    *,
+    include_patch_embed: bool,
+    include_head: bool,
+    stands: Callable[[Activation], bool],
+) -> Placement:
+    """A neuron in front of every layer with weights and every operand of a product of two signals.
+
+    Consumers of one tensor share its neuron. An operand that is nothing but shapes of what neurons send needs
+    no second one.
+
+    Args:
+        program: the graph.
+        build: makes the neuron of a site.
+        include_patch_embed: whether the image itself, where it enters the first layer, becomes spikes.
+        include_head: whether the layer that makes the logits receives spikes.
+        stands: whether a neuron can stand for such an activation where it feeds nothing but layers with
+            weights; all others stay exact, and identity neurons send their results.
+    """
+    placement = Placement()
+    signals = depends_on_image(program)
+
+    def is_signal(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return any(is_signal(v) for v in value)
+        return isinstance(value, fx.Node) and value in signals
+
+    names: set[str] = set()
+    head = _head(program, is_signal)
+    varying: set[fx.Node] = set()
+    spiking: set[fx.Node] = set()  # carries what neurons send, in another shape at most
+    for node in program.graph.nodes:
+        varies = any(a in varying for a in node.all_input_nodes)
+        if node in signals and node.op in ("call_function", "call_module"):
+            own = is_activation(node, signals) and stands(activation_of(node))
+            if own and _feeds_only_weights(node, is_signal):
+                name = _site_name(program, node, names)
+                spec = SiteSpec(
+                    name=name,
+                    activation=activation_of(node),
+                    shape=program.sample_shape(node),
+                    v_threshold=_trained_threshold(program, node),
+                    static=not varies,
+                )
+                placement.replaced[node] = name, build(spec)
+                varies = True
+                spiking.add(node)
+            elif wants_neuron(node, is_signal) and (include_head or node is not head):
+                for operand in node.all_input_nodes:
+                    if operand not in signals or operand in spiking or operand in placement.before:
+                        varies = varies or operand in placement.before
+                        continue
+                    if operand is program.image and not include_patch_embed:
+                        continue
+                    name = _operand_name(program, node, operand, names)
+                    spec = SiteSpec(
+                        name=name,
+                        activation=Activation(kind="identity"),
+                        shape=program.sample_shape(operand),
+                        static=operand not in varying,
+                    )
+                    placement.before[operand] = name, build(spec)
+                    varies = True
+            elif _only_reshapes(node, is_signal) and all(
+                a in spiking for a in node.all_input_nodes if a in signals
+            ):
+                spiking.add(node)
+        if varies:
+            varying.add(node)
+    return placement
+
+
+def _feeds_only_weights(node: fx.Node, is_signal: Callable[[Any], bool]) -> bool:
+    """Whether all that happens to ``node`` is shapes, and layers with weights behind them."""
+    for user in node.users:
+        if user.op == "output":
+            return False
+        if wants_neuron(user, is_signal):
+            continue
+        if not _only_reshapes(user, is_signal) or not _feeds_only_weights(user, is_signal):
+            return False
+    return True
+
+
+def _only_reshapes(node: fx.Node, is_signal: Callable[[Any], bool]) -> bool:
+    if node.op != "call_function" or _ops.op_name(node.target) not in (_ops.SHAPE | {"getitem"}):
+        return False
+    return all(is_signal(a) or _ops.is_integer(a) for a in node.all_input_nodes)
+
+
+def _head(program: Program, is_signal: Callable[[Any], bool]) -> fx.Node | None:
+    """The layer that makes the logits: the last one with weights on the way to the output."""
+    node: fx.Node | None = program.output
+    while node is not None and node.op != "placeholder":
+        if wants_neuron(node, is_signal):
+            return node
+        node = next((a for a in node.all_input_nodes if is_signal(a)), None)
+    return None
+
+
+def _operand_name(program: Program, node: fx.Node, operand: fx.Node, names: set[str]) -> str:
+    """A name in the module that the consumer belongs to: what the neuron feeds, or which operand it is."""
+    path = str(node.target) if node.op == "call_module" else _ops.module_path(node)
+    parent, _, leaf = path.rpartition(".")
+    if node.op == "call_module":
+        base = ".".join(p for p in (parent, f"{leaf}_input") if p)
+    else:
+        place = "ab"[min(node.all_input_nodes.index(operand), 1)]
+        base = ".".join(p for p in (path, f"{_ops.op_name(node.target)}_{place}") if p)
+    name, number = base, 0
+    while name in names or attribute(program.root, name) is not None:
+        number += 1
+        name = f"{base}_{number}"
+    names.add(name)
+    return name
 
 
 def is_activation(node: fx.Node, signals: set[fx.Node]) -> bool:

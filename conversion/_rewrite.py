@@ -115,7 +115,7 @@ class Rewriter:
         forms = {self._arriving(a, node) for a in node.all_input_nodes if a in self.signals}
         if forms == {"static"}:
             form: Form = "static"
-        elif role == "nonlinear":
+        elif role in ("nonlinear", "activation"):
             form = "mean"
             kind = _ops.op_name(node.target)
             self.out.analog[self._label(node)] = kind
@@ -271,6 +271,8 @@ def depends_on_image(program: Program) -> set[fx.Node]:
 
 def wants_neuron(consumer: fx.Node, is_signal: Callable[[Any], bool]) -> bool:
     """Whether the operands of ``consumer`` should come as spikes: weights or another signal meet them."""
+    if _ops.is_integer(consumer):
+        return False
     role = _ops.role(consumer, is_signal)
     if role == "weighted":
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -80,6 +80,7 @@ class Site(Neuron):
             that calibration fills.
     """
 
+    domain: ClassVar[Literal["step", "mean"]] = "step"  # what it takes and gives; see conversion._time
     v_threshold: Tensor  # type: ignore[assignment]
 
     def __init__(
@@ -114,8 +115,10 @@ class Site(Neuron):
             return y
         return x
 
-    def analog_steps(self, x: Tensor) -> Tensor:
-        """Steps whose running mean is the activation of the running mean of ``x [T, B, ...]``."""
+    def analog_over_time(self, x: Tensor) -> Tensor:
+        """What the neuron would give if it were exact, for currents ``x [T, B, ...]``."""
+        if self.domain == "mean":
+            return self.analog(x)
         means = RunningMean().run(x, None, False)[0]
         return Increments().run(self.analog(means), None, False)[0]
 
@@ -167,5 +170,5 @@ def overridden(
 @contextmanager
 def bypassed(model: nn.Module) -> Iterator[None]:
     """Within the block every site computes the activation of the source exactly, spread over time."""
-    with overridden(model, lambda name, site: site.analog_steps):
+    with overridden(model, lambda name, site: site.analog_over_time):
         yield
