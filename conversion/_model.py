@@ -102,6 +102,11 @@ class ConvertedModel(fx.GraphModule):
         """Paths of the layers whose input is spikes, each of one height for a channel."""
         return frozenset(self.meta[META]["spiking_inputs"])
 
+    @property
+    def spiking_means(self) -> bool:
+        """Whether these layers receive running means, which spikes move, in place of the spikes themselves."""
+        return self.method.domain == "mean"
+
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Refused: the head is part of a fixed graph."""
         raise RuntimeError(

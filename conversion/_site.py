@@ -99,8 +99,10 @@ class Site(Neuron):
             self.register_buffer("v_threshold", torch.zeros(size))
 
     def fired(self, output: Tensor) -> Tensor:
-        """One spike wherever the output is not 0, however high: heights differ between channels."""
-        return output != 0
+        """A spike of any height counts once; of running means, whatever moves one."""
+        if self.domain == "mean":
+            return torch.cat([output[:1] != 0, output[1:] != output[:-1]]).to(output.dtype)
+        return (output != 0).to(output.dtype)
 
     def analog(self, x: Tensor) -> Tensor:
         """The activation of the source, on values of any shape that ends like the site's."""

@@ -193,7 +193,8 @@ class OperationCounter(HookedModules):
     instead, since heights of converted spikes differ from channel to channel: there every input value but 0
     is one addition for each weight it meets, and all other layers are analog. So count the codes of ECMT
     (2502.21193) and DCGS (2503.00301), which sum masks of the non-zero inputs; an average of spikes is one
-    value in this, though hardware might add up to a whole pooling window.
+    value in this, though hardware might add up to a whole pooling window. Where the model says by
+    ``spiking_means`` that its layers receive running means ``[T * B, ...]``, a spike is what moves one.
 
     Norms are folded into the layer before them in hardware, and are not counted; neither are functions that
     are no module.
@@ -209,6 +210,7 @@ class OperationCounter(HookedModules):
         self.time_axis = time_axis
         neurons = [module for module in model.modules() if isinstance(module, Neuron)]
         self._declared: frozenset[str] | None = getattr(model, "spiking_inputs", None)
+        self._means = bool(getattr(model, "spiking_means", False))
         self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
         self.reset()
 
@@ -266,7 +268,15 @@ class OperationCounter(HookedModules):
 
     def _counted(self, x: Tensor) -> Tensor:
         """The input whose values are summed: where spikes are declared, ones in place of their heights."""
-        return x if self._declared is None else (x.detach() != 0).to(x.dtype)
+        if self._declared is None:
+            return x
+        x = x.detach()
+        steps = self._axes[0]
+        if not self._means or x.shape[0] % steps:
+            return (x != 0).to(x.dtype)
+        means = x.reshape(steps, -1, *x.shape[1:])
+        moved = torch.cat([means[:1] != 0, means[1:] != means[:-1]])
+        return moved.to(x.dtype).flatten(0, 1)
 
     def _passes(self, module: nn.Module, x: Tensor) -> int:
         """How often the layer runs for one sample, from the leading axes of its input."""
