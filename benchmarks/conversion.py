@@ -1,9 +1,10 @@
 """Converted networks: what a conversion costs, and how fast the result runs next to the ANN run T times.
 
-    python benchmarks/conversion.py [--quick] [--model resnet18] [--size 112] [--batch 8] [--methods qcfs srp ...]
+    python benchmarks/conversion.py [--quick] [--model NAME] [--size 112] [--batch 8] [--methods qcfs srp ...]
 
-The source is a timm network with random weights in evaluation mode. The floor is the source on T * B images: what
-convolutions and norms cost on dense hardware by themselves. SpikingJelly's converter joins in where it is installed.
+The source is a timm network with random weights in evaluation mode. The floor is the source on T * B images:
+what convolutions and norms cost on dense hardware by themselves. SpikingJelly's converter joins in where it
+is installed.
 """
 
 from __future__ import annotations

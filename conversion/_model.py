@@ -104,7 +104,7 @@ class ConvertedModel(fx.GraphModule):
 
     @property
     def spiking_means(self) -> bool:
-        """Whether these layers receive running means, which spikes move, in place of the spikes themselves."""
+        """Whether these layers receive running means, which spikes move, in place of the spikes."""
         return self.method.domain == "mean"
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
