@@ -21,10 +21,7 @@ NOT_YET = {
         f"conversion_transformer/{name}": "the conversion is not written yet"
         for name in (
             "dcgs_resnet_block",
-            "dcgs_threshold_iteration",
-            "dcgs_threshold_percentile",
             "dcgs_vit_block",
-            "ecmt_threshold_percentile",
             "ecmt_vit_block",
         )
     },

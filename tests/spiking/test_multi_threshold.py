@@ -366,7 +366,7 @@ def test_a_relu_never_takes_back_more_than_it_sent(theta, seed, n):
 
 
 def test_differential_neurons_fall_silent_and_are_closer():
-    """The spec's figures for N(0, 1), largest level 4, n = 8."""
+    """Figures for N(0, 1), largest level 4, n = 8, at t = 1, 2, 4, 8, 16."""
     x = signal(100_000, seed=5).div(1.2).expand(16, 1, 100_000)
     levels = Levels.largest(4.0, 8)
     mo, s, _ = fast.track(x, levels, with_spikes=True)
