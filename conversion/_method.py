@@ -84,6 +84,9 @@ class Method:
     def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
         """Fill thresholds and corrections; T of ``model`` is set already."""
 
+    def follow(self, model: ConvertedModel) -> None:
+        """Derive anew what depends on T, which has just been changed."""
+
     def settings(self) -> dict[str, Any]:
         """The settings as plain values."""
         return dataclasses.asdict(self)

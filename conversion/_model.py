@@ -96,6 +96,7 @@ class ConvertedModel(fx.GraphModule):
     def time_steps(self, value: int) -> None:
         self.method.check_time_steps(value, self)
         set_time_steps(self, value)
+        self.method.follow(self)
 
     @property
     def spiking_inputs(self) -> frozenset[str]:

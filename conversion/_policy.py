@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from conversion import _ops
-from conversion._export import attribute
+from conversion._export import ConversionError, attribute
 from conversion._rewrite import depends_on_image, wants_neuron
 from conversion._site import Activation, SiteSpec
 
@@ -64,6 +64,25 @@ def at_activations(
         if varies:
             varying.add(node)
     return placement
+
+
+def require_only_relu(program: Program) -> None:
+    """Raise an error unless ReLU and max pooling are the only nonlinear operations."""
+    signals = depends_on_image(program)
+
+    def is_signal(value: Any) -> bool:
+        return isinstance(value, fx.Node) and value in signals
+
+    for node in program.graph.nodes:
+        if node not in signals or node.op != "call_function":
+            continue
+        name, role = _ops.op_name(node.target), _ops.role(node, is_signal)
+        if name == "relu" or name.startswith("max_pool") or role not in ("nonlinear", "activation"):
+            continue
+        raise ConversionError(
+            f"the policy 'official-cnn' is for networks whose only nonlinear operations are ReLU and max"
+            f" pooling; this one has {name} at {_ops.module_path(node) or node.name!r}: use policy='auto'"
+        )
 
 
 def at_operands(
@@ -127,6 +146,7 @@ def at_operands(
                         name=name,
                         activation=Activation(kind="identity"),
                         shape=program.sample_shape(operand),
+                        producer=_producer(operand, is_signal),
                         static=operand not in varying,
                     )
                     placement.before[operand] = name, build(spec)
@@ -156,6 +176,13 @@ def _only_reshapes(node: fx.Node, is_signal: Callable[[Any], bool]) -> bool:
     if node.op != "call_function" or _ops.op_name(node.target) not in (_ops.SHAPE | {"getitem"}):
         return False
     return all(is_signal(a) or _ops.is_integer(a) for a in node.all_input_nodes)
+
+
+def _producer(node: fx.Node, is_signal: Callable[[Any], bool]) -> str:
+    """Name of the operation that made the values of ``node``, whatever shapes they have been given since."""
+    while _only_reshapes(node, is_signal):
+        node = next(a for a in node.all_input_nodes if is_signal(a))
+    return _ops.op_name(node.target)
 
 
 def _head(program: Program, is_signal: Callable[[Any], bool]) -> fx.Node | None:

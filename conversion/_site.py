@@ -52,6 +52,7 @@ class SiteSpec:
         name: path in the converted network.
         activation: of the source.
         shape: of the signal for one image, ``(C, H, W)`` or ``(N,)``.
+        producer: name of the operation that makes the signal of an identity site.
         v_threshold: the trained threshold of a QCFS source.
         static: whether the current is the same at every step.
     """
@@ -59,6 +60,7 @@ class SiteSpec:
     name: str
     activation: Activation
     shape: tuple[int, ...]
+    producer: str = ""
     v_threshold: nn.Parameter | None = None
     static: bool = False
 

@@ -4,12 +4,14 @@ A spike corrects what has been represented so far, by its level divided by the s
 right, nothing is sent. The network runs on represented values (`conversion._time`): affine layers and exact
 functions need no change, and only neurons know of time. The authors' code (h-z-h-cell/ANN-to-SNN-DCGS) sends
 the increments through the layers and keeps the constants in a slot of their own; the numbers are the same.
+
+Thresholds name the *largest* level, those of ECMT the smallest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -17,9 +19,19 @@ from conversion import _policy
 from conversion._attention import split_attention
 from conversion._calibrate import check_rule, run_observed
 from conversion._export import ConversionError
-from conversion._histogram import Histogram
 from conversion._method import Method, check_integer, register_method
 from conversion._site import Site, sites
+from conversion.thresholds import (
+    Average,
+    Level,
+    Moments,
+    best_threshold,
+    iterated_threshold,
+    maximum,
+    quantile,
+    quantisation_levels,
+    reduced_axes,
+)
 from spiking import multi_threshold
 from spiking.levels import Levels
 
@@ -32,7 +44,8 @@ if TYPE_CHECKING:
     from conversion._site import Activation, SiteSpec
     from conversion._time import Clock
 
-Sharing = Literal["layer", "channel", "feature"]
+Policy = Literal["auto", "official-cnn", "official-transformer"]
+Iteration = ("iterated", "converged")
 
 
 class TrackingSite(Site):
@@ -41,30 +54,33 @@ class TrackingSite(Site):
     Args:
         spec: of the site.
         clock: of the network.
-        n: levels a side.
-        sharing: which neurons share a threshold.
+        n: levels a side; 0 for one threshold that fires as an integrate-and-fire neuron does.
+        level: which neurons share a threshold.
 
     Attributes:
-        v_threshold: the largest level.
+        v_threshold: the largest level, of the shape of a sample with axes of size 1.
+        mean: of the currents, for thresholds that follow T; absent otherwise.
+        var: of the currents, likewise.
     """
 
     domain: ClassVar[Literal["step", "mean"]] = "mean"
+    mean: Tensor | None
+    var: Tensor | None
 
-    def __init__(self, spec: SiteSpec, clock: Clock, n: int, sharing: Sharing) -> None:
+    def __init__(self, spec: SiteSpec, clock: Clock, n: int, level: Level, moments: bool) -> None:
         super().__init__(spec, clock)
-        self.n, self.sharing = n, sharing
+        self.n, self.level = n, level
         self.kind = "identity" if spec.activation.kind == "identity" else "relu"
-        axes = len(spec.shape)
-        size = {
-            "layer": (1,),
-            "channel": (spec.shape[0], *(1,) * (axes - 1)),
-            "feature": (*(1,) * (axes - 1), spec.shape[-1]),
-        }[sharing]
+        reduced = reduced_axes(level, len(spec.shape) + 1)
+        size = tuple(1 if axis + 1 in reduced else s for axis, s in enumerate(spec.shape))
         self.register_buffer("v_threshold", torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size) if moments else None)
+        self.register_buffer("var", torch.zeros(size) if moments else None)
 
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Represented output ``[T, B, ...]``."""
-        levels = Levels.largest(self.v_threshold.unsqueeze(0), self.n)
+        theta = self.v_threshold.unsqueeze(0)
+        levels = Levels.largest(theta, self.n) if self.n else Levels.single(theta)
         outputs, _, state = multi_threshold.track(x, levels, state, kind=self.kind, keep_state=keep_state)
         return outputs, state
 
@@ -74,14 +90,25 @@ class TrackingSite(Site):
 class DCGSConversion(Method):
     """Differential coding with neurons of several levels.
 
+    The published settings: CNNs ``policy="official-cnn", threshold="iterated", level="channel", levels=4``;
+    transformers ``policy="official-transformer", threshold="99.9%", signed=True, level="channel",
+    threshold_scale=4, levels=8`` (the released code multiplies by 8 whatever its files say).
+
     Attributes:
-        levels: n, levels a side, each half of the one before.
-        threshold: the largest level, as a share of the magnitudes at a site: ``"max"`` or ``"99.9%"``.
+        policy: where neurons stand. ``"official-cnn"``: for each ReLU, which must be the only nonlinearity
+            beside max pooling. ``"official-transformer"``: in front of every layer with weights, the first
+            and the last included, and at the operands of products. ``"auto"``: as the latter, but a ReLU that
+            feeds nothing but such layers becomes a neuron itself, and the image enters the first layer as it
+            is.
+        levels: n, levels a side, each half of the one before; 0 for one threshold (IF).
+        threshold: the largest level: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
+            the threshold iteration on mean and variance of its currents, ``"iterated"`` (100 updates, as
+            published) or ``"converged"``; these two follow T when it is changed.
         threshold_scale: c, by which it is multiplied.
-        sharing: one threshold for a ``"layer"``, or for each ``"channel"`` (the first axis of a sample: the
-            token or the head of transformers, as published) or ``"feature"`` (the last axis).
-        include_patch_embed: whether the image is sent as spikes, too.
-        include_head: whether the layer that makes the logits receives spikes.
+        level: what shares a threshold: ``"layer"``, ``"channel"`` (the first axis of a sample: the token or
+            the head of transformers, as published), ``"feature"`` (the last axis) or ``"neuron"``.
+        signed: take the share of signed values, as published, not of magnitudes; where it is negative, the
+            neuron is silent.
     """
 
     name: ClassVar[str] = "dcgs"
@@ -90,15 +117,27 @@ class DCGSConversion(Method):
     anytime: ClassVar[bool] = True
     domain: ClassVar[Literal["step", "mean"]] = "mean"
 
+    policy: Policy = "auto"
     levels: int = 8
     threshold: str = "99.9%"
     threshold_scale: float = 1.0
-    sharing: Sharing = "layer"
-    include_patch_embed: bool = False
-    include_head: bool = True
+    level: Level = "layer"
+    signed: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("levels", self.levels, 1)
+        check_integer("levels", self.levels, 0)
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {self.policy!r}")
+        reduced_axes(self.level, 4)
+        if self.threshold not in Iteration and check_rule(self.threshold) is None:
+            raise ValueError("threshold 'mse' is for integrate-and-fire neurons; use 'iterated' or '99.9%'")
+        if self.threshold in Iteration and self.policy == "official-transformer":
+            raise ValueError(
+                f"threshold {self.threshold!r} needs currents of ReLU, which policy 'official-transformer'"
+                " leaves exact; use '99.9%'"
+            )
+        if not self.threshold_scale > 0.0:
+            raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
 
     def prepare(self, program: Program) -> None:
         """Take fused attention apart."""
@@ -106,44 +145,83 @@ class DCGSConversion(Method):
         split_attention(program)
 
     def place(self, program: Program, clock: Clock) -> _policy.Placement:
-        """Neurons in front of weights and at the operands of products."""
+        """Neurons as `policy` has them."""
+
+        def build(spec: SiteSpec) -> TrackingSite:
+            return self.site(spec, clock)
+
+        if self.policy == "official-cnn":
+            _policy.require_only_relu(program)
+            return _policy.at_activations(program, build, self.stays_analog)
+        everywhere = self.policy == "official-transformer"
         return _policy.at_operands(
             program,
-            lambda spec: self.site(spec, clock),
-            include_patch_embed=self.include_patch_embed,
-            include_head=self.include_head,
-            stands=_is_relu,
+            build,
+            include_patch_embed=everywhere,
+            include_head=True,
+            stands=lambda activation: not everywhere and _is_relu(activation),
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:
         """A differential neuron."""
-        return TrackingSite(spec, clock, self.levels, self.sharing)
+        moments = self.threshold in Iteration and _is_relu(spec.activation)
+        return TrackingSite(spec, clock, self.levels, self.level, moments)
 
     def needs_data(self, model: ConvertedModel) -> bool:
         """Always: thresholds are statistics of the signals."""
         return True
 
     def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
-        """Measure magnitudes, in one pass."""
+        """Measure the signals in one pass; batches count by their size."""
         assert batches is not None
-        share = check_rule(self.threshold)
-        assert share is not None
         found = {n: s for n, s in sites(model).items() if isinstance(s, TrackingSite)}
-        seen = {n: Histogram(s.v_threshold.numel()) for n, s in found.items()}
+        averages = {n: Average() for n, s in found.items() if s.mean is None}
+        moments = {n: Moments(self.level) for n, s in found.items() if s.mean is not None}
+        share = 0.999 if self.threshold in Iteration else check_rule(self.threshold)
+        assert share is not None
 
         def watch(name: str, site: Site, x: Tensor) -> Tensor:
             y = site.analog(x)
-            seen[name].add(y.abs(), axis=1 if self.sharing == "channel" else -1)
+            if name in moments:
+                moments[name].add(x)
+            elif share == 1.0:
+                averages[name].add(maximum(y, self.level, magnitude=not self.signed), len(x))
+            else:
+                averages[name].add(quantile(y, share, self.level, magnitude=not self.signed), len(x))
             return y
 
         run_observed(model, batches, "thresholds", watch)
         for name, site in found.items():
-            theta = seen[name].quantile(share) * self.threshold_scale
-            if not bool((theta > 0).any()):
-                raise ConversionError(f"the signal at {name!r} is 0 on all calibration images")
-            site.v_threshold.copy_(theta.view_as(site.v_threshold))
+            if name in moments:
+                assert site.mean is not None
+                assert site.var is not None
+                site.mean.copy_(_first(moments[name].mean))
+                site.var.copy_(_first(moments[name].var))
+            else:
+                site.v_threshold.copy_(_first(averages[name].value) * self.threshold_scale)
+        self.follow(model)
+        for name, site in found.items():
+            if not bool((site.v_threshold > 0).any()):
+                raise ConversionError(
+                    f"the signal at {name!r} gives no positive threshold on the calibration images; use more"
+                    " or other images, or signed=False"
+                )
+
+    def follow(self, model: ConvertedModel) -> None:
+        """Thresholds of the iteration, for the T of ``model``."""
+        find = iterated_threshold if self.threshold == "iterated" else best_threshold
+        count = quantisation_levels(model.time_steps, self.levels or None)
+        for site in sites(model).values():
+            if isinstance(site, TrackingSite) and site.mean is not None and site.var is not None:
+                site.v_threshold.copy_(find(site.mean, site.var, count) * self.threshold_scale)
 
 
 def _is_relu(activation: Activation) -> bool:
     """A threshold bounds no represented value, so a cap as that of ReLU6 cannot be left to the neuron."""
     return activation.kind == "relu"
+
+
+def _first(statistic: Tensor | None) -> Tensor:
+    """``[1, ...]``, as statistics of batches are, -> the shape of a sample."""
+    assert statistic is not None
+    return statistic[0]

@@ -66,3 +66,38 @@ def write_measured_table(table: Path, path: Path) -> None:
         for row in found
     ]
     path.write_text(_table(["run", "seed", "test accuracy", "time", "threads", "date"], rows))
+
+
+def write_conversion_table(table: Path, path: Path) -> None:
+    """Accuracy at every T of the rows of ``benchmarks/conversion_table.py``, one table a source."""
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    steps = sorted({int(row["time_steps"]) for row in found})
+    text = []
+    for name in dict.fromkeys(row["name"] for row in found):
+        own = [row for row in found if row["name"] == name]
+        samples, ann = own[0]["samples"], float(own[0]["ann_accuracy"])
+        seed = f", source trained with seed {own[0]['seed']}" if own[0]["seed"] else ""
+        text.append(f"### `{name}`: ANN {ann:.2%}, {samples} test pictures{seed}\n")
+        for title, cell in (
+            ("Accuracy (agreement with the ANN)", _accuracy_cell),
+            ("Energy, of the ANN's (mean relative error of the logits)", _energy_cell),
+        ):
+            rows = []
+            for method, settings in dict.fromkeys((row["method"], row["settings"]) for row in own):
+                cells = {
+                    int(row["time_steps"]): cell(row)
+                    for row in own
+                    if (row["method"], row["settings"]) == (method, settings)
+                }
+                rows.append([f"`{method}` {settings}", *(cells.get(t, "-") for t in steps)])
+            text.append(f"{title}:\n\n" + _table(["method", *(f"T = {t}" for t in steps)], rows))
+    path.write_text("\n".join(text))
+
+
+def _accuracy_cell(row: dict[str, str]) -> str:
+    return f"{float(row['accuracy']):.2%} ({float(row['agreement']):.1%})"
+
+
+def _energy_cell(row: dict[str, str]) -> str:
+    return f"{float(row['energy_ratio']):.2f} ({float(row['logit_difference']):.3f})"

@@ -7,7 +7,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 sys.path.insert(0, str(ROOT))
 
-from _generate import write_config_table, write_measured_table, write_zoo_table  # noqa: E402
+from _generate import (  # noqa: E402
+    write_config_table,
+    write_conversion_table,
+    write_measured_table,
+    write_zoo_table,
+)
 
 project = "Fulgurite"
 author = "The Fulgurite maintainers"
@@ -45,3 +50,4 @@ _generated.mkdir(exist_ok=True)
 write_zoo_table(_generated / "zoo_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")
 write_measured_table(ROOT / "benchmarks" / "real_runs.csv", _generated / "measured_table.md")
+write_conversion_table(ROOT / "benchmarks" / "conversion_table.csv", _generated / "conversion_table.md")
