@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> None:
         fail(f"unknown command '{command}'{hint} Commands: {', '.join(COMMANDS)}")
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Write one error message and leave with status 2."""
     sys.stderr.write(f"fulgurite: error: {message}\n")
     raise SystemExit(2)

@@ -6,11 +6,10 @@ import pkgutil
 from zoo._base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
 from zoo._build import build_model, create, load
 from zoo._checkpoint import CheckpointError, read_checkpoint
+from zoo._describe import Description, describe
 from zoo._push import LicenceError, Published, push
 from zoo._registry import (
-    Description,
     UnknownModelError,
-    describe,
     is_registered,
     list_models,
     normalize_name,

@@ -6,11 +6,10 @@ import difflib
 import fnmatch
 import functools
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import torch
-
+from zoo._timm import PREFIX, list_timm, timm_family
 from zoo._weights import WeightsCfg, find_weights
 
 if TYPE_CHECKING:
@@ -42,40 +41,14 @@ class Entry:
     listed: bool = True
 
     @property
+    def family(self) -> str:
+        """Name of the file that registers it."""
+        return self.fn.__module__.rpartition(".")[2]
+
+    @property
     def weights(self) -> dict[str, WeightsCfg]:
         """Weights by tag: those declared in the code, then those found in the weights folders."""
         return {**find_weights(self.name), **self.declared}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What ``zoo.describe`` answers; ``str()`` of it is a readable card."""
-
-    name: str
-    task: str
-    parameters: int
-    time_steps: int
-    num_classes: int
-    input_size: tuple[int, int, int]
-    paper: str | None
-    weights: dict[str, WeightsCfg] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        channels, height, width = self.input_size
-        rows = [
-            ("task", self.task),
-            ("parameters", f"{self.parameters:,}"),
-            ("time steps", f"T = {self.time_steps}"),
-            ("input", f"C = {channels}, H = {height}, W = {width}"),
-            ("classes", f"K = {self.num_classes}"),
-            ("paper", f"arXiv {self.paper}" if self.paper else "-"),
-        ]
-        for tag, cfg in self.weights.items():
-            metrics = ", ".join(f"{k} {v:g}" for k, v in cfg.metrics.items())
-            rows.append(("weights", f"{self.name}.{tag}" + (f" ({metrics})" if metrics else "")))
-        if not self.weights:
-            rows.append(("weights", "none"))
-        return "\n".join([self.name, *(f"  {key:<11} {value}" for key, value in rows)])
 
 
 _ENTRIES: dict[str, Entry] = {}
@@ -218,38 +191,34 @@ def is_registered(name: str) -> bool:
     return split_tag(name)[0] in _ENTRIES
 
 
-def list_models(pattern: str = "*", *, pretrained: bool = False, task: str | None = None) -> list[str]:
-    """Sorted names of entries.
+def list_models(
+    pattern: str = "*",
+    *,
+    pretrained: bool = False,
+    task: str | None = None,
+    family: str | None = None,
+    paper: str | None = None,
+) -> list[str]:
+    """Sorted names of entries, or of timm's classifiers.
 
     Args:
-        pattern: shell-style pattern; ``-`` and ``_`` are the same.
+        pattern: shell-style pattern; ``-`` and ``_`` are the same. ``"timm/*resnet*"`` looks into timm.
         pretrained: only what has weights, as ``name.tag``.
         task: only entries of this task, e.g. ``"classification"``.
+        family: only entries written in this file of the zoo, e.g. ``"sew_resnet"``.
+        paper: only entries of this paper, an arXiv id.
     """
     pattern = normalize_name(pattern)
+    if pattern.startswith(PREFIX):
+        wanted = task in (None, "classification") and paper is None
+        found = list_timm(pattern.removeprefix(PREFIX), pretrained) if wanted else []
+        return [n for n in found if family is None or timm_family(n.removeprefix(PREFIX)) == family]
     names: list[str] = []
     for name in sorted(_ENTRIES):
         entry = _ENTRIES[name]
-        if not entry.listed or (task is not None and entry.task != task):
+        facts = ((task, entry.task), (family, entry.family), (paper, entry.paper))
+        if not entry.listed or any(asked is not None and asked != own for asked, own in facts):
             continue
         choices = [f"{name}.{tag}" for tag in entry.weights] if pretrained else [name]
         names += [n for n in choices if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(name, pattern)]
     return names
-
-
-def describe(name: str) -> Description:
-    """Size, T, input, paper and weights of an entry; built on the meta device, free of cost."""
-    entry = get_entry(name)
-    with torch.device("meta"):
-        model = entry.fn()
-    size = entry.cfg["input_size"]
-    return Description(
-        name=entry.name,
-        task=entry.task,
-        parameters=sum(p.numel() for p in model.parameters()),
-        time_steps=int(getattr(model, "time_steps", 1)),
-        num_classes=int(getattr(model, "num_classes", entry.cfg["num_classes"])),
-        input_size=(int(size[0]), int(size[1]), int(size[2])),
-        paper=entry.paper,
-        weights=entry.weights,
-    )

@@ -41,6 +41,14 @@ def list_timm(pattern: str, pretrained: bool) -> list[str]:
     return [PREFIX + name for name in sorted(names)]
 
 
+def timm_family(name: str) -> str:
+    """The file of timm that model ``NAME`` or ``NAME.TAG`` is written in."""
+    import timm
+
+    entry: Any = timm.models.model_entrypoint(name.partition(".")[0])
+    return str(entry.__module__).rpartition(".")[2]
+
+
 def timm_weights(name: str) -> dict[str, WeightsCfg]:
     """Weights of timm's model ``name``, by tag; timm's own choice comes first."""
     import timm
@@ -54,14 +62,15 @@ def timm_weights(name: str) -> dict[str, WeightsCfg]:
                 input_size=tuple(cfg.input_size),
                 num_classes=cfg.num_classes,
                 licence=None if cfg.license in UNKNOWN else cfg.license,
-                paper=_arxiv(cfg.paper_ids),
+                paper=arxiv_id(cfg.paper_ids),
             )
     default = timm.get_pretrained_cfg(name)
     first = getattr(default, "tag", None)
     return {t: found[t] for t in sorted(found, key=lambda t: (t != first, t))}
 
 
-def _arxiv(ids: Any) -> str | None:
+def arxiv_id(ids: Any) -> str | None:
+    """The first arXiv id in the ``paper_ids`` of a configuration."""
     names = [ids] if isinstance(ids, str) else list(ids or ())
     return next((n.partition(":")[2] for n in names if str(n).lower().startswith("arxiv:")), None)
 

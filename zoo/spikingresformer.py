@@ -359,7 +359,7 @@ class SpikingResformer(SpikingModel):
     def _look_at_rates(self) -> None:
         unset = []
         for name, block in self.attentions().items():
-            if not block.rates_known:
+            if not block.rates_known and not block.firing_rate_x.is_meta:
                 block.rates_known = bool(block.firing_rate_x.any() & block.firing_rate_attn.any())
                 if not block.rates_known:
                     unset.append(name)

@@ -1,0 +1,83 @@
+"""What is told about a model: counted, recorded, or said to be unknown."""
+
+import pytest
+import timm
+import torch
+
+import spiking
+import zoo
+
+
+@pytest.mark.parametrize("name", zoo.list_models("*_nano"))
+def test_macs_are_those_of_the_energy_report(name):
+    model = zoo.load(name, pretrained=False)
+    report = spiking.profile_energy(model, torch.rand(1, *zoo.describe(name).input_size))
+    assert zoo.describe(name).macs == report.ann_macs
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_everything_is_told(name):
+    told = zoo.describe(name)
+    assert told.family in vars(zoo)
+    assert told.parameters > 0
+    assert told.macs
+    assert name in zoo.list_models(family=told.family, paper=told.paper)
+    for text in (name, f"{told.parameters:,}", "MACs", "weights"):
+        assert text in str(told)
+    assert told.spiking != name.startswith("qcfs_")
+
+
+def test_operations_are_recorded_or_unknown():
+    told = zoo.describe("spiking_cnn_nano")
+    assert told.sops == told.weights["mnist5k_t4"].metrics["test/sops"]
+    assert zoo.describe("sew_resnet18").sops is None
+    assert "profile_energy" in str(zoo.describe("sew_resnet18"))
+    assert "SOPs" not in str(zoo.describe("qcfs_resnet20"))
+
+
+# -- timm ------------------------------------------------------------------------------------------
+
+
+def test_classifiers_of_timm_are_listed():
+    names = zoo.list_models("timm/*", pretrained=True)
+    assert len(names) > 1000
+    for name in names:
+        plain = name.removeprefix("timm/")
+        assert timm.models.is_model_pretrained(plain), name
+        assert timm.get_pretrained_cfg(plain).num_classes > 0
+    assert "timm/resnet18.a1_in1k" in names
+    assert "timm/vit_small_patch16_224.dino" not in names  # a backbone without a head
+    some = zoo.list_models("timm/*resnet*")
+    assert "timm/resnet18" in some
+    assert all("resnet" in name for name in some)
+    assert not set(some) & {f"timm/{name}" for name in zoo.list_models()}  # ours are not timm's
+    assert zoo.list_models("timm/*", task="detection") == []
+    assert "timm/resnet18" in zoo.list_models("timm/*", family="resnet")
+
+
+def test_a_model_of_timm_is_described():
+    told = zoo.describe("timm/resnet18")
+    assert (told.parameters, told.macs, told.spiking) == (11_689_512, 1_814_073_344, False)
+    assert told.paper == "2110.00476"
+    assert next(iter(told.weights)) == timm.get_pretrained_cfg("resnet18").tag
+    assert told.weights["a1_in1k"].licence == "apache-2.0"
+    assert told.weights["a1_in1k"].url == "hf-hub:timm/resnet18.a1_in1k"
+    assert list(zoo.describe("timm/resnet18.fb_swsl_ig1b_ft_in1k").weights) == ["fb_swsl_ig1b_ft_in1k"]
+    with pytest.raises(ValueError, match="timm has no model 'resnet1888'"):
+        zoo.describe("timm/resnet1888")
+    with pytest.raises(FileNotFoundError, match="of resnet18 it has: a1_in1k"):
+        zoo.describe("timm/resnet18.mine")
+
+
+def test_a_model_of_timm_is_loaded_by_name(tmp_path):
+    source = timm.create_model("test_resnet").eval()
+    torch.save(source.state_dict(), tmp_path / "file.pth")
+    overlay = {"file": str(tmp_path / "file.pth"), "hf_hub_id": None}
+    model = zoo.load("timm/test_resnet.r160_in1k", pretrained_cfg_overlay=overlay)
+    assert not model.training
+    assert model.origin["name"] == "timm/test_resnet.r160_in1k"
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(x), source(x))
+    model = zoo.load("timm/test_resnet", weights=tmp_path / "file.pth")
+    assert torch.equal(model(x), source(x))
+    assert model.origin["name"] == "file.pth"
