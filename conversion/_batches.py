@@ -39,7 +39,13 @@ class Batches:
             if source.dim() < 3:
                 raise CalibrationError(f"expected images [N, C, H, W], got a tensor {tuple(source.shape)}")
             source = list(torch.split(source, CHUNK))
-        elif iter(source) is source:
+        try:
+            once = iter(source) is source
+        except TypeError as error:
+            raise CalibrationError(
+                f"calibration must be images [N, C, H, W] or batches of them, got {type(source).__name__}"
+            ) from error
+        if once:
             source = list(source)
         self.source = source
         self.cfg = cfg or {}
@@ -48,7 +54,7 @@ class Batches:
         self.images = 0
         self._counted = False
         first = next(iter(self.source), None)
-        if first is None or not len(images_of(first)):
+        if first is None:
             raise CalibrationError("the calibration data hold no image; check the loader and its filters")
         self.first = self._checked(images_of(first))
         self.shape = tuple(self.first.shape[1:])
@@ -75,6 +81,8 @@ class Batches:
             raise CalibrationError(
                 f"expected batches of images [B, C, H, W], got {images.dim()} axes {tuple(images.shape)}"
             )
+        if not images.numel():
+            raise CalibrationError(f"a calibration batch is empty: {tuple(images.shape)}")
         if self.shape is not None and tuple(images.shape[1:]) != self.shape:
             raise CalibrationError(
                 f"calibration images have different shapes: {tuple(images.shape[1:])} after {self.shape};"

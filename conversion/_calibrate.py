@@ -48,7 +48,15 @@ def run_observed(
     """
 
     def stand_in(name: str, site: Site) -> Callable[[Tensor], Tensor]:
-        return lambda x: watch(name, site, x[0]).unsqueeze(0)
+        def run(x: Tensor) -> Tensor:
+            if not bool(x.isfinite().all()):
+                raise ConversionError(
+                    f"the signal in front of {name!r} has NaN or infinite values on the calibration images;"
+                    " look for broken weights, and for images that are not normalised as for the source"
+                )
+            return watch(name, site, x[0]).unsqueeze(0)
+
+        return run
 
     like = reference_tensor(model)
     with torch.no_grad(), single_step(model), overridden(model, stand_in):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from conversion._batches import Batches, reference_tensor, to_model
-from conversion._export import ConversionError, export
+from conversion._export import ConversionError, attribute, export
 from conversion._method import Method, get_method
 from conversion._model import ConvertedModel, assemble, set_time_steps
 from conversion._report import Report, site_rows
 from conversion._rewrite import Rewriter
-from conversion._site import bypassed
+from conversion._site import bypassed, overridden
 from conversion._source import describe_source
 from conversion._time import Clock
 from spiking.neurons.base import Neuron, check_time_steps
@@ -169,6 +169,8 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: 
     method.prepare(program)
     clock = Clock(int(recipe["time_steps"]))
     placement = method.place(program, clock)
+    for _, site in (*placement.replaced.values(), *placement.before.values()):
+        site.to(example.device)
     if not placement.replaced and not placement.before:
         raise ConversionError(
             f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
@@ -184,7 +186,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: 
         spiking_layers=len(made.spiking_inputs),
         layers=len(made.weighted),
     )
-    head = getattr(program.root.get_submodule(made.weighted[-1]), "weight", None) if made.weighted else None
+    head = attribute(program.root, f"{made.weighted[-1]}.weight") if made.weighted else None
     about = {
         "recipe": dict(recipe),
         "method": method,
@@ -219,7 +221,11 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
 
 
 def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> float:
-    """Compare the network with its neurons bypassed with the source, at every step.
+    """Compare the network with its neurons bypassed with the source.
+
+    With steps that are all alike at every step, which is what a still image gives, and with steps that
+    differ, as spikes do, over all of them: an operation wrongly run on every step alone, or a batch that is
+    not what time was folded into, shows only then.
 
     Returns:
         The largest difference, relative to the largest logit.
@@ -229,19 +235,22 @@ def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> fl
     """
     time_steps = converted.time_steps
     try:
-        with torch.no_grad(), bypassed(converted):
-            converted.clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
-            steps = converted(images, steps=True).double()
+        with torch.no_grad():
             expected = model(images).double()
+            converted.clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
+            with bypassed(converted):
+                steps = converted(images, steps=True).double()
+            with overridden(converted, lambda name, site: site.analog_unevenly):
+                spread = converted(images).double()
     finally:
         set_time_steps(converted, time_steps)
-    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device).view(-1, 1, 1)
-    means = steps.cumsum(dim=0) / counts
     if not bool(expected.isfinite().all()):
         raise ConversionError(
             f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
             " look for broken weights, or statistics of batch norm that were never set"
         )
+    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device).view(-1, 1, 1)
+    means = torch.cat([steps.cumsum(dim=0) / counts, spread.unsqueeze(0)])
     scale = float(expected.abs().max().clamp(min=1e-6))
     difference = float((means - expected).abs().max()) / scale
     limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05

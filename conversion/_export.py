@@ -103,7 +103,8 @@ def export(model: nn.Module, example: Tensor) -> Program:
         raise ConversionError(
             f"{type(model).__name__} cannot be exported for images {tuple(example.shape[1:])}"
             f" ({type(error).__name__}: {text[0]}); the conversion works on the graph of torch.export, which"
-            " must not depend on values of the image"
+            " must not depend on values of the image, nor on the size of the batch (x.shape[0] stays free,"
+            " len(x) does not)"
         ) from error
     assert isinstance(exported, fx.GraphModule)
     graph = exported.graph
@@ -112,7 +113,9 @@ def export(model: nn.Module, example: Tensor) -> Program:
         if node.op == "call_module" and node.target == "_guards_fn":
             graph.erase_node(node)
     _carry_constants(graph, exported, root)
+    graph.owning_module = root  # type: ignore[assignment]  # where names are looked up when it is checked
     _plain_views(graph)
+    _plain_types(graph)
     _single_norms(graph)
     _restore_modules(graph, root)
     graph.eliminate_dead_code(is_impure_node=is_boundary)
@@ -163,6 +166,21 @@ def _plain_views(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_function" and op_name(node.target) in ("view", "_unsafe_view"):
             node.target = RESHAPE
+
+
+def _plain_types(graph: fx.Graph) -> None:
+    """``type_as`` takes nothing of its second operand but the dtype, which is known."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or op_name(node.target) != "type_as":
+            continue
+        source, dtype = node.args[0], node.meta["val"].dtype
+        if source.meta["val"].dtype != dtype:
+            with graph.inserting_before(node):
+                cast = graph.call_function(torch.ops.aten._to_copy.default, (source,), {"dtype": dtype})
+            cast.meta = node.meta
+            source = cast
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)
 
 
 def _single_norms(graph: fx.Graph) -> None:

@@ -41,7 +41,7 @@ class IntegratorMethod(Method):
         """Measure the thresholds that were not trained."""
         check_trained(model)
         if batches is not None and self.needs_data(model):
-            find_thresholds(model, batches, self.threshold, levels=model.clock.window)
+            find_thresholds(model, batches, self.threshold, levels=model.time_steps)
 
 
 class IntegratorSite(Site):
@@ -57,7 +57,7 @@ class IntegratorSite(Site):
         # a channel that was silent in calibration stays silent: no current reaches an infinite threshold
         reach = theta if is_trained(self) else torch.where(theta > 0, theta, torch.inf)
         spikes, state = self.spikes(x / reach, state, keep_state)
-        return spikes * theta, state
+        return (spikes * theta).to(x.dtype), state
 
 
 def check_trained(model: ConvertedModel) -> None:

@@ -31,12 +31,12 @@ def _names(text: str) -> frozenset[str]:
 SHAPE = _names(
     """
     view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select
-    unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to copy
+    unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to
     repeat flip index_select index gather pixel_shuffle pixel_unshuffle constant_pad_nd pad im2col
     unfold narrow movedim lift_fresh_copy channel_shuffle native_channel_shuffle repeat_interleave
     swapaxes upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d
     _upsample_bicubic2d_aa reflection_pad2d replication_pad2d rot90 moveaxis tile view_as expand_as
-    reshape_as type_as dropout feature_dropout as_strided squeeze_ unsqueeze_
+    reshape_as squeeze_ unsqueeze_
     """
 )
 LINEAR = _names(
@@ -45,7 +45,7 @@ LINEAR = _names(
     _adaptive_avg_pool2d adaptive_avg_pool3d cumsum batch_norm _native_batch_norm_legit_no_training
     """
 )
-SUMS = _names("add sub rsub")  # affine in every operand
+SUMS = _names("add sub rsub slice_scatter select_scatter copy")  # affine in every operand
 WEIGHTED = _names("conv1d conv2d conv3d convolution conv_transpose2d linear")
 PRODUCTS = _names("mul matmul bmm mm einsum linalg_vecdot dot mv baddbmm addmm addbmm addcmul")
 MASKS = _names("where masked_fill")  # affine if the mask does not depend on the image
@@ -57,7 +57,7 @@ NONLINEAR = _names(
     clamp_min clamp_max pow sqrt rsqrt exp expm1 log log1p log2 abs amax amin reciprocal
     linalg_vector_norm norm erf sin cos var std var_mean square scaled_dot_product_attention minimum
     maximum atan hardshrink softshrink threshold logit rrelu logsumexp sign floor ceil round sinh cosh
-    exp2 softsign sinc glu logaddexp
+    exp2 sinc glu logaddexp
     """
 )
 ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})
@@ -102,8 +102,15 @@ def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
     if node.op == "call_module":  # put back by the export, which has noted what it is
         layer: Role = node.meta["role"]
         return layer
-    name = op_name(node.target)
-    operands = [a for a in node.args if is_signal(a)]
+    found = _role(node, op_name(node.target), is_signal)
+    value = node.meta.get("val")
+    if isinstance(value, torch.Tensor) and not value.is_floating_point():
+        raise _unsupported(node, f"{op_name(node.target)} to {value.dtype}")
+    return found
+
+
+def _role(node: fx.Node, name: str, is_signal: Callable[[Any], bool]) -> Role:
+    operands = [a for a in _flat(node.args) if is_signal(a)]
     if node.target is operator.getitem or name == "getitem":
         return "affine"
     if name in ACTIVATIONS:
@@ -113,8 +120,10 @@ def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
     if name in NONLINEAR:
         return "nonlinear"
     if name in WEIGHTED:
-        return "weighted" if operands == [node.args[0]] else "nonlinear"
+        return "weighted" if operands == list(node.args[:1]) else "nonlinear"
     if name in SUMS or name in LINEAR:
+        if name == "batch_norm" and node.args[5]:
+            raise _unsupported(node, "batch norm with the statistics of the batch at hand")
         return "affine"
     if name in SHAPE:
         data = node.args[0]
@@ -122,9 +131,10 @@ def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
             raise _unsupported(node, f"{name} with positions that depend on the image")
         return "affine"
     if name in PRODUCTS:
-        return "affine" if len(operands) <= 1 and not _is_list(node.args[0]) else "nonlinear"
+        return "affine" if len(operands) <= 1 else "nonlinear"
     if name == "div":
-        return "nonlinear" if is_signal(node.args[1]) else "affine"
+        rounded = node.kwargs.get("rounding_mode") is not None
+        return "nonlinear" if rounded or is_signal(node.args[1]) else "affine"
     if name in MASKS:
         mask = node.args[0] if name == "where" else node.args[1]
         if is_signal(mask):
@@ -150,6 +160,10 @@ def _unsupported(node: fx.Node, what: str) -> UnsupportedOperationError:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple)
+
+
+def _flat(values: Any) -> list[Any]:
+    return [v for value in values for v in (_flat(value) if _is_list(value) else [value])]
 
 
 def _argument(node: fx.Node, index: int, key: str, default: Any) -> Any:

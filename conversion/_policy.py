@@ -262,7 +262,12 @@ def _trained_threshold(program: Program, node: fx.Node) -> nn.Parameter | None:
     threshold = node.args[1]
     assert isinstance(threshold, fx.Node)
     value = attribute(program.root, str(threshold.target))
-    return value if isinstance(value, nn.Parameter) else None
+    if threshold.op != "get_attr" or not isinstance(value, nn.Parameter):
+        raise ConversionError(
+            f"the QCFS activation {_ops.module_path(node) or node.name!r} has a threshold that is no"
+            " parameter; use conversion.qcfs.QCFS, whose v_threshold is one"
+        )
+    return value
 
 
 def _site_name(program: Program, node: fx.Node, names: set[str]) -> str:
@@ -277,7 +282,7 @@ def _site_name(program: Program, node: fx.Node, names: set[str]) -> str:
     label = _ops.op_name(node.target).rpartition(".")[2]
     base = path if own else ".".join(p for p in (path, label) if p)
     name, number = base, 0
-    while name in names or (not own and attribute(program.root, name) is not None):
+    while name in names or ((number or not own) and attribute(program.root, name) is not None):
         number += 1
         name = f"{base}_{number}"
     names.add(name)

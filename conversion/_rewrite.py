@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import fx, nn
 
 from conversion import _ops
-from conversion._export import is_boundary, place
+from conversion._export import ConversionError, is_boundary, place
 from conversion._time import Decode, Encode, Fold, FoldedSize, Increments, RunningMean, Unfold
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Rewriter:
             self.visit(node)
         logits = self.program.output
         if self.form[logits] == "static":
-            raise ValueError("no neuron stands between the image and the logits")
+            raise ConversionError("no neuron stands between the image and the logits")
         steps = self._unfolded(self.get(logits, "step"), static=False, axis=0)
         flag = self.steps_flag
         self.graph.output(self._call(f"{UNITS}.decode", Decode(self.clock), (steps, flag)))
@@ -126,7 +126,7 @@ class Rewriter:
         if role == "weighted":
             name = str(node.target) if node.op == "call_module" else node.name
             self.out.weighted.append(name)
-            if all(a in self.spiky for a in new.all_input_nodes if a.op != "get_attr"):
+            if new.args[0] in self.spiky:
                 self.out.spiking_inputs.append(name)
         elif role == "affine" and form == self.domain:
             self._mark(node, new, form)

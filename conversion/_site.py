@@ -126,6 +126,14 @@ class Site(Neuron):
         means = RunningMean().run(x, None, False)[0]
         return Increments().run(self.analog(means), None, False)[0]
 
+    def analog_unevenly(self, x: Tensor) -> Tensor:
+        """As `analog_over_time` with steps as uneven as spikes; only the mean over all steps is exact."""
+        y = self.analog(x[-1] if self.domain == "mean" else x.mean(0))
+        generator = torch.Generator().manual_seed(y.numel())
+        shares = torch.randn(len(x), *y.shape, generator=generator).softmax(0).to(y) * len(x)
+        steps = shares * y  # of one sign: the source may take the root of what it knows to be positive
+        return RunningMean().run(steps, None, False)[0] if self.domain == "mean" else steps
+
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Spikes times their height; see `spiking.neurons.base.Temporal.run`."""
         raise NotImplementedError

@@ -99,7 +99,7 @@ class RunningMean(Temporal):
 
 
 class Increments(Temporal):
-    """``m_t`` -> ``x_t = t m_t - (t - 1) m_(t - 1)``, the steps whose running means are given."""
+    """``m_t`` -> ``x_t = t m_t - (t - 1) m_(t - 1)``, whose running means are given; float32 inside."""
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Steps; the state is (steps seen, their sum)."""

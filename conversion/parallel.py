@@ -245,7 +245,7 @@ class ParallelNeuron(Site):
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Outputs ``[T, B, ...]``."""
         outputs = parallel(x, self.v_threshold, self.phi_in, self.phi_out, surrogate=self.surrogate)
-        return outputs, None
+        return outputs.to(x.dtype), None
 
     def reference(self, x: Tensor) -> Tensor:
         """What the copy with the source's activations computes during calibration."""

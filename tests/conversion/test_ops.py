@@ -1,0 +1,229 @@
+"""The tables of operations: what is called affine is affine, and what has no rule is refused."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from conversion import ConversionError, UnsupportedOperationError, _ops, convert
+
+aten = torch.ops.aten
+W = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+MEAN = torch.rand(4, dtype=torch.float64) + 0.5
+INDEX = torch.tensor([2, 0, 3, 1])
+HALF = [3, 3]
+UP = ([12, 12], False)
+
+# one call of every operation that the tables call affine, on maps [B, 4, 6, 6]
+AFFINE = {
+    "view": lambda x: aten.view(x, [-1, 2, 2, 6, 6]),
+    "reshape": lambda x: aten.reshape(x, [-1, 144]),
+    "_unsafe_view": lambda x: aten._unsafe_view(x, [-1, 144]),
+    "permute": lambda x: aten.permute(x, [0, 2, 3, 1]),
+    "transpose": lambda x: aten.transpose(x, 1, 2),
+    "t": lambda x: aten.t(x[0, 0]),
+    "unsqueeze": lambda x: aten.unsqueeze(x, 1),
+    "unsqueeze_": lambda x: aten.unsqueeze_(x.clone(), 1),
+    "squeeze": lambda x: aten.squeeze(x[:, :1], 1),
+    "squeeze_": lambda x: aten.squeeze_(x[:, :1].clone(), 1),
+    "expand": lambda x: aten.expand(x[:, :1], [-1, 4, -1, -1]),
+    "expand_as": lambda x: aten.expand_as(x[:, :1], W.new_empty(x.shape)),
+    "view_as": lambda x: aten.view_as(x, W.new_empty(len(x), 144)),
+    "reshape_as": lambda x: aten.reshape_as(x, W.new_empty(len(x), 144)),
+    "clone": aten.clone,
+    "contiguous": aten.contiguous,
+    "alias": aten.alias,
+    "detach": aten.detach,
+    "lift_fresh_copy": aten.lift_fresh_copy,
+    "_to_copy": lambda x: aten._to_copy(x, dtype=torch.float64),
+    "to": lambda x: aten.to(x, torch.float64),
+    "slice": lambda x: aten.slice(x, 1, 1, 3),
+    "select": lambda x: aten.select(x, 1, 2),
+    "narrow": lambda x: aten.narrow(x, 1, 1, 2),
+    "unbind": lambda x: aten.unbind(x, 1)[1],
+    "split": lambda x: aten.split(x, 2, 1)[1],
+    "split_with_sizes": lambda x: aten.split_with_sizes(x, [1, 3], 1)[1],
+    "chunk": lambda x: aten.chunk(x, 2, 1)[1],
+    "cat": lambda x: aten.cat([x, W[:1, :, :1, :1].expand(len(x), 4, 6, 6), 2 * x], 1),
+    "stack": lambda x: aten.stack([x, 2 * x], 1),
+    "roll": lambda x: aten.roll(x, [2], [2]),
+    "flip": lambda x: aten.flip(x, [3]),
+    "rot90": lambda x: aten.rot90(x, 1, [2, 3]),
+    "movedim": lambda x: aten.movedim(x, 1, 3),
+    "moveaxis": lambda x: aten.moveaxis(x, 1, 3),
+    "swapaxes": lambda x: aten.swapaxes(x, 1, 3),
+    "flatten": lambda x: aten.flatten(x, 1, 3),
+    "unflatten": lambda x: aten.unflatten(x, 1, [2, 2]),
+    "repeat": lambda x: aten.repeat(x, [1, 2, 1, 1]),
+    "tile": lambda x: aten.tile(x, [1, 2, 1, 1]),
+    "repeat_interleave": lambda x: aten.repeat_interleave(x, 2, 1),
+    "index": lambda x: aten.index(x, [None, INDEX]),
+    "index_select": lambda x: aten.index_select(x, 1, INDEX),
+    "gather": lambda x: aten.gather(x, 1, INDEX.view(1, 4, 1, 1).expand(len(x), 4, 6, 6)),
+    "pixel_shuffle": lambda x: aten.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: aten.pixel_unshuffle(x, 2),
+    "channel_shuffle": lambda x: aten.channel_shuffle(x, 2),
+    "native_channel_shuffle": lambda x: aten.native_channel_shuffle(x, 2),
+    "constant_pad_nd": lambda x: aten.constant_pad_nd(x, [1, 2], 3.0),
+    "pad": lambda x: aten.pad(x, [1, 1, 1, 1], "circular"),
+    "reflection_pad2d": lambda x: aten.reflection_pad2d(x, [1, 1, 1, 1]),
+    "replication_pad2d": lambda x: aten.replication_pad2d(x, [1, 1, 1, 1]),
+    "im2col": lambda x: aten.im2col(x, [2, 2], [1, 1], [0, 0], [2, 2]),
+    "unfold": lambda x: aten.unfold(x, 2, 2, 2),
+    "upsample_nearest2d": lambda x: aten.upsample_nearest2d(x, [12, 12]),
+    "upsample_bilinear2d": lambda x: aten.upsample_bilinear2d(x, *UP),
+    "upsample_bicubic2d": lambda x: aten.upsample_bicubic2d(x, *UP),
+    "_upsample_bilinear2d_aa": lambda x: aten._upsample_bilinear2d_aa(x, HALF, False),
+    "_upsample_bicubic2d_aa": lambda x: aten._upsample_bicubic2d_aa(x, HALF, False),
+    "neg": aten.neg,
+    "mean": lambda x: aten.mean(x, [2, 3]),
+    "sum": lambda x: aten.sum(x, [2, 3]),
+    "cumsum": lambda x: aten.cumsum(x, 2),
+    "avg_pool1d": lambda x: aten.avg_pool1d(x.flatten(2), [2]),
+    "avg_pool2d": lambda x: aten.avg_pool2d(x, [3], [2], [1], True, False),
+    "avg_pool3d": lambda x: aten.avg_pool3d(x, [2]),
+    "adaptive_avg_pool1d": lambda x: aten.adaptive_avg_pool1d(x.flatten(2), [5]),
+    "adaptive_avg_pool2d": lambda x: aten.adaptive_avg_pool2d(x, [4, 4]),
+    "_adaptive_avg_pool2d": lambda x: aten._adaptive_avg_pool2d(x, [4, 4]),
+    "adaptive_avg_pool3d": lambda x: aten.adaptive_avg_pool3d(x, [4, 4, 4]),
+    "batch_norm": lambda x: aten.batch_norm(x, MEAN, MEAN, MEAN, MEAN, False, 0.1, 1e-5, False),
+    "_native_batch_norm_legit_no_training": lambda x: aten._native_batch_norm_legit_no_training(
+        x, MEAN, MEAN, MEAN, MEAN, 0.1, 1e-5
+    )[0],
+    "add": lambda x: aten.add(x, 2 * x + 1, alpha=3),
+    "sub": lambda x: aten.sub(3 * x, x),
+    "rsub": lambda x: aten.rsub(x, 1.0),
+    "copy": lambda x: aten.copy(torch.zeros_like(x), x),
+    "slice_scatter": lambda x: aten.slice_scatter(x, 2 * x[:, :2] + 1, 1, 0, 2),
+    "select_scatter": lambda x: aten.select_scatter(x, 2 * x[:, 2] + 1, 1, 0),
+    "conv1d": lambda x: aten.conv1d(x.flatten(2), W[..., 0], MEAN),
+    "conv2d": lambda x: aten.conv2d(x, W, MEAN),
+    "conv3d": lambda x: aten.conv3d(x.unsqueeze(2), W.unsqueeze(2), MEAN),
+    "convolution": lambda x: aten.convolution(x, W, MEAN, [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+    "conv_transpose2d": lambda x: aten.conv_transpose2d(x, W, MEAN),
+    "linear": lambda x: aten.linear(x.permute(0, 2, 3, 1), W[..., 0, 0], MEAN),
+    "where": lambda x: aten.where(W[0, :, :1, :1] > 0, x, 2 * x + 1),
+    "masked_fill": lambda x: aten.masked_fill(x, W[0, :, :1, :1] > 0, 3.0),
+}
+TABLES = _ops.SHAPE | _ops.LINEAR | _ops.SUMS | _ops.WEIGHTED | _ops.MASKS
+
+
+def test_every_affine_operation_is_tried():
+    assert set(AFFINE) == TABLES
+
+
+@pytest.mark.parametrize("name", sorted(AFFINE))
+def test_affine_operations_commute_with_the_mean(name):
+    steps = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = AFFINE[name](steps.mean(0))
+    mean = torch.stack([AFFINE[name](x) for x in steps]).mean(0)
+    torch.testing.assert_close(mean, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(_ops.NONLINEAR | _ops.PRODUCTS))
+def test_other_names_are_operations(name):
+    assert hasattr(aten, name)
+
+
+def test_tables_do_not_overlap():
+    tables = [TABLES, _ops.NONLINEAR, _ops.PRODUCTS, _ops.ACTIVATIONS]
+    assert sum(map(len, tables)) == len(frozenset().union(*tables))
+
+
+class Between(nn.Module):
+    """An operation between two convolutions, on maps that have come through neurons."""
+
+    def __init__(self, operation):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+        self.operation = operation
+
+    def forward(self, x):
+        x = self.operation(self.second(self.first(x).relu()))
+        return self.head(x.relu().mean((2, 3)))
+
+
+def converted(operation, **settings):
+    torch.manual_seed(1)
+    model = Between(operation).eval()
+    return convert(model, "qcfs", 4, torch.randn(3, 3, 8, 8), progress=False, **settings)
+
+
+def halves(x):
+    y = x.clone()
+    y[:, :4] = 2 * y[:, :4]
+    return y
+
+
+ANALOG = {
+    "einsum of two signals": (lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None] * 0.1, {"einsum"}),
+    "einsum with weights": (lambda x: torch.einsum("bchw,cd->bdhw", x, torch.eye(8)), set()),
+    "division of signals": (lambda x: x / (1 + x.square()), {"square", "pow", "div", "reciprocal", "mul"}),
+    "rounded division": (lambda x: torch.div(x, 0.3, rounding_mode="floor"), {"div"}),
+    "assignment": (halves, set()),
+    "indices": (lambda x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])], set()),
+    "batch behind another axis": (lambda x: x.transpose(0, 1).relu().transpose(0, 1), set()),
+    "constants of the size of the batch": (lambda x: x + torch.ones(x.shape[0], 8, 1, 1), set()),
+    "leaky ReLU": (F.leaky_relu, {"leaky_relu"}),
+    "cap that starts below 0": (F.hardtanh, {"hardtanh"}),
+}
+
+
+@pytest.mark.parametrize("name", ANALOG)
+def test_operations_between_neurons(name):
+    operation, analog = ANALOG[name]
+    snn = converted(operation)
+    found = set(snn.report.analog.values())
+    assert found == analog or (found and found <= analog)
+    assert snn(torch.randn(5, 3, 8, 8)).shape == (5, 5)
+
+
+REFUSED = {
+    "sort": lambda x: torch.sort(x, dim=1).values,
+    "gt": lambda x: x * (x > 0),
+    "argmax": lambda x: x + x.argmax(1, keepdim=True),
+    "_to_copy": lambda x: (3 * x).int().float(),
+    "as_strided": lambda x: x.as_strided(x.shape, x.stride()),
+    "_native_batch_norm_legit": lambda x: F.batch_norm(x, None, None, training=True),
+    "native_dropout": lambda x: F.dropout(x, 0.5, training=True),
+    "fft_fft2": lambda x: torch.fft.fft2(x).real,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_operations_without_a_rule_are_refused(name):
+    with pytest.raises(UnsupportedOperationError, match=rf"'{name}[' ].*replace it in the source"):
+        converted(REFUSED[name])
+
+
+def test_refusal_names_the_module():
+    class Sorting(nn.Module):
+        def forward(self, x):
+            return x.sort(1).values
+
+    with pytest.raises(UnsupportedOperationError, match=r"aten\.sort.*module 'operation'"):
+        converted(Sorting())
+
+
+def test_self_test_sees_what_still_images_hide(monkeypatch):
+    """Steps that are all alike would let a nonlinear operation pass for an affine one."""
+    monkeypatch.setattr(_ops, "NONLINEAR", _ops.NONLINEAR - {"gelu"})
+    monkeypatch.setattr(_ops, "LINEAR", _ops.LINEAR | {"gelu"})
+    with pytest.raises(ConversionError, match="self-test failed"):
+        converted(lambda x: F.gelu(8 * x))
+
+
+def test_self_test_sees_a_batch_that_is_not_outermost():
+    def rows_first(x):
+        rows = x.unflatten(2, (2, 3)).permute(2, 0, 1, 3, 4)
+        rows = rows.flatten(0, 1).relu().unflatten(0, (2, x.shape[0]))
+        return rows.permute(1, 2, 0, 3, 4).flatten(2, 3)
+
+    with pytest.raises(ConversionError, match="self-test failed"):
+        converted(rows_first)
+
+
+def test_the_size_of_the_batch_stays_free():
+    with pytest.raises(ConversionError, match=r"cannot be exported.*len\(x\)"):
+        converted(lambda x: x + torch.ones(len(x), 8, 1, 1))
