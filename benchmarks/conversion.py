@@ -1,6 +1,6 @@
 """Converted networks: what a conversion costs, and how fast the result runs next to the ANN run T times.
 
-    python benchmarks/conversion.py [--quick] [--model NAME] [--size 112] [--batch 8] [--methods qcfs srp ...]
+    python benchmarks/conversion.py [--quick] [--model NAME] [--size 112] [--batch 8] [--steps 4 8]
 
 The source is a timm network with random weights in evaluation mode. The floor is the source on T * B images:
 what convolutions and norms cost on dense hardware by themselves. SpikingJelly's converter joins in where it
@@ -32,7 +32,6 @@ from conversion import convert
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STEPS = (4, 8, 32)
 warnings.filterwarnings("ignore")
 
 
@@ -71,6 +70,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 32])
     parser.add_argument("--methods", nargs="+", default=["qcfs", "srp", "cos", "parallel", "dcgs"])
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -82,7 +82,7 @@ def main() -> None:
     costs: list[list[Any]] = []
     rows: list[list[str]] = []
     with torch.no_grad():
-        for steps in STEPS:
+        for steps in args.steps:
             cases: dict[str, Callable[[], Any]] = {
                 "ANN on T * B images (floor)": repeated(ann, x, steps),
                 "ANN called T times": looped(ann, x, steps),
@@ -90,14 +90,14 @@ def main() -> None:
             for method in args.methods:
                 began = time.process_time()
                 snn = convert(ann, method, steps, x, progress=False)
-                if steps == STEPS[0]:
+                if steps == args.steps[0]:
                     seconds = {k: f"{v:.2f}" for k, v in snn.report.seconds.items()}
                     costs.append([method, f"{time.process_time() - began:.2f}", *seconds.values()])
                 cases[method] = lambda snn=snn: snn(x)
-            if _timing.installed("spikingjelly"):
+            if "qcfs" in args.methods and _timing.installed("spikingjelly"):
                 began = time.process_time()
                 peer, reset = spikingjelly(ann, x)
-                if steps == STEPS[0]:
+                if steps == args.steps[0]:
                     costs.append(["SpikingJelly", f"{time.process_time() - began:.2f}", "", "", ""])
 
                 def run(peer: nn.Module = peer, reset: Any = reset, steps: int = steps) -> None:

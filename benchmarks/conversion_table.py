@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 STEPS = (1, 2, 4, 8, 16, 32)
 CALIBRATION = 2048  # training images for the methods that calibrate on the trained sources
-COLUMNS = [
-    "name", "method", "settings", "time_steps", "latency", "accuracy", "ann_accuracy", "agreement",
-    "logit_difference", "firing_rate", "sops", "energy_ratio", "samples", "seed", "date",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,7 +182,7 @@ def main() -> None:
             source = efficientnet_lite0(args.pictures) if run is None else trained(run, args.threads)
         for method, steps in todo:
             for row in rows(name, source, method, steps):
-                _append(args.table, row)
+                real_runs.append(args.table, row)
                 print(row)
 
 
@@ -195,17 +191,6 @@ def _finished(table: Path) -> set[tuple[str, str, str, str]]:
         return set()
     with table.open(newline="") as file:
         return {(r["name"], r["method"], r["settings"], r["time_steps"]) for r in csv.DictReader(file)}
-
-
-def _append(table: Path, row: dict[str, Any]) -> None:
-    new = not table.exists()
-    with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _first(loader: Iterable[tuple[Tensor, Tensor]], images: int) -> Iterable[tuple[Tensor, Tensor]]:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = ["name", "config", "seed", "options", "test_acc1", "minutes", "threads", "machine", "date"]
 CIFAR = ("--data.init_args.folder", os.environ.get("CIFAR10_JPEG", "data/cifar10"))
 
 
@@ -53,10 +52,10 @@ def finished(table: Path) -> set[tuple[str, str]]:
 
 
 def append(table: Path, row: dict[str, object]) -> None:
-    """Add one line, with the header if the file is new."""
+    """Add one line, with the header if the file is new; columns are the keys of ``row``."""
     new = not table.exists()
     with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
         writer.writerow(row)

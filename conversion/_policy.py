@@ -52,13 +52,7 @@ def at_activations(
             if reason is not None:
                 placement.analog[name] = reason
             else:
-                spec = SiteSpec(
-                    name=name,
-                    activation=activation_of(node),
-                    shape=program.sample_shape(node),
-                    v_threshold=_trained_threshold(program, node),
-                    static=not varies,
-                )
+                spec = _spec_of(program, node, name, static=not varies)
                 placement.replaced[node] = name, build(spec)
                 varies = True
         if varies:
@@ -124,13 +118,7 @@ def at_operands(
             own = is_activation(node, signals) and stands(activation_of(node))
             if own and _feeds_only_weights(node, is_signal):
                 name = _site_name(program, node, names)
-                spec = SiteSpec(
-                    name=name,
-                    activation=activation_of(node),
-                    shape=program.sample_shape(node),
-                    v_threshold=_trained_threshold(program, node),
-                    static=not varies,
-                )
+                spec = _spec_of(program, node, name, static=not varies)
                 placement.replaced[node] = name, build(spec)
                 varies = True
                 spiking.add(node)
@@ -210,6 +198,17 @@ def _operand_name(program: Program, node: fx.Node, operand: fx.Node, names: set[
         name = f"{base}_{number}"
     names.add(name)
     return name
+
+
+def _spec_of(program: Program, node: fx.Node, name: str, static: bool) -> SiteSpec:
+    """What is known about the site of an activation."""
+    return SiteSpec(
+        name=name,
+        activation=activation_of(node),
+        shape=program.sample_shape(node),
+        v_threshold=_trained_threshold(program, node),
+        static=static,
+    )
 
 
 def is_activation(node: fx.Node, signals: set[fx.Node]) -> bool:

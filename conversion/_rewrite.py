@@ -34,7 +34,6 @@ class Rewritten:
         analog: operations behind the first neuron that stayed real-valued, by module path.
         spiking_inputs: paths of the layers whose input is spikes, or shapes and averages of spikes.
         weighted: paths of all layers with weights.
-        shared: how many sites serve several consumers.
     """
 
     root: nn.Module
