@@ -17,14 +17,6 @@ NOT_YET = {
     "direct_training/lmht_reparam_neuron": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_tiny_networks": "LM-HT networks are not in the zoo yet",
     "direct_training/lmht_hybrid_qcfs": "hybrid training is not written yet",
-    **{
-        f"conversion_transformer/{name}": "the conversion is not written yet"
-        for name in (
-            "dcgs_resnet_block",
-            "dcgs_vit_block",
-            "ecmt_vit_block",
-        )
-    },
     "spiking_transformers/tp_spikformer_scorers": "token reduction is not written yet",
 }
 FOLDERS = (  # other folders belong to methods that follow
