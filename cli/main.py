@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SpikingCLI", "main"]
 
 RUNS = ("fit", "validate", "test", "predict")  # what LightningCLI finds on the Trainer
-COMMANDS = (*RUNS, "models", "publish")
+COMMANDS = (*RUNS, "models", "publish", "import")
 
 HELP = """\
 usage: fulgurite COMMAND ...
@@ -31,6 +31,7 @@ commands:
   predict   classify a folder of images fulgurite predict --config FILE --ckpt_path best \\
                                             --data.predict_dir FOLDER --output predictions.csv
   models    list the networks           fulgurite models 'spikingresformer*'
+  import    take over an authors' file  fulgurite import FILE.pth
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line
@@ -76,6 +77,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from cli.publish import run as run_publish
 
         run_publish(rest)
+    elif command == "import":
+        from cli.import_checkpoint import run as run_import
+
+        run_import(rest)
     elif command in RUNS:
         check_config_files(rest)
         from cli._lightning import run as run_lightning

@@ -7,6 +7,7 @@ from zoo._base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
 from zoo._build import build_model, create, load
 from zoo._checkpoint import CheckpointError, read_checkpoint
 from zoo._describe import Description, describe
+from zoo._import import Fit, UnrecognizedError, import_checkpoint, recognize
 from zoo._push import LicenceError, Published, push
 from zoo._registry import (
     UnknownModelError,
@@ -26,6 +27,7 @@ __all__ = [
     "AnalogModel",
     "CheckpointError",
     "Description",
+    "Fit",
     "HubError",
     "HubFileNotFoundError",
     "LicenceError",
@@ -33,18 +35,21 @@ __all__ = [
     "Published",
     "SpikingModel",
     "UnknownModelError",
+    "UnrecognizedError",
     "WeightsCfg",
     "ZooModel",
     "build_model",
     "checkpoint_block",
     "create",
     "describe",
+    "import_checkpoint",
     "is_registered",
     "list_models",
     "load",
     "normalize_name",
     "push",
     "read_checkpoint",
+    "recognize",
     "register_model",
     "save",
 ]

@@ -258,6 +258,8 @@ def _licences(config: Mapping[str, Any]) -> str:
         name = origin.get("name") or "unknown"
         link = f"[{name}]({origin['url']})" if origin.get("url") else name
         rows.append(("Derived from", f"{link}, licence: {origin.get('licence') or 'unknown'}"))
+        if origin.get("sha256"):
+            rows.append(("SHA-256 of it", f"`{origin['sha256']}`"))
     if own.get("dataset"):
         rows.append(("Data", f"{own['dataset']}, licence: {own.get('dataset_licence') or 'not stated'}"))
     return _table(rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -126,7 +128,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if _starts_like_a_checkpoint(path):
             raise CheckpointError(
@@ -137,6 +140,13 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(f"{path} is no checkpoint: {_first_line(error)}") from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read (cut off?): {_first_line(error)}") from error
+
+
+def _harmless() -> list[Any]:
+    """Classes without code that training scripts leave beside the tensors: settings and NumPy's numbers."""
+    scalar: Any = np.float64(0).__reduce__()[0]  # what all of NumPy's numbers are pickled with
+    kinds = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    return [argparse.Namespace, np.dtype, *kinds, (scalar, "numpy.core.multiarray.scalar"), scalar]
 
 
 def _starts_like_a_checkpoint(path: Path) -> bool:
