@@ -1,6 +1,6 @@
 """Converted networks: what a conversion costs, and how fast the result runs next to the ANN run T times.
 
-    python benchmarks/conversion.py [--quick] [--model NAME] [--size 112] [--batch 8] [--steps 4 8]
+    python benchmarks/conversion_speed.py [--quick] [--model NAME] [--size 112] [--batch 8] [--steps 4 8]
 
 The source is a timm network with random weights in evaluation mode. The floor is the source on T * B images:
 what convolutions and norms cost on dense hardware by themselves. SpikingJelly's converter joins in where it
@@ -13,12 +13,10 @@ import argparse
 import copy
 import os
 import statistics
-import sys
 import time
 import warnings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.append(sys.path.pop(0))  # this folder last: the script has the name of the package that it measures
 
 from typing import TYPE_CHECKING, Any
 
