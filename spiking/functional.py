@@ -297,7 +297,7 @@ def lmht(
     table = torch.cat([start, leak.float(), weight.float().flatten()])
     from spiking.kernels import ops
 
-    text = f"MultiThreshold|levels={levels},steps_in={weight.shape[1]},steps={weight.shape[0]};;{engine}"
+    text = f"LMHT|levels={levels},steps_in={weight.shape[1]},steps={weight.shape[0]};;{engine}"
     return ops.neuron(x, (None, None, None, None, table, None), text, (0.0,), False)[0]
 
 

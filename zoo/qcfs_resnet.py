@@ -133,6 +133,7 @@ PARTS = {
     "residual_function.4.": "bn2.",
     "shortcut.": "downsample.",
     "relu.up": "act2.v_threshold",
+    "relu.thresh": "act2.v_threshold",  # hzc1208/LMHT_SNN, whose hybrid training starts here
     "act.thresh": "act2.v_threshold",
 }
 STEM = {

@@ -16,7 +16,7 @@ from spiking.kernels import codegen, memory
 from spiking.kernels.codegen import ITEM_BYTES, LANES
 from spiking.kernels.layout import in_order_of, like, prepare, same_order
 from spiking.kernels.mixing import MixingWriter
-from spiking.kernels.rules import MultiThreshold
+from spiking.kernels.rules import LMHT
 from spiking.kernels.writer import BLOCK, PACK, UNIT, Writer, team
 
 if TYPE_CHECKING:
@@ -45,12 +45,10 @@ if hasattr(os, "register_at_fork"):
 
 
 @lru_cache(maxsize=4096)
-def _kernel(
-    rule: Rule | MultiThreshold, back: bool, stored: str, masked: bool, stream: bool
-) -> tuple[int, Any]:
+def _kernel(rule: Rule | LMHT, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
     """Address of a kernel, and the kernel as a Python callable."""
     writer: Writer | MixingWriter
-    if isinstance(rule, MultiThreshold):
+    if isinstance(rule, LMHT):
         writer = MixingWriter(rule, stored, masked, stream)
     else:
         writer = Writer(rule, stored, masked, stream)
@@ -94,7 +92,7 @@ def _threads(elements: int, neurons: int) -> int:
 
 
 def _run(
-    rule: Rule | MultiThreshold,
+    rule: Rule | LMHT,
     back: bool,
     stored: str,
     stream: bool,
@@ -270,7 +268,7 @@ def backward(
 # ---------------------------------------------------------------- LM-HT
 
 
-def forward_mixed(rule: MultiThreshold, x: Tensor, table: Tensor) -> Tensor:
+def forward_mixed(rule: LMHT, x: Tensor, table: Tensor) -> Tensor:
     """Outputs ``[T, ...]`` of currents ``[T', ...]``; ``table`` as in `mixing.MixingWriter`, float32."""
     x, table = prepare(x, outer=False), table.contiguous()
     stored = _DTYPES[x.dtype]
@@ -291,7 +289,7 @@ def forward_mixed(rule: MultiThreshold, x: Tensor, table: Tensor) -> Tensor:
     return out
 
 
-def backward_mixed(rule: MultiThreshold, x: Tensor, table: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
+def backward_mixed(rule: LMHT, x: Tensor, table: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
     """Gradients of ``x``, and of ``table`` in float64 (0 for threshold and first potential)."""
     x, table = prepare(x, outer=False), table.contiguous()
     stored = _DTYPES[x.dtype]

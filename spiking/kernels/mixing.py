@@ -16,7 +16,7 @@ from spiking.kernels.writer import Frame
 
 if TYPE_CHECKING:
     from spiking.kernels.codegen import Vec
-    from spiking.kernels.rules import MultiThreshold
+    from spiking.kernels.rules import LMHT
 
 CHUNK = 1024  # neurons whose sums are taken in float32
 DOUBLES = f"<{LANES} x double>"
@@ -29,7 +29,7 @@ class MixingWriter(Frame):
     ``[T, T']``.
     """
 
-    def __init__(self, rule: MultiThreshold, stored: str, masked: bool, stream: bool) -> None:
+    def __init__(self, rule: LMHT, stored: str, masked: bool, stream: bool) -> None:
         super().__init__(stored, masked, stream)
         self.rule, self.stored = rule, stored
         steps, width = rule.steps, rule.steps_in

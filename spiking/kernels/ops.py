@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from spiking.kernels import cpu, layout, rules, threshold_rules
-from spiking.kernels.rules import MultiThreshold
+from spiking.kernels.rules import LMHT
 from spiking.surrogate import get_surrogate
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 # place of the coefficients other rules have an array over the neurons or a table of numbers, see `Rule`.
 Extras = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
-FAMILIES: dict[str, type[Rule | MultiThreshold]] = {
+FAMILIES: dict[str, type[Rule | LMHT]] = {
     cls.__name__: cls
     for cls in (
         rules.Leaky,
         rules.Complementary,
         rules.Gated,
         rules.Compartments,
-        rules.MultiThreshold,
+        rules.LMHT,
         threshold_rules.RateCoded,
         threshold_rules.Tracking,
     )
@@ -61,16 +61,16 @@ def _with_table(rule: Rule, params: Sequence[float], table: Tensor) -> list[floa
     return [*params[: len(rule.names) - len(table)], *table.tolist()]
 
 
-def _leaky(rule: Rule | MultiThreshold) -> rules.Leaky:
+def _leaky(rule: Rule | LMHT) -> rules.Leaky:
     assert isinstance(rule, rules.Leaky)  # `kernels.refusal` lets no other pass
     return rule
 
 
 def _forward(
-    x: Tensor, extras: Extras, rule: Rule | MultiThreshold, params: Sequence[float], keep: bool
+    x: Tensor, extras: Extras, rule: Rule | LMHT, params: Sequence[float], keep: bool
 ) -> tuple[Tensor, ...]:
     v, m, rate, k, coefficients, conductance = extras
-    if isinstance(rule, MultiThreshold):
+    if isinstance(rule, LMHT):
         assert coefficients is not None
         return (cpu.forward_mixed(rule, x, coefficients),)
     if rule.engine == "triton":
@@ -91,12 +91,12 @@ def _backward(
     extras: Extras,
     g: Tensor | None,
     g_ends: Sequence[Tensor | None],
-    rule: Rule | MultiThreshold,
+    rule: Rule | LMHT,
     params: Sequence[float],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of ``x`` and of the six extras, None where there is no such tensor."""
     v, m, rate, k, coefficients, conductance = extras
-    if isinstance(rule, MultiThreshold):
+    if isinstance(rule, LMHT):
         assert coefficients is not None
         gx, g_table = cpu.backward_mixed(rule, x, coefficients, g)
         return gx, None, None, None, None, g_table.to(coefficients.dtype), None
@@ -270,7 +270,7 @@ class _Folded:
 
 
 @lru_cache(maxsize=1024)
-def decode(text: str) -> Rule | MultiThreshold:
+def decode(text: str) -> Rule | LMHT:
     """The rule that ``"Family|switch=value,...;Surrogate|alpha=value,...;engine"`` names.
 
     Text, because programs that hold it are cached on disk and read by other processes. A family whose slope
@@ -334,7 +334,7 @@ def _(
     ends = what.n_states if keep else 0
     x = layout.prepare(x, what.per_neuron)
     states = [layout.like(x, steps=False, dtype=torch.float32) for _ in range(ends)]
-    steps = what.steps if isinstance(what, MultiThreshold) else True
+    steps = what.steps if isinstance(what, LMHT) else True
     return [layout.like(x, steps=steps, dtype=x.dtype), *states]
 
 

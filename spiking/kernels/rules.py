@@ -302,7 +302,7 @@ class Compartments(Rule):
 
 
 @dataclass(frozen=True)
-class MultiThreshold:
+class LMHT:
     """LM-HT (2402.00411), whose steps see the currents of all steps; `mixing` writes its kernels.
 
     Attributes:

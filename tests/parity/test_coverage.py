@@ -14,9 +14,6 @@ pytestmark = [
 ]
 
 NOT_YET = {
-    "direct_training/lmht_reparam_neuron": "LM-HT networks are not in the zoo yet",
-    "direct_training/lmht_tiny_networks": "LM-HT networks are not in the zoo yet",
-    "direct_training/lmht_hybrid_qcfs": "hybrid training is not written yet",
     "spiking_transformers/tp_spikformer_scorers": "token reduction is not written yet",
 }
 FOLDERS = (  # other folders belong to methods that follow

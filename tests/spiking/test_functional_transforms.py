@@ -127,7 +127,7 @@ PLIF_TEXT = f"Leaky|leak=multiply,learn_rate=True;{ATAN.text};cpu"
 KLIF_TEXT = f"Leaky|leak=multiply,gain=True;{ATAN.text};cpu"
 PARAMS = [1.0, 0.0, 2.0, 0.5, 1.0]
 LMH_TABLE = torch.tensor([0.1, -0.2, 0.9, 1.1, 0.7])
-LMHT_TEXT = "MultiThreshold|levels=2,steps_in=3,steps=2;;cpu"
+LMHT_TEXT = "LMHT|levels=2,steps_in=3,steps=2;;cpu"
 LMHT_TABLE = torch.tensor([0.5, 0.25, 1.1, 0.8, 0.3, 0.2, 0.4, 0.5, 0.1, 0.3])  # theta, start, leak, matrix
 
 

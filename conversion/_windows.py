@@ -1,0 +1,191 @@
+"""What makes a network add up: its calls in order, and whether sums over windows pass through unchanged.
+
+A network of L levels and T steps becomes one of a single level and L T steps, in which step t is the window
+of steps ``L t ... L t + L - 1``. That works where everything between two neurons commutes with the sum over
+a window. `check_sums` tries it, whatever the layers are.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from spiking import LMHT, Neuron
+from spiking.layers import BNTT, TEBN, SpikeMatmul
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TOLERANCE = 1e-6  # of sums in float64, in units of the largest current
+SAMPLES = 4  # of the batch, enough to see whether layers add up
+AFFINE = (_ConvNd, nn.Linear, _BatchNorm)
+
+POOLING = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Softmax,
+)
+REASONS: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
+    (POOLING, "the largest of some sums is not the sum of the largest; train with average pooling"),
+    ((SpikeMatmul, nn.MultiheadAttention), "the product of two sums is not the sum of products"),
+    ((TEBN, BNTT), "it has parameters for each of the T steps"),
+    (
+        (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm),
+        "it divides by a statistic of each step",
+    ),
+    (ACTIVATIONS, "it is not affine"),
+)
+
+
+class ReparameterisationError(ValueError):
+    """The network has no single-threshold form; the message names the layer and the reason."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A module that ran, by its path, in the order of first calls."""
+
+    name: str
+    module: nn.Module
+
+
+def run(model: nn.Module, x: Tensor) -> Tensor:
+    """Mean output over time, in evaluation mode: models of the zoo take it themselves, others give steps."""
+    with torch.no_grad():
+        y: Tensor = model(x)
+    return y if hasattr(model, "time_steps") else y.mean(0)
+
+
+def windows(model: nn.Module, x: Tensor, levels: int) -> Tensor:
+    """The input of the single-threshold network: pictures as they are, of a sequence every step L times."""
+    still = hasattr(model, "time_steps") and x.dim() == 4
+    return x if still else x.repeat_interleave(levels, 0)
+
+
+def calls(model: nn.Module, x: Tensor) -> list[Call]:
+    """All modules in the order in which they are first called."""
+    found: dict[str, Call] = {}
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+
+            def hook(m: nn.Module, _: Any, name: str = name) -> None:
+                found.setdefault(name, Call(name, m))
+
+            stack.callback(module.register_forward_pre_hook(hook).remove)
+        run(model, x)
+    return list(found.values())
+
+
+def refuse(order: list[Call]) -> None:
+    """Raise an error for what is known not to add up; before the first neuron everything is real-valued."""
+    first = next(i for i, call in enumerate(order) if isinstance(call.module, Neuron))
+    for call in order[first:]:
+        module, label = call.module, f"{call.name!r} ({type(call.module).__name__})"
+        if isinstance(module, Neuron) and not isinstance(module, LMHT):
+            raise ReparameterisationError(f"{label} is no LM-HT neuron; all neurons must be")
+        if isinstance(module, _NormBase) and not (
+            isinstance(module, _BatchNorm) and module.running_mean is not None
+        ):
+            raise ReparameterisationError(
+                f"{label} has no window form: it divides by a statistic of each step"
+            )
+        for kinds, reason in REASONS:
+            if isinstance(module, kinds):
+                raise ReparameterisationError(f"{label} has no window form: {reason}")
+
+
+def check_sums(model: nn.Module, single: nn.Module, x: Tensor, levels: int, order: list[Call]) -> None:
+    """Try whether what lies between neurons commutes with the sum over a window.
+
+    The outputs of the network's neurons are spread over the steps of their windows at random, in shares that
+    differ everywhere. Whatever comes in between, the currents of the next neurons must add up.
+
+    Args:
+        model: the network of L levels.
+        single: the network of one level.
+        x: input of ``model``.
+        levels: L.
+        order: the calls of ``model``.
+
+    Raises:
+        ReparameterisationError: names the first neuron whose currents do not add up.
+    """
+    model, single, x = copy.deepcopy(model).double(), copy.deepcopy(single).double(), x.double()
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    generator = torch.Generator(device=x.device).manual_seed(0)
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda m, inputs, y: seen.setdefault(name, []).append((inputs[0], y))
+
+    def spread(name: str) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            want, y = seen[name].pop(0)
+            got = window_sums(inputs[0], levels)
+            if not close(got, want):
+                raise ReparameterisationError(
+                    f"the currents of {name!r} do not add up over a window: {between(order, name)}"
+                )
+            shares = torch.rand(levels, *y.shape, generator=generator, dtype=y.dtype, device=y.device)
+            parts = shares / shares.sum(0) * y
+            return parts.transpose(0, 1).reshape(output.shape)
+
+        return hook
+
+    with hooked(model, record):
+        want = run(model, x)
+    with hooked(single, spread):
+        got = run(single, windows(model, x, levels))
+    if not close(got, want):
+        last = next(call.name for call in reversed(order) if isinstance(call.module, Neuron))
+        raise ReparameterisationError(f"the output does not add up over windows, behind {last!r}")
+
+
+def window_sums(x: Tensor, levels: int) -> Tensor:
+    """``[L T, ...]`` -> ``[T, ...]``."""
+    return x.reshape(-1, levels, *x.shape[1:]).sum(1)
+
+
+def close(got: Tensor, want: Tensor) -> bool:
+    """Equal up to rounding."""
+    if got.shape != want.shape:
+        return False
+    return bool((got - want).abs().max() <= TOLERANCE * want.abs().max().clamp(min=1e-3))
+
+
+def between(order: list[Call], name: str) -> str:
+    """Words for what ran between a neuron and the ones before it."""
+    at = next(i for i, call in enumerate(order) if call.name == name)
+    start = next((i for i in range(at - 1, -1, -1) if isinstance(order[i].module, Neuron)), -1)
+    parts = [f"{c.name} ({type(c.module).__name__})" for c in order[start + 1 : at] if c.name]
+    return f"something among {', '.join(parts) or 'the operations before it'} is not affine"
+
+
+def hooked(model: nn.Module, make: Callable[[str], Callable[..., Any]]) -> ExitStack:
+    """A context in which every LM-HT neuron has the forward hook ``make(path)``."""
+    stack = ExitStack()
+    for name, neuron in neurons(model):
+        stack.callback(neuron.register_forward_hook(make(name)).remove)
+    return stack
+
+
+def neurons(model: nn.Module) -> Iterator[tuple[str, LMHT]]:
+    """LM-HT neurons by path."""
+    return ((name, m) for name, m in model.named_modules() if isinstance(m, LMHT))
