@@ -71,10 +71,10 @@ TRAINED = (
     Method("dcgs"),
 )
 TRAINING_FREE = (
-    Method("parallel", steps=STEPS[1:]),
-    Method("parallel", {"threshold": "mse"}, steps=STEPS[1:]),
-    Method("qcfs", {"threshold": "mse", "channelwise": True}),
     Method("dcgs"),
+    Method("parallel", {"threshold": "mse"}, steps=(16,)),
+    Method("parallel", steps=STEPS[2:]),
+    Method("qcfs", {"threshold": "mse", "channelwise": True}),
 )
 SOURCES = {
     "fashion_mnist": ("qcfs_fashion_mnist", 2, TRAINED),
@@ -137,7 +137,7 @@ def rows(name: str, source: Source, method: Method, wanted: list[int]) -> Iterab
     groups = [wanted] if first.method.anytime else [[steps] for steps in wanted]
     for group in groups:
         snn = first if max(group) == first.time_steps else converted(max(group))
-        result = compare(source.model, snn, source.test, group, reconvert=converted)
+        result = compare(source.model, snn, source.test, group, reconvert=converted, energy_batches=1)
         for point in result.points:
             yield {
                 "name": name,
