@@ -49,8 +49,8 @@ def export_run(run: Path, target: Path, *, licence: str | None = None, limits: s
         metrics=metrics,
         dataset={k: data.get(k) for k in ("name", "hub_id", "licence")},
         method=training.get("method"),
-        command=_anonymous(command),
-        settings=_anonymous(settings),
+        command=anonymous(command),
+        settings=anonymous(settings),
         seed=report.get("seed"),
         hardware=training.get("hardware"),
         licence=licence,
@@ -89,7 +89,7 @@ def _tested(run: Path, report: dict[str, Any]) -> tuple[Path, dict[str, float]]:
     return path, metrics
 
 
-def _anonymous(text: str | None) -> str | None:
+def anonymous(text: str | None) -> str | None:
     """``text`` without the name of the user's home folder."""
     home = str(Path.home())
     return text.replace(home, "~") if text and len(home) > 1 else text

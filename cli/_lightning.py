@@ -34,6 +34,7 @@ from cli._callbacks import LastCheckpoint, PredictionWriter
 from cli._storage import AtomicCheckpointIO, RunLogger
 from datamodules import BaseDataModule
 from lightning_modules import BaseTask
+from lightning_modules.source import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ class SpikingParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
-        classes = _errors.subclasses(BaseTask, BaseDataModule, Callback, Logger)
+        classes = _errors.subclasses(BaseTask, BaseDataModule, Callback, Logger, Calibration)
         sys.stderr.write(f"fulgurite: error: {_errors.explain(message, known, classes)}\n")
         self.exit(2)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SpikingCLI", "main"]
 
 RUNS = ("fit", "validate", "test", "predict")  # what LightningCLI finds on the Trainer
-COMMANDS = (*RUNS, "models", "publish", "import")
+COMMANDS = (*RUNS, "convert", "models", "publish", "import")
 
 HELP = """\
 usage: fulgurite COMMAND ...
@@ -30,6 +30,8 @@ commands:
                                         fulgurite test --config FILE --ckpt_path best
   predict   classify a folder of images fulgurite predict --config FILE --ckpt_path best \\
                                             --data.predict_dir FOLDER --output predictions.csv
+  convert   ANN to spiking network, measured at every T
+                                        fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
   import    take over an authors' file  fulgurite import FILE.pth
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
@@ -73,6 +75,11 @@ def main(args: Sequence[str] | None = None) -> None:
         from cli.models import run as run_models
 
         run_models(rest)
+    elif command == "convert":
+        check_config_files(rest)
+        from cli.convert import run as run_convert
+
+        run_convert(rest)
     elif command == "publish":
         from cli.publish import run as run_publish
 

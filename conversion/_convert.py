@@ -140,7 +140,8 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
     if batches is None and method.needs_data(converted):
         raise ConversionError(
             f"{method.name} needs images to find thresholds for this source; give"
-            " calibration=LOADER_OR_TENSOR, images as for the model's own evaluation"
+            " calibration=LOADER_OR_TENSOR (in a YAML file, calibration: {samples: 100}), images as for the"
+            " model's own evaluation"
         )
     began = time.perf_counter()
     with torch.no_grad():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,13 @@ class BatchDataset(Dataset[Any]):
     """A set whose ``__getitems__`` returns one finished batch; items are (picture, label)."""
 
     seed: int = 0
+    transform: Any
+
+    def with_transform(self, transform: Any) -> Self:
+        """Return the same samples, seen through another transform."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Any, Any]:
         raise NotImplementedError

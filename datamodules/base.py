@@ -270,6 +270,23 @@ class BaseDataModule(pl.LightningDataModule):
         """Return the test loader."""
         return self._eval_dataloader("test_set")
 
+    def calibration_dataloader(self, samples: int = 0, batch_size: int | None = None) -> DataLoader[Any]:
+        """Return training pictures as evaluation sees them, in one fixed random order.
+
+        Every process gets all of them, so that all of them calibrate alike.
+
+        Args:
+            samples: how many; 0 is all of the training set.
+            batch_size: that of evaluation if missing.
+        """
+        if samples < 0:
+            raise ValueError(f"samples must be 0 (all) or more, got {samples}")
+        data = self._loaded("train_set").with_transform(self.eval_transform)
+        order = TrainSampler(len(data), self.seed).order(epoch=0)
+        size = batch_size or self.eval_batch_size or self.batch_size
+        options = self._loader_options(self.in_memory)
+        return DataLoader(data, batch_size=size, sampler=order[: samples or None], **options)
+
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return batches (x, paths) of the pictures under `predict_dir`."""
         if self.predict_dir is None:

@@ -79,3 +79,18 @@ def firing_rates(rates: Mapping[str, float]) -> Figure:
     axes.set(xlabel="spikes per neuron and step")
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def accuracy_over_time(accuracy: Mapping[int, float], ann: float) -> Figure:
+    """Accuracy of a converted network against T, and that of its source as a line."""
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(ann, color=GREY, lw=1, ls="--", label=f"ANN {ann:.2%}")
+    axes.plot(list(accuracy), list(accuracy.values()), color=BLUE, marker="o", ms=4, lw=1.2, label="SNN")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(accuracy), [str(steps) for steps in accuracy])
+    axes.minorticks_off()
+    axes.set(xlabel="time steps T", ylabel="accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

@@ -82,7 +82,9 @@ class AgreementOverTime(Metric):
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Share of equal top-1 and relative difference of the logits, ``[T]`` each."""
-        return self.same.float() / self.total.clamp(min=1), (self.difference / self.size).float()
+        return self.same.float() / self.total.clamp(min=1), (
+            self.difference / self.size.clamp(min=1e-30)
+        ).float()
 
 
 def _padded(counts: Tensor, length: int) -> Tensor:

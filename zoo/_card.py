@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 AT_T = re.compile(r"(?:^|/)acc1_t(\d+)$")
+SHARES = {
+    "acc1": "top-1 accuracy",
+    "acc5": "top-5 accuracy",
+    "ann_acc1": "top-1 accuracy of the ANN",
+    "agreement": "same top-1 as the ANN",
+}
 ENERGY = {
     "firing_rate": ("firing rate", "spikes per neuron and step"),
     "sops": ("synaptic operations", "per sample"),
@@ -112,8 +118,10 @@ def _results(config: Mapping[str, Any]) -> list[Any]:
             kinds.append(("accuracy", f"top-1 accuracy, T = {steps}", value))
         elif short == "acc5":
             kinds.append(("accuracy", f"top-5 accuracy, T = {steps}", value))
-        elif found := AT_T.search(key):
+        elif (found := AT_T.search(key)) and not own.get("conversion"):
             kinds.append(("accuracy", f"top-1 accuracy after {found.group(1)} of {steps} steps", value))
+        elif found and found.group(1) != str(steps):  # a converted network was run, or made, for this T
+            kinds.append(("accuracy", f"top-1 accuracy, T = {found.group(1)}", value))
         elif short in ENERGY:
             kinds.append((short, ", ".join(ENERGY[short]), value))
     kinds.sort(key=lambda kind: kind[0] != "accuracy")
@@ -211,11 +219,9 @@ def _measured(config: Mapping[str, Any]) -> list[str]:
         head = ("T", *(str(t) for t in sorted(by_step)))
         parts.append(_table([head, ("top-1 accuracy", *(f"{by_step[t]:.2%}" for t in sorted(by_step)))]))
     rows: list[tuple[str, ...]] = [("quantity", "value")]
-    for key, label in (("acc1", "top-1 accuracy"), ("acc5", "top-5 accuracy")):
-        if key in short:
-            rows.append((label, f"{short[key]:.2%}"))
+    rows += [(label, f"{short[key]:.2%}") for key, label in SHARES.items() if key in short]
     rows += [(ENERGY[k][0], f"{v:.6g} {ENERGY[k][1]}") for k, v in short.items() if k in ENERGY]
-    rest = [k for k in short if k not in ENERGY and k not in ("acc1", "acc5")]
+    rest = [k for k in short if k not in ENERGY and k not in SHARES]
     rows += [(k, f"{short[k]:.6g}") for k in rest]
     parts.append(_table(rows))
     if "energy_mj" in short:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_modules import figures
+from lightning_modules._files import write_text
 from zoo._weights import sha256_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class RunReport(pl.Callback):
             "origin": self._origin,
         }
         report = {**_facts(pl_module), "training": training}
-        _write(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
+        write_text(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect, write, print."""
@@ -86,8 +87,8 @@ class RunReport(pl.Callback):
         if (path := Path(report["checkpoint"])).is_file():
             report["checkpoint_sha256"] = sha256_of(path)
         rows = lines(report)
-        _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
-        _write(folder / "report.md", _markdown(rows))
+        write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+        write_text(folder / "report.md", _markdown(rows))
         table = Table(title=f"{report['model']}: {folder}", show_header=False, title_justify="left")
         for row in rows:
             table.add_row(*row)
@@ -180,9 +181,3 @@ def _best(trainer: pl.Trainer) -> str | None:
 
 def _markdown(rows: list[tuple[str, str]]) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows), ""])
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -375,3 +375,24 @@ def test_every_module_builds_from_plain_yaml_values(name, root):
     assert data.batch_size == 3
     assert data.augmentation.flip == 0.25
     assert data.num_classes > 1
+
+
+def test_calibration_pictures_are_training_pictures_as_evaluation_sees_them():
+    options = {"train_samples": 12, "batch_size": 4, "num_workers": 0, "crop_padding": 2, "flip": 0.5}
+    data = SyntheticDataModule(**options)
+    with pytest.raises(DataError, match="call setup"):
+        data.calibration_dataloader()
+    data.setup()
+    batches = [x for x, _ in data.calibration_dataloader()]
+    assert [len(x) for x in batches] == [4, 4, 4]
+    expected = data.eval_transform(torch.from_numpy(data.train_set.images.copy()), None)
+    seen, every = ({tuple(x.flatten().tolist()) for x in xs} for xs in (torch.cat(batches), expected))
+    assert seen == every
+    few = [x for x, _ in data.calibration_dataloader(samples=5, batch_size=3)]
+    assert [len(x) for x in few] == [3, 2]
+    assert torch.equal(torch.cat(few), torch.cat(batches)[:5])
+    again = torch.cat([x for x, _ in data.calibration_dataloader()])
+    assert torch.equal(again, torch.cat(batches))
+    assert data.train_set.transform is not data.eval_transform, "training goes on with augmentation"
+    with pytest.raises(ValueError, match="samples must be 0"):
+        data.calibration_dataloader(samples=-1)

@@ -117,6 +117,20 @@ def test_imagenet_layout(tmp_path, check, write_pictures):
         ImageNetDataModule(str(tmp_path / "missing"))
 
 
+def test_calibration_pictures_of_folders_are_not_augmented(root):
+    for style in ("small", "imagenet"):
+        size = 12 if style == "imagenet" else None
+        data = ImageFolderDataModule(str(root), style=style, image_size=size, flip=1.0, **SMALL)
+        data.setup()
+        batches = list(data.calibration_dataloader(samples=6))
+        assert [len(x) for x, _ in batches] == [4, 2]
+        plain = data.train_set.with_transform(data.eval_transform)
+        seen = {tuple(x.flatten().tolist()) for xs, _ in batches for x in xs}
+        assert seen <= {tuple(plain[i][0].flatten().tolist()) for i in range(12)}
+        mirrored = {tuple(data.train_set[i][0].flatten().tolist()) for i in range(12)}
+        assert seen.isdisjoint(mirrored)
+
+
 def test_workers_do_not_change_pictures(root):
     def batches(workers):
         data = ImageFolderDataModule(

@@ -1,0 +1,157 @@
+"""The network that a conversion starts from, and the pictures that calibrate it, from plain values."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+S = TypeVar("S", "Source", "Calibration")
+
+CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")  # of a run, in this order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A trained ANN that a conversion starts from.
+
+    Attributes:
+        model: what ``zoo.load`` takes (an entry, ``timm/NAME``, a checkpoint, ``local-dir:PATH``,
+            ``hf-hub:OWNER/NAME``), or the folder of a run.
+        model_args: its arguments.
+        weights: a checkpoint, or the folder of a run.
+        pretrained: False asks for random weights; otherwise there must be trained ones.
+    """
+
+    model: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    pretrained: bool | None = None
+
+    def load(self, num_classes: int | None = None, in_chans: int | None = None) -> nn.Module:
+        """The network, in evaluation mode.
+
+        >>> Source(model="qcfs_resnet20", pretrained=False).load(num_classes=5).num_classes
+        5
+
+        Args:
+            num_classes: K of the data.
+            in_chans: C of the data.
+
+        Raises:
+            ValueError: a contradiction, or a network that does not fit the data.
+            FileNotFoundError: the weights are missing; names where they were looked for.
+            zoo.UnknownModelError: no such entry.
+            zoo.CheckpointError: a checkpoint that is damaged or does not fit.
+        """
+        name, place = self.model, _is_place(self.model)
+        if place and ":" not in name:
+            name = f"local-dir:{_checkpoint_of(name)}"
+        weights = None if self.weights is None else _checkpoint_of(self.weights)
+        arguments = self.model_args
+        if not place and (weights is not None or self.pretrained is False):
+            # what is built to size; weights that are published decide about their network themselves
+            facts = {"num_classes": num_classes, "in_chans": in_chans}
+            arguments = {k: v for k, v in facts.items() if v is not None} | arguments
+        # a conversion of random weights is worth nothing, so they must be asked for
+        pretrained = True if self.pretrained is None and weights is None else self.pretrained
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*starts from random weights.*")
+            try:
+                model = zoo.load(name, pretrained=pretrained, weights=weights, **arguments)
+            except UserWarning as warning:
+                raise ValueError(
+                    f"{warning}; convert a source that was trained for these classes"
+                ) from warning
+        for label, wanted in (("num_classes", num_classes), ("in_chans", in_chans)):
+            got = getattr(model, label, wanted)
+            if wanted is not None and got != wanted:
+                raise ValueError(
+                    f"the source {self.model} has {label} = {got}, but the data have {label} = {wanted}"
+                )
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The pictures that a conversion measures thresholds and corrections on.
+
+    Attributes:
+        samples: how many of the training set; 0 are all.
+        batch_size: that of evaluation if missing.
+    """
+
+    samples: int = 100
+    batch_size: int | None = None
+
+    def images(self, data: Any) -> Iterable[Any]:
+        """Batches of the training part, seen as evaluation sees them.
+
+        Args:
+            data: the data module, set up.
+
+        Raises:
+            ValueError: a data module without such a loader.
+        """
+        make = getattr(data, "calibration_dataloader", None)
+        if make is None:
+            raise ValueError(
+                f"{type(data).__name__} has no calibration_dataloader(samples, batch_size), which gives"
+                " training pictures as evaluation sees them; derive it from datamodules.BaseDataModule"
+            )
+        loader: Iterable[Any] = make(self.samples, self.batch_size)
+        return loader
+
+
+def as_plain(label: str, kind: type[S], value: S | Mapping[str, Any]) -> S:
+    """``value`` as an object of ``kind``, also if it comes as a mapping from a checkpoint or from Python.
+
+    Raises:
+        ValueError: an unknown or a missing key.
+    """
+    if isinstance(value, kind):
+        return value
+    assert isinstance(value, Mapping)
+    known = [f.name for f in fields(kind)]
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"{label} has no key {key!r}; {hint}accepted: {', '.join(known)}")
+    try:
+        return kind(**value)
+    except TypeError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
+def _is_place(name: str) -> bool:
+    """Whether ``name`` is a file, a folder or a repository rather than a name of the zoo or of timm."""
+    if name.startswith("timm/") or zoo.is_registered(name):
+        return False
+    return Path(name).exists() or ":" in name or os.sep in name or name.endswith((".ckpt", ".safetensors"))
+
+
+def _checkpoint_of(name: str) -> str:
+    """The best checkpoint of a run, if ``name`` is its folder; else ``name``."""
+    folder = Path(name)
+    if not (folder / "checkpoints").is_dir():
+        if ":" not in name and not folder.exists():
+            raise FileNotFoundError(
+                f"no such file or folder: {name}; a run's folder appears once fulgurite fit has trained it"
+            )
+        return name
+    found = [folder / path for path in CHECKPOINTS if (folder / path).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder / 'checkpoints'} holds neither best.ckpt nor last.ckpt")
+    return str(found[0])
