@@ -25,10 +25,11 @@ def describe_source(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, 
     if not isinstance(cfg, dict) or not cfg.get("architecture"):
         return None
     classes = getattr(model, "num_classes", None)
-    arguments: dict[str, Any] = {"num_classes": cfg["num_classes"] if classes is None else int(classes)}
+    arguments: dict[str, Any] = dict(getattr(model, "model_args", {}))  # noted by zoo.load
+    arguments["num_classes"] = cfg["num_classes"] if classes is None else int(classes)
     if input_size[0] != 3:
         arguments["in_chans"] = input_size[0]
     embed = getattr(model, "patch_embed", None)
     if getattr(embed, "img_size", None) is not None and cfg.get("input_size") != tuple(input_size):
-        arguments["img_size"] = list(input_size[1:])
+        arguments.setdefault("img_size", list(input_size[1:]))
     return {"architecture": f"timm/{cfg['architecture']}", "model_args": arguments}

@@ -13,7 +13,7 @@ import zoo
 from cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "conversion")
 SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
 COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}
 LARGE = ("imagenet_", "transfer", "vgg16")
