@@ -170,6 +170,32 @@ def differential(
     return torch.cat([*silent, s.to(x.dtype)]), (end[0], bias, mean, end[1])
 
 
+def unit_spikes(s: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """What is sent as spikes of 0 and 1, one train a level, and the sizes of the levels.
+
+    ECMT's parallel parameter normalisation (2502.21193): a layer ``W`` behind the neuron takes a copy
+    ``sizes[i] * W`` for each train, so that it receives plain spikes, at most one of all trains at a
+    time. The copies are bit shifts of each other. ``W(s) = sum_i sizes[i] * W(trains[i])``, so the
+    neurons here send levels through ``W`` itself.
+
+    Args:
+        s: what is sent ``[T, B, ...]``.
+        levels: thresholds that all neurons share.
+
+    Returns:
+        ``[2 n, T, B, ...]`` of zeros and ones, and ``[2 n]``; the largest positive level first, then the
+        largest negative one, and so on, as in the authors' code.
+    """
+    sides = [levels.unit, levels.unit if levels.negative_unit is None else levels.negative_unit]
+    if any(side.numel() != 1 for side in sides):
+        raise ValueError("only levels that all neurons share can move into the next layer's weights")
+    steps = 2.0 ** torch.arange(levels.n - 1, -1, -1, device=s.device, dtype=s.dtype)
+    up, down = (side.to(s).reshape(1).clamp_min(0) * steps for side in sides)
+    sizes = torch.stack([up, -down], dim=1).flatten()
+    trains = (s == sizes.view(-1, *(1,) * s.dim())) & (s != 0)
+    return trains.to(s.dtype), sizes
+
+
 def _check(x: Tensor, levels: Levels, kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")

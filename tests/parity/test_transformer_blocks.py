@@ -113,6 +113,10 @@ def test_ecmt_vit(golden):
         means = block(image, lambda name, x, v=levels: multi_threshold.track(x, v[name], code="rate")[0])
         torch.testing.assert_close(means, codes.running_mean(y)[0], rtol=1e-4, atol=1e-4)
         data.close(f"{variant}.output", codes.increments(means)[0], 1e-3)
+    long = data["input"].expand(512, *data["input"].shape)
+    means = block(long, lambda name, x: multi_threshold.track(x, levels[name], code="rate")[0])
+    error = (means - data["ann_output"]).abs().mean((1, 2, 3))
+    assert 16 < error[7] / error[511] < 256, "the error falls as 1 / T: to a 64th"
     data.everything_was_compared()
 
 

@@ -438,6 +438,24 @@ def test_silent_slots_cost_nothing():
     assert (s[-5:] != 0).float().mean() < 0.1
 
 
+@pytest.mark.parametrize(
+    "levels", [Levels.smallest(0.05, 0.04), Levels.smallest(0.05, -1.0), Levels.largest(2.0, 6)]
+)
+def test_levels_may_move_into_the_weights(levels):
+    s, _ = fast.rate_coded(signal(6, 4, 5), levels)
+    trains, sizes = fast.unit_spikes(s, levels)
+    assert trains.shape == (2 * levels.n, *s.shape)
+    assert trains.sum(0).max() == 1, "at most one spike at a time"
+    assert set(trains.unique().tolist()) == {0.0, 1.0}
+    assert sizes[0] == levels.unit * 2 ** (levels.n - 1)
+    weight, bias = signal(3, 5, seed=1), signal(3, seed=2)
+    copies = sizes.view(-1, 1, 1) * weight
+    folded = torch.einsum("ltbi,loi->tbo", trains, copies) + bias
+    torch.testing.assert_close(folded, torch.nn.functional.linear(s, weight, bias), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="that all neurons share"):
+        fast.unit_spikes(s, Levels.largest(torch.ones(1, 5)))
+
+
 # ---------------------------------------------------------------- modules
 
 
