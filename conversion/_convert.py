@@ -64,6 +64,7 @@ def convert(
         ValueError: a wrong name or value; names what is accepted.
     """
     chosen = get_method(method, settings)
+    _check_model(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     size = _input_size(model, batches, input_size)
     converted = prepare(model, chosen, time_steps, input_size=size, source=source)

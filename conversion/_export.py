@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from conversion._ops import op_name
+from conversion._ops import module_path, op_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -291,24 +291,27 @@ def _weight_and_bias(root: nn.Module, path: str) -> tuple[Tensor, Tensor | None]
 
 
 def _owner(node: fx.Node, root: nn.Module, operands: dict[str, int]) -> str | None:
-    """Path of the module that owns the operands of ``node`` under these names, if it owns nothing else."""
+    """Path of the module that owns the operands of ``node`` under these names, if it owns nothing else.
+
+    Weights that several modules share have one name in the graph; the module that was called is asked first.
+    """
     args = [*node.args, *[None] * 8]
     first = args[operands["weight"]]
     if not isinstance(first, fx.Node) or first.op != "get_attr":
         return None
-    path, _, leaf = str(first.target).rpartition(".")
-    if leaf != "weight" or not path:
-        return None
-    owner = root.get_submodule(path)
-    for name, index in operands.items():
-        operand = args[index] if len(node.args) > index else node.kwargs.get(name)
-        target = operand.target if isinstance(operand, fx.Node) and operand.op == "get_attr" else None
-        own = attribute(owner, name)
-        if (target != f"{path}.{name}") if own is not None else (operand is not None):
-            return None
+    given = {n: args[i] if len(node.args) > i else node.kwargs.get(n) for n, i in operands.items()}
+    values = {
+        n: attribute(root, str(a.target)) if isinstance(a, fx.Node) and a.op == "get_attr" else a
+        for n, a in given.items()
+    }
     known = {*operands, "num_batches_tracked"}
-    others = [n for n, _ in _own_tensors(owner) if n not in known]
-    return None if others else path
+    for path in (module_path(node), str(first.target).rpartition(".")[0]):
+        owner = attribute(root, path) if path else None
+        if not isinstance(owner, nn.Module) or any(attribute(owner, n) is not v for n, v in values.items()):
+            continue
+        if all(n in known for n, _ in _own_tensors(owner)):
+            return path
+    return None
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -117,7 +117,14 @@ class ConvertedModel(fx.GraphModule):
 
     def __reduce__(self) -> Any:
         make, arguments = super().__reduce__()
-        return _restored, (make, arguments, self.meta[META], self.training)
+        return _restored, (make, arguments, self.meta[META], _modes(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ConvertedModel:
+        twin = super().__deepcopy__(memo)
+        assert isinstance(twin, ConvertedModel)
+        type(twin).__name__ = type(self).__name__  # every graph module has a class of its own
+        _set_modes(twin, _modes(self))
+        return twin
 
 
 def set_time_steps(model: ConvertedModel, time_steps: int) -> None:
@@ -128,7 +135,7 @@ def set_time_steps(model: ConvertedModel, time_steps: int) -> None:
 
 def assemble(root: nn.Module, graph: fx.Graph, about: dict[str, Any]) -> ConvertedModel:
     """The model, in evaluation mode."""
-    model = ConvertedModel(root, graph)
+    model = ConvertedModel(root, graph, ConvertedModel.__name__)
     model.meta[META] = about
     set_time_steps(model, about["recipe"]["time_steps"])
     return model.eval()
@@ -138,17 +145,27 @@ def _restored(
     make: Callable[..., fx.GraphModule],
     arguments: tuple[Any, ...],
     about: dict[str, Any],
-    training: bool,
+    modes: dict[str, bool],
 ) -> ConvertedModel:
     plain = make(*arguments)
-    model = ConvertedModel(plain, plain.graph)
+    model = ConvertedModel(plain, plain.graph, ConvertedModel.__name__)
     # units were pickled apart from the description: they take the one clock that it holds
     model.meta[META] = about
     for module in model.modules():
         if hasattr(module, "clock") and not isinstance(module, fx.GraphModule):
             module.clock = about["clock"]
-    model.training = training
+    _set_modes(model, modes)
     return model
+
+
+def _modes(model: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def _set_modes(model: nn.Module, modes: dict[str, bool]) -> None:
+    """Put back what is lost where a graph module makes the modules between its layers anew."""
+    for name, module in model.named_modules():
+        module.training = modes[name]
 
 
 __all__ = ["META", "ConvertedModel", "assemble", "set_time_steps", "sites"]
