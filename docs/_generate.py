@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from _browse import read_run
+
 import zoo
 
 
@@ -21,33 +23,49 @@ def write_zoo_table(path: Path) -> None:
             [
                 f"`{name}`",
                 f"{entry.parameters:,}",
-                str(entry.time_steps),
+                "-" if entry.macs is None else f"{entry.macs / 1e6:,.1f} M",
+                str(entry.time_steps) if entry.spiking else "-",
                 "x".join(map(str, entry.input_size)),
                 ", ".join(f"`{tag}`" for tag in entry.weights) or "none",
                 f"[{entry.paper}](https://arxiv.org/abs/{entry.paper})" if entry.paper else "this project",
             ]
         )
-    header = ["entry", "parameters", "T", "input", "published weights", "paper"]
+    header = ["entry", "parameters", "MACs", "T", "input", "weights that ship", "paper"]
     path.write_text(_table(header, rows))
 
 
-def first_comment(config: Path) -> str:
-    """The leading comment of a YAML file as one line."""
-    lines = []
-    for line in config.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
+def write_weights_table(path: Path) -> None:
+    """One row per set of weights that ships: the paper's numbers and ours in columns of their own."""
+    rows = []
+    for full in zoo.list_models(pretrained=True):
+        name, _, tag = full.partition(".")
+        cfg = zoo.describe(name).weights[tag]
+        rows.append(
+            [
+                f"`{full}`",
+                cfg.dataset or "-",
+                _numbers(cfg.published),
+                _numbers(cfg.metrics),
+                f"`{cfg.command}`, seed {cfg.seed}" if cfg.command else "-",
+                cfg.licence or "-",
+            ]
+        )
+    header = ["weights", "data", "published (theirs)", "measured (ours)", "made by", "licence"]
+    path.write_text(_table(header, rows))
+
+
+def _numbers(values: dict[str, float]) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in values.items()) or "none"
 
 
 def write_config_table(folder: Path, path: Path) -> None:
-    """One row per shipped run: the file and what its first comment records."""
-    rows = [
-        [f"`configs/{config.relative_to(folder)}`", first_comment(config).replace("|", "\\|")]
-        for config in sorted(folder.rglob("*.yaml"))
-    ]
-    path.write_text(_table(["run", "what it is"], rows))
+    """One row per shipped run: what it is of, the published number and ours, each in its own column."""
+    rows = []
+    for config in sorted(folder.rglob("*.yaml")):
+        run = read_run(config, folder)
+        cells = [f"`{run['config']}`", run["what"], run["published"], run["ours"], run["rest"]]
+        rows.append([cell.replace("|", "\\|") for cell in cells])
+    path.write_text(_table(["run", "what it is", "published (theirs)", "measured (ours)", "remarks"], rows))
 
 
 def write_measured_table(table: Path, path: Path) -> None:

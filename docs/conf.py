@@ -7,10 +7,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 sys.path.insert(0, str(ROOT))
 
+from _browse import write_browser  # noqa: E402
 from _generate import (  # noqa: E402
     write_config_table,
     write_conversion_table,
     write_measured_table,
+    write_weights_table,
     write_zoo_table,
 )
 
@@ -29,9 +31,10 @@ extensions = [
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "browse.html", "generated/site"]
 html_theme = "furo"
 html_title = "Fulgurite"
+html_extra_path = ["generated/site"]  # browse.html, a page of its own
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"show-inheritance": True}
@@ -48,6 +51,8 @@ nitpick_ignore_regex = [
 _generated = ROOT / "docs" / "generated"
 _generated.mkdir(exist_ok=True)
 write_zoo_table(_generated / "zoo_table.md")
+write_browser(ROOT / "configs", _generated / "site" / "browse.html")
+write_weights_table(_generated / "weights_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")
 write_measured_table(ROOT / "benchmarks" / "real_runs.csv", _generated / "measured_table.md")
 write_conversion_table(ROOT / "benchmarks" / "conversion_table.csv", _generated / "conversion_table.md")

@@ -1,0 +1,86 @@
+"""The zoo as one page that searches and filters itself: style, script and data in one file, no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import zoo
+
+TEMPLATE = Path(__file__).parent / "browse.html"
+PLACE = "/*DATA*/"
+COMMENT = re.compile(
+    r"(?P<what>.*?)\s*Published: (?P<published>.*?)\.?\s+Ours: (?P<ours>.*?)(?:\.\s+(?P<rest>[A-Z0-9].*))?$"
+)
+
+
+def first_comment(config: Path) -> str:
+    """The leading comment of a YAML file as one line."""
+    lines = []
+    for line in config.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
+def read_run(config: Path, folder: Path) -> dict[str, Any]:
+    """What a shipped run is of, the published number and ours, kept apart as its first comment has them."""
+    comment = first_comment(config)
+    found = COMMENT.match(comment)
+    texts = found.groupdict("") if found else {"what": comment, "published": "-", "ours": "-", "rest": ""}
+    content = yaml.safe_load(config.read_text()) or {}
+    task = (content.get("model") or {}).get("init_args") or {}
+    return {
+        "config": f"configs/{config.relative_to(folder)}",
+        "entry": task.get("model"),
+        "what": texts["what"].rstrip("."),
+        "published": texts["published"],
+        "ours": texts["ours"].rstrip("."),
+        "rest": texts["rest"],
+    }
+
+
+def collect(configs: Path) -> list[dict[str, Any]]:
+    """Every listed entry, its weights and its runs."""
+    runs = [read_run(path, configs) for path in sorted(configs.rglob("*.yaml"))]
+    entries = []
+    for name in zoo.list_models():
+        told = zoo.describe(name)
+        entries.append(
+            {
+                "name": name,
+                "family": told.family,
+                "task": told.task,
+                "parameters": told.parameters,
+                "macs": told.macs,
+                "sops": told.sops,
+                "steps": told.time_steps if told.spiking else None,
+                "input": "x".join(map(str, told.input_size)),
+                "classes": told.num_classes,
+                "paper": told.paper,
+                "weights": [
+                    {
+                        "name": f"{name}.{tag}",
+                        "dataset": cfg.dataset,
+                        "licence": cfg.licence,
+                        "published": cfg.published,
+                        "measured": cfg.metrics,
+                    }
+                    for tag, cfg in told.weights.items()
+                ],
+                "runs": [run for run in runs if run["entry"] == name],
+            }
+        )
+    return entries
+
+
+def write_browser(configs: Path, path: Path) -> None:
+    """Write the page."""
+    data = json.dumps(collect(configs), ensure_ascii=False).replace("</", "<\\/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TEMPLATE.read_text().replace(PLACE, data, 1))
