@@ -102,13 +102,16 @@ def decoded(slots):
 
 
 def tied(spikes, levels, kind):
-    """Neurons that once had sent exactly a level, which a ReLU may take back or not."""
+    """Neurons that once had sent exactly a level, which a ReLU may take back or not.
+
+    Up to the third step all sums are exact: only thirds round.
+    """
     if kind != "relu":
         return torch.zeros(spikes.shape[1:], dtype=torch.bool)
     t = torch.arange(1, len(spikes), dtype=torch.float64).view(-1, *(1,) * (spikes.dim() - 1))
     mo = (spikes[1:].double() / t).cumsum(0)
     sizes = [levels.unit.double() * 2**k for k in range(levels.n)]
-    near = [((t[1:] * mo[:-1] - size).abs() < 1e-5 * size) for size in sizes]
+    near = [((t[3:] * mo[2:-1] - size).abs() < 1e-5 * size) for size in sizes]
     return torch.stack(near).any(0).any(0)
 
 
