@@ -22,7 +22,14 @@ def is_run(folder: Path) -> bool:
     return (folder / CHECKPOINTS).is_dir()
 
 
-def export_run(run: Path, target: Path, *, licence: str | None = None, limits: str | None = None) -> Path:
+def export_run(
+    run: Path,
+    target: Path,
+    *,
+    licence: str | None = None,
+    limits: str | None = None,
+    figures: bool = True,
+) -> Path:
     """Write weights, description, card and figures of a run.
 
     Args:
@@ -30,6 +37,7 @@ def export_run(run: Path, target: Path, *, licence: str | None = None, limits: s
         target: folder to write.
         licence: of the weights.
         limits: what users must know beyond what the card says by itself.
+        figures: whether the run's figures go with it.
 
     Raises:
         CommandError: there is no checkpoint, or it is not the one that was tested.
@@ -55,7 +63,7 @@ def export_run(run: Path, target: Path, *, licence: str | None = None, limits: s
         hardware=training.get("hardware"),
         licence=licence,
         limits=limits,
-        figures=sorted((run / "figures").glob("*.png")),
+        figures=sorted((run / "figures").glob("*.png")) if figures else (),
         label_names=data.get("class_names") or None,
         pretrained_cfg={k: data[k] for k in PREPROCESSING if data.get(k) is not None},
     )

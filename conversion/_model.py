@@ -76,6 +76,10 @@ class ConvertedModel(fx.GraphModule):
         """Preprocessing of the source, in timm's words."""
         return dict(self.meta[META]["pretrained_cfg"])
 
+    @default_cfg.setter
+    def default_cfg(self, value: dict[str, Any]) -> None:
+        self.meta[META]["pretrained_cfg"] = dict(value)
+
     pretrained_cfg = default_cfg
 
     @property

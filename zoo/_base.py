@@ -34,6 +34,7 @@ class ZooModel(nn.Module):
     model_args: dict[str, Any]  # plain arguments that rebuild this model
     default_cfg: dict[str, Any]
     pretrained_cfg: dict[str, Any]
+    label_names: list[str] | None = None  # of the classes, in the order of the logits
     origin: dict[str, Any] | None = None  # name, licence, url of the weights that were loaded, if not our own
 
     def __init__(self, *, num_classes: int, in_chans: int, time_steps: int, num_features: int) -> None:
@@ -137,6 +138,7 @@ class ZooModel(nn.Module):
         setattr(self.get_submodule(parent), child, new)
         self.num_classes = num_classes
         self.model_args["num_classes"] = num_classes
+        self.label_names = None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass: less memory, identical gradients."""

@@ -134,6 +134,8 @@ def load_cfg(
     else:
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
     load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
+    if (location / CONFIG_FILE).is_file():
+        _hub.adopt_description(model, location, explicit)
     if isinstance(model, ZooModel):
         tag = next((t for t, c in entry.weights.items() if c == cfg), "")
         model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
@@ -196,6 +198,8 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
         local = fields.get("source") == "local-dir" or not fields.get("hf_hub_id")
         where = Path(fields["file"]) if local else _remote.download(str(fields["hf_hub_id"]))
         load_weights(model, where, entry, explicit=kwargs, sha256=_recorded_hash(where))
+        if (where / CONFIG_FILE).is_file():
+            _hub.adopt_description(model, where, kwargs)
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
 

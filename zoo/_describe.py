@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo._card import AT_T
 from zoo._registry import get_entry
 from zoo._timm import PREFIX, arxiv_id, timm_family, timm_weights
 
@@ -86,7 +87,7 @@ class Description:
                 sops = f"{_short(self.sops)} a sample over all T, measured with the first weights"
             rows.insert(4, ("SOPs", sops))
         for tag, cfg in self.weights.items():
-            facts = [f"{k} {v:g}" for k, v in cfg.metrics.items()]
+            facts = [f"{k} {v:g}" for k, v in cfg.metrics.items() if not AT_T.search(k)]
             facts += [f"licence {cfg.licence}"] if cfg.licence else []
             rows.append(("weights", f"{self.name}.{tag}" + (f" ({', '.join(facts)})" if facts else "")))
         if not self.weights:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conversion import ConvertedModel
 from zoo import _checkpoint
 from zoo._registry import get_entry
 from zoo._remote import download, forget, read_config
@@ -13,6 +14,8 @@ from zoo._timm import is_timm, load_timm_folder
 from zoo._weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
@@ -57,6 +60,8 @@ def _load(
         return load_timm_folder(path, pretrained, None if weights is None else Path(weights), kwargs)
     entry = get_entry(architecture)
     model = entry.fn(**{**arguments, **kwargs})
+    if path.is_dir():
+        adopt_description(model, path, kwargs)
     if pretrained is False:
         return model
     from zoo._build import load_weights  # _build imports this module
@@ -66,6 +71,36 @@ def _load(
     if weights is None and path.is_dir():
         model.origin = _origin(path, remote)  # type: ignore[assignment]
     return model
+
+
+def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] | None = None) -> None:
+    """Let the model know what its folder says of it: preprocessing, and names of the classes.
+
+    Args:
+        model: built from the folder's description.
+        folder: the folder.
+        given: arguments of the caller; another input than the folder's is one of these.
+    """
+    config = read_config(folder)
+    recorded = config.get("model_args") or {}
+    other_input = any(
+        (given or {}).get(key) is not None and (given or {})[key] != recorded.get(key)
+        for key in ("img_size", "in_chans")
+    )
+    told = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in (config.get("pretrained_cfg") or {}).items()
+        if not (other_input and key in ("input_size", "mean", "std"))
+    }
+    cfg: Any = {**getattr(model, "pretrained_cfg", {}), **told}
+    cfg["num_classes"] = model.num_classes
+    if isinstance(model, ConvertedModel):
+        model.default_cfg = cfg
+    else:
+        model.pretrained_cfg = model.default_cfg = cfg
+    labels = config.get("label_names")
+    if isinstance(labels, list) and len(labels) == model.num_classes:
+        model.label_names = [str(label) for label in labels]  # type: ignore[assignment]
 
 
 def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:

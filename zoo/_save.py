@@ -79,7 +79,7 @@ def save(
         licence: licence of the weights; missing: that of their origin.
         limits: what a user must know beyond what the card says by itself.
         figures: PNG files for the card.
-        label_names: class names in the order of the logits.
+        label_names: class names in the order of the logits; missing: those the model was loaded with.
         pretrained_cfg: corrections to preprocessing (mean, std, input_size, crop_pct).
         max_shard_size: weights above it go into several files with an index.
 
@@ -132,8 +132,11 @@ def save(
         },
         "fulgurite": record,
     }
-    if label_names is not None:
-        config["label_names"] = list(label_names)
+    labels = label_names or getattr(model, "label_names", None)
+    if labels is not None:
+        if len(labels) != model.num_classes:
+            raise ValueError(f"{len(labels)} label names for K = {model.num_classes} classes")
+        config["label_names"] = list(labels)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

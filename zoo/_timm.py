@@ -127,6 +127,9 @@ def load_timm_folder(
     own = config.get("fulgurite") or {}
     found = _checkpoint.read_checkpoint(weights or folder, None if weights else own.get("sha256"))
     _checkpoint.load_strict(model, found.state, source=str(weights or folder))
+    labels = config.get("label_names")
+    if isinstance(labels, list):
+        model.label_names = labels  # type: ignore[assignment]
     return model
 
 

@@ -190,3 +190,24 @@ def test_places_that_hold_nothing(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="is a file"):
         zoo.save(zoo.create(NAME), tmp_path / "file")
+
+
+def test_preprocessing_and_labels_come_back(tiny, tmp_path):
+    labels = ["a", "b", "c", "d", "e"]
+    told = {"mean": [0.25, 0.5, 0.75], "input_size": [3, 40, 40], "crop_pct": 0.8}
+    folder = zoo.save(tiny(NAME), tmp_path / "out", label_names=labels, pretrained_cfg=told)
+    for model in (
+        zoo.load(f"local-dir:{folder}"),
+        timm.create_model(f"local-dir:{folder}", pretrained=True),
+    ):
+        assert model.label_names == labels
+        assert model.pretrained_cfg["mean"] == (0.25, 0.5, 0.75)
+        assert model.pretrained_cfg["input_size"] == (3, 40, 40)
+        assert model.pretrained_cfg["crop_pct"] == 0.8
+    again = zoo.save(zoo.load(f"local-dir:{folder}"), tmp_path / "again")
+    assert json.loads((again / "config.json").read_text())["label_names"] == labels
+    with pytest.raises(ValueError, match="2 label names for K = 5 classes"):
+        zoo.save(tiny(NAME), tmp_path / "out", label_names=["a", "b"])
+    model = zoo.load(f"local-dir:{folder}")
+    model.reset_classifier(3)
+    assert model.label_names is None
