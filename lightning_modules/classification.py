@@ -39,6 +39,8 @@ class ClassificationTask(BaseTask):
         mixup_prob: share of the batches that are mixed.
         mixup_switch_prob: share of these that take CutMix, where both are on.
         mixup_off_epoch: no mixing from this epoch on; 0 mixes to the end.
+        token_reduction: arguments of `zoo.reduce_tokens` (``method``, ``keep``, ...), for training and
+            testing on part of the tokens.
         channels_last: lay images and weights out with channels innermost, faster on CPUs and tensor cores.
         optimizer: see `BaseTask`, as everything that follows.
         lr: see `BaseTask`.
@@ -68,6 +70,7 @@ class ClassificationTask(BaseTask):
         mixup_prob: float = 1.0,
         mixup_switch_prob: float = 0.5,
         mixup_off_epoch: int = 0,
+        token_reduction: dict[str, Any] | None = None,
         channels_last: bool = True,
         optimizer: str = "adamw",
         lr: float = 1e-3,
@@ -101,6 +104,8 @@ class ClassificationTask(BaseTask):
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
         self.model: ZooModel = build(model, arguments)
+        if token_reduction:
+            self.model = zoo.reduce_tokens(self.model, **token_reduction)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss_name = loss

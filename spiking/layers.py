@@ -241,6 +241,16 @@ class SpikeMatmul(nn.Module):
         return f"spike_operand={self.spike_operand!r}"
 
 
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Mean of ``x`` over the processes of a distributed run, so that every rank goes on with the same."""
+    dist = torch.distributed
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / dist.get_world_size()
+
+
 def _ranks(norm: nn.Module) -> int:
     """How many processes share the statistics of ``norm``."""
     if not isinstance(norm, nn.SyncBatchNorm):

@@ -18,7 +18,10 @@ from zoo._registry import (
 )
 from zoo._remote import HubError, HubFileNotFoundError
 from zoo._save import NotRebuildableError, save
+from zoo._tokens import Scorer, TokenBlock
 from zoo._weights import WeightsCfg
+from zoo.token_reduction import reduce_tokens
+from zoo.uncert import FluctuationChoice, choose_fluctuation_weight
 
 for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
     importlib.import_module(f"zoo.{_module}")  # each file registers its entries, here and with timm
@@ -28,18 +31,22 @@ __all__ = [
     "CheckpointError",
     "Description",
     "Fit",
+    "FluctuationChoice",
     "HubError",
     "HubFileNotFoundError",
     "LicenceError",
     "NotRebuildableError",
     "Published",
+    "Scorer",
     "SpikingModel",
+    "TokenBlock",
     "UnknownModelError",
     "UnrecognizedError",
     "WeightsCfg",
     "ZooModel",
     "build_model",
     "checkpoint_block",
+    "choose_fluctuation_weight",
     "create",
     "describe",
     "import_checkpoint",
@@ -50,6 +57,7 @@ __all__ = [
     "push",
     "read_checkpoint",
     "recognize",
+    "reduce_tokens",
     "register_model",
     "save",
 ]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from zoo._tokens import TokenBlock
+
 
 class ZooModel(nn.Module):
     """A classifier with timm's names; `SpikingModel` and `AnalogModel` add how time is handled.
@@ -209,6 +211,10 @@ class SpikingModel(ZooModel):
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """First convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C', H', W']``."""
         raise NotImplementedError
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """Blocks that can run on part of their tokens, in order; none unless a family lists them."""
+        return []
 
     # -- what all share ------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from zoo._base import SpikingModel
 from zoo._blocks import conv1x1, conv3x3, conv_norm, neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
+from zoo._tokens import TokenBlock
 from zoo.sdt import MembraneMLP
 from zoo.spikformer import (
     NEURON_DEFAULTS,
@@ -330,6 +331,14 @@ class MetaSpikeFormer(SpikingModel):
     def stages(self) -> Sequence[nn.Module]:
         """The levels of the hierarchy; all but the first begin with a `Downsample`."""
         return list(self.levels)
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """Attention blocks. Their projections are 3x3 convolutions, so only the feed-forward parts reduce."""
+        return [
+            TokenBlock(path=f"levels.{level}.{i}", stage=level, inner=("mlp",), entry="attn.head_lif")
+            for level in (3, 4)
+            for i in range(1, len(self.levels[level]))  # type: ignore[arg-type]
+        ]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> mean over the map -> spikes -> logits ``[T, B, K]``."""

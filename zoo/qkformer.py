@@ -23,6 +23,7 @@ from zoo._base import SpikingModel
 from zoo._blocks import conv1x1, conv3x3, conv_norm, neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
+from zoo._tokens import TokenBlock
 from zoo.spikformer import (
     CIFAR,
     EVENTS,
@@ -241,6 +242,21 @@ class QKFormer(SpikingModel):
     def stages(self) -> Sequence[nn.Module]:
         """The levels of the hierarchy, each a patch embedding and blocks."""
         return list(self.levels)
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """All blocks; only behind those of the last stage nothing needs the grid."""
+        last = len(self.levels) - 1
+        return [
+            TokenBlock(
+                path=f"levels.{level}.{i}",
+                stage=level,
+                removable=level == last,
+                attention="attn",
+                mixer="attn.matmul1" if level == last else None,
+            )
+            for level, stage in enumerate(self.levels)
+            for i in range(1, len(stage))  # type: ignore[arg-type]
+        ]
 
 
 # divisors of C, pooling digits and tap of the first patch embedding

@@ -20,6 +20,7 @@ from zoo._base import SpikingModel
 from zoo._blocks import conv1x1, conv3x3, conv_norm, neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
+from zoo._tokens import TokenBlock
 from zoo.spikformer import (
     CIFAR,
     EVENTS,
@@ -231,6 +232,22 @@ class SpikeDrivenTransformer(SpikingModel):
     def stages(self) -> Sequence[nn.Module]:
         """The patch splitting, then every block."""
         return [self.patch_embed, *self.block]
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """All blocks, unless their attention pools over neighbours."""
+        if any(isinstance(m, SDSA) and m.pool is not None for m in self.modules()):
+            return []
+        return [
+            TokenBlock(
+                path=f"block.{i}",
+                stage=0,
+                removable=True,
+                entry="attn.shortcut_lif",
+                attention="attn",
+                mixer="attn.token_sum",
+            )
+            for i in range(len(self.block))
+        ]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> mean over the tokens -> spikes -> logits ``[T, B, K]``."""

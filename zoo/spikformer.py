@@ -22,6 +22,7 @@ from zoo._base import SpikingModel
 from zoo._blocks import conv3x3, conv_norm, neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
+from zoo._tokens import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,6 +245,13 @@ class Spikformer(SpikingModel):
     def stages(self) -> Sequence[nn.Module]:
         """The patch splitting, then every block."""
         return [self.patch_embed, *self.block]
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """All blocks: they have 1x1 convolutions and attention only."""
+        return [
+            TokenBlock(path=f"block.{i}", stage=0, removable=True, attention="attn", mixer="attn.matmul1")
+            for i in range(len(self.block))
+        ]
 
 
 def check_heads(dim: int, num_heads: int) -> int:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time
+from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time, mean_over_ranks
 from zoo._base import SpikingModel
 from zoo._blocks import neuron_factory
 from zoo._build import build_model
 from zoo._registry import register_model
+from zoo._tokens import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,7 +129,7 @@ class DSSA(nn.Module):
             with torch.no_grad():
                 rate = spikes.mean(dim=(0, 1, 3, 4), keepdim=True, dtype=buffer.dtype)
                 if moving:
-                    rate = _mean_over_ranks(rate)
+                    rate = mean_over_ranks(rate)  # the authors' is one process's, which DDP overwrites
                 unset = (buffer == 0).all()  # all heads, as upstream: one head may stay silent
                 start = torch.where(unset, rate, buffer)
                 if moving:
@@ -181,6 +182,15 @@ class DSSA(nn.Module):
         return f"dim={self.dim}, num_heads={self.num_heads}, patch_size={self.patch_size}"
 
 
+class SpikeConvNorm(nn.Sequential):
+    """Neuron (key ``0``), convolution (``1``) and norm (``2``)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, B, C, H, W]`` -> ``[T, B, C', H, W]``."""
+        neuron, conv, norm = self
+        return norm(fold_time(conv, neuron(x)))  # type: ignore[no-any-return]
+
+
 class GWFFN(nn.Module):
     """Group-wise spiking feed-forward: 1x1 up, grouped 3x3 with its own shortcut, 1x1 down.
 
@@ -200,9 +210,9 @@ class GWFFN(nn.Module):
         if inner % group_size:
             raise ValueError(f"{inner} hidden channels do not divide into groups of {group_size}")
 
-        def part(c_in: int, c_out: int, kernel: int, groups: int = 1) -> nn.Sequential:
+        def part(c_in: int, c_out: int, kernel: int, groups: int = 1) -> SpikeConvNorm:
             conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, groups=groups, bias=False)
-            return nn.Sequential(make_neuron(), conv, TimeBatchNorm2d(c_out))
+            return SpikeConvNorm(make_neuron(), conv, TimeBatchNorm2d(c_out))
 
         self.up = part(in_channels, inner, 1)
         self.conv = nn.ModuleList(part(inner, inner, 3, inner // group_size) for _ in range(num_conv))
@@ -210,10 +220,10 @@ class GWFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
-        u = z = _spike_conv_norm(self.up, x)
+        u = z = self.up(x)
         for part in self.conv:
-            z = _spike_conv_norm(part, z)
-        return _spike_conv_norm(self.down, z + u) + x
+            z = part(z)
+        return self.down(z + u) + x  # type: ignore[no-any-return]
 
 
 class DownsampleLayer(nn.Module):
@@ -335,6 +345,22 @@ class SpikingResformer(SpikingModel):
         """The stages; all but the first begin with a `DownsampleLayer`."""
         return list(self.layers)
 
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """Attention where its patch is one token, and all feed-forward blocks.
+
+        The grouped convolution of a feed-forward block runs on the whole grid; only its 1x1 convolutions
+        reduce.
+        """
+        found = []
+        for stage, blocks in enumerate(self.layers):
+            for i, block in enumerate(blocks.children()):
+                path = f"layers.{stage}.{i}"
+                if isinstance(block, GWFFN):
+                    found.append(TokenBlock(path=path, stage=stage, inner=("up", "down"), entry="up.0"))
+                elif isinstance(block, DSSA) and block.patch_size == 1:
+                    found.append(TokenBlock(path=path, stage=stage, entry="activation_in"))
+        return found
+
     def encode(self, x: Tensor) -> Tensor:
         """Stem output ``[T, B, C1, H', W']``; warns when attention has no trained rates yet."""
         if not self.training and not torch.compiler.is_compiling():
@@ -382,25 +408,6 @@ def _make_stem(stem: str, in_chans: int, width: int) -> nn.Sequential:
     stride = _STEM_REDUCTION[stem]
     conv = nn.Conv2d(in_chans, width, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(conv, TimeBatchNorm2d(width))
-
-
-def _spike_conv_norm(part: nn.Module, x: Tensor) -> Tensor:
-    """Neuron, convolution on the folded ``[T * B, ...]``, norm: the parts of a Sequential."""
-    neuron, conv, norm = part.children()
-    return norm(fold_time(conv, neuron(x)))  # type: ignore[no-any-return]
-
-
-def _mean_over_ranks(rate: Tensor) -> Tensor:
-    """Mean over the processes of a distributed run, so that every rank keeps the same buffer.
-
-    The authors' code computes a rate a process, which DDP then overwrites with rank 0's.
-    """
-    dist = torch.distributed
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return rate
-    rate = rate.clone()
-    dist.all_reduce(rate)
-    return rate / dist.get_world_size()
 
 
 # -- variants: upstream models/spikingresformer.py ------------------------------------------------

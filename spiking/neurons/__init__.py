@@ -9,6 +9,7 @@ from typing import Any
 from spiking.neurons.base import Neuron, Stream
 from spiking.neurons.clif import CLIF
 from spiking.neurons.differential import Differential, Tracking
+from spiking.neurons.expg import ExpGCode, ExpGIF, ExpGQuant
 from spiking.neurons.glif import GLIF
 from spiking.neurons.leaky import IF, KLIF, LIF, PLIF
 from spiking.neurons.lmht import LMH, LMHT
@@ -62,6 +63,9 @@ __all__ = [
     "PLIF",
     "PSN",
     "Differential",
+    "ExpGCode",
+    "ExpGIF",
+    "ExpGQuant",
     "LevelledNeuron",
     "MaskedPSN",
     "MultiThreshold",

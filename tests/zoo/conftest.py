@@ -31,6 +31,7 @@ TINY: dict[str, dict[str, Any]] = {
     "spikingresformer_nano": {"planes": (8, 16, 16), "num_heads": (1, 2, 2), "group_size": 8},
 }
 TINY_ANALOG: dict[str, dict[str, Any]] = {
+    "ge2mst_nano": {"dims": (8, 16, 16, 32), "group_size": 8, "num_heads": (2, 4)},
     "qcfs_vgg16": {"plan": ((8,), (8, 8), (16,)), "hidden": 64, "v_threshold": 2.0},
     "qcfs_resnet18": {"layers": (1, 1), "planes": (8, 16), "v_threshold": 2.0},
     "qcfs_resnet20": {"layers": (2, 1), "planes": (8, 16), "activation": "relu"},

@@ -329,6 +329,7 @@ def test_streaming_equals_one_pass(spiking_case, tiny, images):
         "sew_resnet50",
         "ms_resnet104",
         *TRANSFORMERS,
+        "ge2mst_nano",
         "qcfs_vgg16",
         "qcfs_resnet18",
     ],
@@ -348,7 +349,7 @@ def test_compile_has_no_graph_break(name, tiny, images):
 
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-@pytest.mark.parametrize("name", [*EXPORTED, *TRANSFORMERS, "qcfs_vgg16", "qcfs_resnet18"])
+@pytest.mark.parametrize("name", [*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18"])
 def test_export(name, tiny, images):
     model = tiny(name).eval()
     batch = torch.export.Dim("batch", min=1, max=16)
