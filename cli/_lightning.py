@@ -26,6 +26,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+import conversion
 import datamodules
 import lightning_modules
 import zoo
@@ -33,13 +34,13 @@ from cli import _errors, _resume
 from cli._callbacks import LastCheckpoint, PredictionWriter
 from cli._storage import AtomicCheckpointIO, RunLogger
 from datamodules import BaseDataModule
-from lightning_modules import BaseTask
+from lightning_modules import BaseTask, ConversionTask
 from lightning_modules.source import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LINKS = ("num_classes", "in_chans")  # facts of the data that a task takes over
+LINKS = ("num_classes", "in_chans", "input_size")  # facts of the data that a task takes over
 
 
 class SpikingParser(LightningArgumentParser):
@@ -172,6 +173,7 @@ class SpikingCLI(LightningCLI):
             raise _errors.CommandError(_errors.summary(error)) from error
         for name, value in typed.items():
             fact = getattr(self.datamodule, name)
+            fact = list(fact) if isinstance(fact, tuple) else fact  # as YAML brings it
             if value is not None and value != fact:
                 raise _errors.CommandError(
                     f"model.init_args.{name} is {value}, but {type(self.datamodule).__name__} has"
@@ -286,9 +288,8 @@ class SpikingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Put an earlier run of this folder aside, unless this one continues it."""
         self._check_checkpoint(training=True)
-        model = self.model.hparams.get("model", type(self.model).__name__)
         count = sum(p.numel() for p in self.model.parameters())
-        rank_zero_info(f"{model}: {count:,} parameters, run folder {self.folder}")
+        rank_zero_info(f"{self.model.title}: {count:,} parameters, run folder {self.folder}")
         self._started = time.monotonic()
         if getattr(self.trainer, "fast_dev_run", False) or self._continues_here() or not _first_process():
             return
@@ -329,7 +330,8 @@ class SpikingCLI(LightningCLI):
 
     def _warn_if_untrained(self) -> None:
         arguments = self.model.hparams.get("model_args") or {}
-        if self.ckpt_path is None and not {"pretrained", "weights"} & set(arguments):
+        converted = isinstance(self.model, ConversionTask)  # by now, from a source that is trained
+        if self.ckpt_path is None and not converted and not {"pretrained", "weights"} & set(arguments):
             rank_zero_warn(
                 "no --ckpt_path was given and the model is not asked to load weights: these are"
                 f" the results of random weights. --ckpt_path best takes the best of {self.folder}"
@@ -371,6 +373,8 @@ def run(words: Sequence[str]) -> None:
         FloatingPointError,
         datamodules.DataError,
         zoo.UnknownModelError,
+        conversion.ConversionError,
+        conversion.CalibrationError,
         MisconfigurationException,
     )
     try:

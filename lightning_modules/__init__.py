@@ -3,6 +3,7 @@
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport
 from lightning_modules.classification import ClassificationTask
+from lightning_modules.conversion import ConversionTask
 from lightning_modules.evaluate import Comparison, Point, compare
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
@@ -14,6 +15,7 @@ __all__ = [
     "BaseTask",
     "ClassificationTask",
     "Comparison",
+    "ConversionTask",
     "Energy",
     "FiringRate",
     "Point",

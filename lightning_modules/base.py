@@ -73,6 +73,11 @@ class BaseTask(pl.LightningModule):
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
         self.cosine_after_warmup = cosine_after_warmup
 
+    @property
+    def title(self) -> str:
+        """What is trained, in a few words."""
+        return str(self.hparams.get("model", type(self).__name__))
+
     # -- optimiser -----------------------------------------------------------------------------
 
     def parameter_groups(self) -> list[dict[str, Any]]:

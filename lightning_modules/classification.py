@@ -103,7 +103,7 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
-        self.model: ZooModel = build(model, arguments)
+        self.model: ZooModel = self.build_model(model, arguments)
         if token_reduction:
             self.model = zoo.reduce_tokens(self.model, **token_reduction)
         if channels_last:
@@ -125,6 +125,10 @@ class ClassificationTask(BaseTask):
         self.num_classes = num_classes
         self.accuracy = AccuracyOverTime()
         self.accuracy5 = AccuracyOverTime(top_k=5)
+
+    def build_model(self, name: str, arguments: dict[str, Any]) -> Any:
+        """The network that is trained."""
+        return build(name, arguments)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out where the run's first weights came from: the checkpoint holds its own."""

@@ -158,7 +158,8 @@ def _starts_like_a_checkpoint(path: Path) -> bool:
 def _unwrap(content: Any, path: Path) -> Checkpoint:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
-    hyper = content.get("hyper_parameters")
+    # "entry" is what builds the network where the settings of the run build another one, its source
+    hyper = content.get("entry", content.get("hyper_parameters"))
     lightning = "pytorch-lightning_version" in content
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):

@@ -114,7 +114,7 @@ def _network(pl_module: pl.LightningModule) -> Any:
 
 def _facts(pl_module: pl.LightningModule) -> dict[str, Any]:
     return {
-        "model": pl_module.hparams.get("model", type(pl_module).__name__),
+        "model": getattr(pl_module, "title", type(pl_module).__name__),
         "parameters": sum(p.numel() for p in _network(pl_module).parameters()),
         "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
     }

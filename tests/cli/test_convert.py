@@ -169,3 +169,30 @@ def test_a_converted_network_is_no_source(config, capsys):
     main(["convert", "--config", config])
     words = ["--config", config, "--source.model", f"local-dir:{FOLDER}", *PLAIN]
     assert "is converted already" in refused(capsys, *words)
+
+
+def test_the_task_fits_without_an_epoch_and_from_its_checkpoint(trained, config, capsys):
+    source = {"model": str(trained)}
+    task = {"class_path": "ConversionTask", "init_args": {"source": source, "time_steps": 2, "lr": 0.01}}
+    trainer = {"max_epochs": 0, "accelerator": "cpu", "devices": 1, "enable_progress_bar": False}
+    Path("finetune").mkdir()
+    path = Path("finetune/tiny.yaml")
+    path.write_text(yaml.safe_dump({"model": task, "data": DATA, "trainer": trainer}))
+    words, folder = ["--config", str(path)], Path("runs/finetune-tiny")
+    main(["fit", *words])
+    main(["test", *words, "--ckpt_path", "last"])
+    assert "qcfs_resnet18 by qcfs" in capsys.readouterr().out
+    converted = json.loads((folder / "report.json").read_text())
+    assert converted["metrics"]["test/acc1_t1"] <= converted["metrics"]["test/acc1"]
+    main(["fit", *words, "--trainer.max_epochs", "1", "--test_after_fit", "true"])
+    tuned = json.loads((folder / "report.json").read_text())
+    assert tuned["training"]["method"].startswith("Converts a trained ANN and fine-tunes")
+    model = zoo.load(str(folder / "checkpoints" / "best.ckpt"))
+    assert (model.architecture, model.time_steps) == ("converted", 2)
+    main(["publish", str(folder), "--repo-id", "owner/name", "--dry-run"])
+    card = (folder / "hub" / "README.md").read_text()
+    assert "converted from qcfs_resnet18" in card
+    changed = ["--model.init_args.time_steps", "0"]
+    with pytest.raises(SystemExit):
+        main(["test", *words, *changed])
+    assert "time_steps must be" in capsys.readouterr().err

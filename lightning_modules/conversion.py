@@ -1,0 +1,154 @@
+"""Conversion as a task: calibrate in fit, fine-tune if there are epochs, measure like any other network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+import conversion
+from lightning_modules.classification import ClassificationTask
+from lightning_modules.source import Calibration, Source, as_plain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from conversion import ConvertedModel
+
+
+class ConversionTask(ClassificationTask):
+    """Converts a trained ANN and fine-tunes the spiking network with surrogate gradients.
+
+    ``fit`` measures thresholds and corrections on training pictures first, the same on every process, and
+    then trains as `ClassificationTask` does; ``max_epochs: 0`` only converts. ``validate``, ``test`` and
+    ``predict`` without a checkpoint convert, too. Checkpoints hold the converted network: they need neither
+    the source nor pictures, and ``zoo.load(CHECKPOINT)`` gives the network.
+
+    Args:
+        source: the ANN.
+        method: see ``conversion.list_methods``.
+        method_args: settings of the method.
+        time_steps: T.
+        calibration: training pictures for thresholds and corrections; null goes without.
+        input_size: ``(C, H, W)``; taken from the data on the command line.
+        num_classes: K; taken from the data on the command line.
+        in_chans: C; taken from the data on the command line.
+        **arguments: see `ClassificationTask`.
+    """
+
+    model: ConvertedModel  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        source: Source,
+        method: str = "qcfs",
+        method_args: dict[str, Any] | None = None,
+        time_steps: int = 8,
+        calibration: Calibration | None = None,
+        input_size: list[int] | None = None,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        **arguments: Any,
+    ) -> None:
+        # what checkpoints hold must be plain, and this is what save_hyperparameters finds
+        source = asdict(as_plain("source", Source, source))  # type: ignore[assignment]
+        if calibration is not None:
+            calibration = asdict(as_plain("calibration", Calibration, calibration))  # type: ignore[assignment]
+        input_size = None if input_size is None else list(input_size)
+        recipe = {
+            "source": source,
+            "method": method,
+            "settings": method_args or {},
+            "time_steps": time_steps,
+            "input_size": input_size,
+        }
+        super().__init__("converted", recipe, num_classes=num_classes, in_chans=in_chans, **arguments)
+        self.calibration = None if calibration is None else as_plain("calibration", Calibration, calibration)
+        if self.loss_name == "tet" and not self.model.method.anytime:
+            raise ValueError(
+                f"loss 'tet' judges every step, but {method} gives logits whose mean over all T steps alone"
+                " means something; use loss: ce"
+            )
+
+    def build_model(self, name: str, arguments: dict[str, Any]) -> ConvertedModel:
+        """The network, not yet calibrated, and its source until it is."""
+        ann = Source(**arguments["source"]).load(arguments["num_classes"], arguments["in_chans"])
+        network = conversion.prepare(
+            ann,
+            arguments["method"],
+            arguments["time_steps"],
+            input_size=arguments["input_size"],
+            **arguments["settings"],
+        )
+        self._ann: list[nn.Module] = [ann]  # in a list, so that it is no part of this module
+        return network.train()
+
+    @property
+    def title(self) -> str:
+        """Source and method."""
+        recipe = self.model.recipe
+        return f"{(recipe['source'] or {}).get('architecture', 'ANN')} by {recipe['method']}"
+
+    # -- calibration ---------------------------------------------------------------------------
+
+    def calibrate(self) -> None:
+        """Measure what the method needs to know; once, and not for a network that comes from a checkpoint."""
+        if not self._ann:
+            return
+        ann, images = self._ann.pop().to(self.device), None
+        if self.calibration is not None:
+            data = getattr(self.trainer, "datamodule", None)
+            if data is None:
+                raise ValueError(
+                    "ConversionTask calibrates with the data module: trainer.fit(task, datamodule)"
+                )
+            images = self.calibration.images(data)
+        training = self.model.training
+        with torch.inference_mode(False):  # evaluation loops run in it, and what it makes cannot be trained
+            report = conversion.calibrate(
+                self.model.eval(), ann, images, progress=self.trainer.is_global_zero
+            )
+        self.model.train(training)
+        rank_zero_info(str(report))
+
+    def on_fit_start(self) -> None:
+        """Calibrate on the device that trains."""
+        self.calibrate()
+
+    def on_validation_start(self) -> None:
+        """Calibrate what no checkpoint has brought."""
+        self.calibrate()
+
+    def on_test_start(self) -> None:
+        """Calibrate what no checkpoint has brought."""
+        self.calibrate()
+
+    def on_predict_start(self) -> None:
+        """Calibrate what no checkpoint has brought."""
+        self.calibrate()
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the source without its weights, and what ``zoo.load`` builds."""
+        super().on_save_checkpoint(checkpoint)
+        recipe = self.model.model_args
+        hyper = checkpoint["hyper_parameters"]
+        for key in ("model", "model_args"):  # of the base class; this one takes neither
+            hyper.pop(key, None)
+        source = recipe["source"]
+        hyper["source"] = {"model": source["architecture"], "model_args": source["model_args"]}
+        hyper["source"]["pretrained"] = False
+        checkpoint["entry"] = {"model": "converted", "model_args": recipe}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The network that comes is calibrated."""
+        self._ann.clear()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy, at every T where steps alone mean something."""
+        self._finish("test", every_step=self.model.method.anytime)
