@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from conversion._batches import Batches, reference_tensor, to_model
 from conversion._export import ConversionError, attribute, export
+from conversion._fold import fold_batch_norms
 from conversion._method import Method, get_method
 from conversion._model import ConvertedModel, assemble, set_time_steps
 from conversion._report import Report, site_rows
@@ -34,6 +35,7 @@ def convert(
     *,
     input_size: Sequence[int] | None = None,
     source: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = False,
     progress: bool = True,
     **settings: Any,
 ) -> ConvertedModel:
@@ -51,6 +53,8 @@ def convert(
         input_size: ``(C, H, W)``; taken from the calibration data or from the model's ``default_cfg``.
         source: ``{"architecture": ..., "model_args": {...}}``, from which the zoo can build the source again;
             found by itself for models of the zoo and of timm.
+        fold_batch_norm: fold batch norms into the layers before them: faster, but these layers no longer
+            have the weights of the source, and fine-tuning goes without norms.
         progress: show progress bars.
         **settings: of the method.
 
@@ -67,7 +71,9 @@ def convert(
     _check_model(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     size = _input_size(model, batches, input_size)
-    converted = prepare(model, chosen, time_steps, input_size=size, source=source)
+    converted = prepare(
+        model, chosen, time_steps, input_size=size, source=source, fold_batch_norm=fold_batch_norm
+    )
     _calibrate(converted, model, batches)
     return converted
 
@@ -79,6 +85,7 @@ def prepare(
     *,
     input_size: Sequence[int] | None = None,
     source: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = False,
     **settings: Any,
 ) -> ConvertedModel:
     """The first half of `convert`: neurons stand in their places, and nothing is calibrated.
@@ -100,6 +107,8 @@ def prepare(
         "time_steps": time_steps,
         "input_size": list(size),
     }
+    if fold_batch_norm:
+        recipe["fold_batch_norm"] = True
     converted = build(model, recipe, chosen, example)
     converted.report.seconds = {"graph": time.perf_counter() - began}
     return converted
@@ -168,6 +177,8 @@ def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bo
 def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: Tensor) -> ConvertedModel:
     """The network as ``recipe`` has it, thresholds and corrections still empty."""
     program = export(model, example)
+    if recipe.get("fold_batch_norm"):
+        fold_batch_norms(program)
     method.prepare(program)
     clock = Clock(int(recipe["time_steps"]))
     placement = method.place(program, clock)

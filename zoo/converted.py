@@ -28,6 +28,7 @@ def converted(
     time_steps: int,
     input_size: Sequence[int],
     settings: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
 ) -> ConvertedModel:
@@ -40,6 +41,7 @@ def converted(
         time_steps: T.
         input_size: ``(C, H, W)``.
         settings: of the method.
+        fold_batch_norm: whether batch norms were folded.
         num_classes: must be that of the source, as the head is part of the converted graph.
         in_chans: must be that of the source.
     """
@@ -51,6 +53,8 @@ def converted(
         "time_steps": time_steps,
         "input_size": list(input_size),
     }
+    if fold_batch_norm:
+        recipe["fold_batch_norm"] = True
     network = conversion.rebuild(model, recipe)
     for label, wanted in (("num_classes", num_classes), ("in_chans", in_chans)):
         got = getattr(network, label)
