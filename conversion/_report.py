@@ -79,7 +79,7 @@ class Report:
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
         ]
         rule = "-" * max(map(len, lines))
-        text = [f"{self.method}, T = {self.time_steps}: {len(self.rows)} neurons' layers", ""]
+        text = [f"{self.method}, T = {self.time_steps}: {len(self.rows)} layers of neurons", ""]
         text += [lines[0], rule, *lines[1:], rule]
         text.append(f"{self.spiking_layers} of {self.layers} layers with weights receive spikes")
         if self.analog:
