@@ -9,6 +9,7 @@ from typing import Any
 import zoo
 from cli._errors import CommandError
 from cli._resume import BEST, CHECKPOINTS, LAST
+from conversion import ConvertedModel
 from zoo._save import SETTINGS_FILE
 from zoo._weights import sha256_of
 
@@ -47,7 +48,7 @@ def export_run(
     training: dict[str, Any] = report.get("training") or {}
     data: dict[str, Any] = training.get("data") or {}
     model = zoo.load(str(checkpoint))
-    if isinstance(model, zoo.ZooModel):
+    if isinstance(model, zoo.ZooModel | ConvertedModel):
         model.origin = training.get("origin")
     settings = (run / CONFIG).read_text(encoding="utf-8") if (run / CONFIG).is_file() else None
     command = training.get("command") or (settings and f"fulgurite fit --config {SETTINGS_FILE}")
