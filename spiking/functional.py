@@ -283,7 +283,7 @@ def lmht(
             f"LM-HT needs a matrix [T, T'] with T' = {x.shape[0]} steps of currents and a leak [T], got"
             f" {list(weight.shape)} and {list(leak.shape)}"
         )
-    engine = choose(x, backend, SIGMOID, leaky=False)
+    engine = choose(x, backend, SIGMOID)
     if engine != "reference" and weight.numel() > MAX_MATRIX:
         if backend != "auto":
             raise ValueError(

@@ -32,7 +32,7 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | 
         engine: ``"cpu"`` or ``"triton"``.
         x: currents.
         surrogate: slope of the step.
-        leaky: whether the neuron is IF, LIF or PLIF.
+        leaky: whether the neuron has a Triton kernel, too: IF, LIF, PLIF, LM-HT.
     """
     if x.dtype is not torch.float32 and x.dtype not in HALVES:
         return f"dtype {x.dtype}"

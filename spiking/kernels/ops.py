@@ -61,6 +61,15 @@ def _with_table(rule: Rule, params: Sequence[float], table: Tensor) -> list[floa
     return [*params[: len(rule.names) - len(table)], *table.tolist()]
 
 
+def _mixed(rule: LMHT) -> tuple[Any, Any]:
+    """The two passes of LM-HT."""
+    if rule.engine == "triton":
+        from spiking.kernels import triton_mixing
+
+        return triton_mixing.forward, triton_mixing.backward
+    return cpu.forward_mixed, cpu.backward_mixed
+
+
 def _leaky(rule: Rule | LMHT) -> rules.Leaky:
     assert isinstance(rule, rules.Leaky)  # `kernels.refusal` lets no other pass
     return rule
@@ -72,7 +81,7 @@ def _forward(
     v, m, rate, k, coefficients, conductance = extras
     if isinstance(rule, LMHT):
         assert coefficients is not None
-        return (cpu.forward_mixed(rule, x, coefficients),)
+        return (_mixed(rule)[0](rule, x, coefficients),)
     if rule.engine == "triton":
         from spiking.kernels import triton
 
@@ -98,7 +107,7 @@ def _backward(
     v, m, rate, k, coefficients, conductance = extras
     if isinstance(rule, LMHT):
         assert coefficients is not None
-        gx, g_table = cpu.backward_mixed(rule, x, coefficients, g)
+        gx, g_table = _mixed(rule)[1](rule, x, coefficients, g)
         return gx, None, None, None, None, g_table.to(coefficients.dtype), None
     if rule.engine == "triton":
         from spiking.kernels import triton

@@ -82,11 +82,52 @@ def cases():
     return out
 
 
+def compare_mixed(x, steps, levels, theta=1.0, start=0.5):
+    """The same for LM-HT, whose steps see all others."""
+    generator = torch.Generator().manual_seed(3)
+    weight = (torch.rand(steps, len(x), generator=generator) * 1.4 + 0.3) / len(x)
+    leak = torch.rand(steps, generator=generator) + 0.5
+    found = []
+    for engine in ("triton", "reference"):
+        leaves = [t.detach().requires_grad_() for t in (x, weight, leak)]
+        fixed = torch.tensor(theta), torch.tensor(start)
+        y = functional.lmht(*leaves, *fixed, levels=levels, backend=engine)
+        found.append((y, torch.autograd.grad((y.float() * drive(*y.shape, seed=7)).sum(), leaves)))
+    (y, grads), (want, want_grads) = found
+    assert len(want.unique()) > 1
+    assert y.dtype is x.dtype
+    torch.testing.assert_close(y, want, rtol=0, atol=0)
+    unit = torch.finfo(x.dtype).eps
+    near = {"rtol": 2e-5, "atol": 2e-6} if x.dtype is torch.float32 else {"rtol": 2 * unit, "atol": unit}
+    torch.testing.assert_close(grads[0], want_grads[0], **near)
+    for grad, other in zip(grads[1:], want_grads[1:], strict=True):
+        torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-3)
+
+
+def mixed_cases():
+    """Name -> the arguments of `compare_mixed`."""
+    x = drive(4, 2, 3, 50)
+    out = {f"lmht {t} of {j}, {n}": {"x": x[:j], "steps": t, "levels": n} for t, j, n in product_of_sizes()}
+    out["lmht threshold"] = {"x": x, "steps": 4, "levels": 3, "theta": 0.37, "start": 0.0}
+    out["lmht still"] = {"x": x[:1].expand(2, 2, 3, 50), "steps": 2, "levels": 2}
+    last = drive(6, 4, 2, 3).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    out["lmht channels last"] = {"x": last, "steps": 2, "levels": 2}
+    out["lmht gaps"] = {"x": x[:, :, :, ::2], "steps": 4, "levels": 2}
+    for dtype in (torch.bfloat16, torch.float16):
+        out[f"lmht {dtype}"] = {"x": x.to(dtype), "steps": 4, "levels": 2}
+    return out
+
+
+def product_of_sizes():
+    return [(1, 1, 1), (2, 2, 2), (4, 4, 4), (4, 1, 2), (2, 3, 8), (5, 2, 1)]
+
+
 def main():
     results = {}
-    for name, arguments in cases().items():
+    runs = [(compare, cases()), (compare_mixed, mixed_cases())]
+    for run, name, arguments in ((r, *case) for r, own in runs for case in own.items()):
         try:
-            compare(**arguments)
+            run(**arguments)
             results[name] = "fine"
         except Exception as error:
             results[name] = f"{type(error).__name__}: {error}"
@@ -108,7 +149,7 @@ needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="triton is not 
 
 
 @needs_triton
-@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope"])
+@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht"])
 def test_equals_the_reference(family):
     own = {name: verdict for name, verdict in interpreted().items() if name.split()[0].rstrip("_") == family}
     assert len(own) >= 7
@@ -133,6 +174,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from spiking.kernels import triton as ours
+from spiking.kernels import triton_mixing as mixing
 
 INTEGERS = ("count", "steps", "x_step", "g_step")
 DATA = ("x_ptr", "out_ptr", "g_ptr", "gx_ptr")
@@ -157,6 +199,10 @@ for leak, element in itertools.product((0, 1, 2), ("fp32", "bf16", "fp16")):
 for kind in ours.SURROGATES.values():
     common = {"LEAK": 2, "DECAY": True, "HARD": True, "LEARN": False, "STARTS": False, "ENDS": False}
     compiled(ours._backward_kernel, "fp32", BLOCK=ours.BLOCK, DETACH=False, KIND=kind, **common)
+for element, levels in itertools.product(("fp32", "bf16", "fp16"), (1, 4)):
+    sizes = {"STEPS": 2, "STEPS_IN": 2, "LEVELS": levels, "BLOCK": ours.BLOCK}
+    assert "fma" not in compiled(mixing._forward_kernel, element, **sizes)
+    compiled(mixing._backward_kernel, element, **sizes)
 print("fine")
 """
 
