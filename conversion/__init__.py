@@ -7,7 +7,7 @@
 torch.Size([2, 10])
 """
 
-from conversion import cos, dcgs, ecmt, parallel, qcfs, srp
+from conversion import cos, dcgs, ecmt, lmht, parallel, qcfs, srp
 from conversion._batches import CalibrationError
 from conversion._convert import calibrate, convert, prepare, rebuild, self_test
 from conversion._export import ConversionError
@@ -32,6 +32,7 @@ __all__ = [
     "ecmt",
     "get_method",
     "list_methods",
+    "lmht",
     "parallel",
     "prepare",
     "qcfs",

@@ -10,12 +10,15 @@ from timm.data import Mixup
 from torch import Tensor
 
 import zoo
+from conversion import lmht
 from lightning_modules.base import BaseTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 
 if TYPE_CHECKING:
     from zoo import ZooModel
+
+FIRST_WEIGHTS = ("pretrained", "weights", "hybrid")  # of model_args: where a run starts
 
 
 class ClassificationTask(BaseTask):
@@ -27,7 +30,7 @@ class ClassificationTask(BaseTask):
     Args:
         model: name of an entry, see ``zoo.list_models``.
         model_args: its arguments (``time_steps``, ``neuron``, ...); ``pretrained: true`` or
-            ``weights: PATH`` fine-tunes.
+            ``weights: PATH`` fine-tunes, ``hybrid: {source: PATH}`` starts LM-HT from a QCFS network.
         num_classes: K; taken from the data on the command line.
         in_chans: C; taken from the data on the command line.
         loss: ``"ce"`` (cross-entropy of the mean over T) or ``"tet"`` (2202.11946).
@@ -134,7 +137,7 @@ class ClassificationTask(BaseTask):
         """Leave out where the run's first weights came from: the checkpoint holds its own."""
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}
-        hyper["model_args"] = {k: v for k, v in arguments.items() if k not in ("pretrained", "weights")}
+        hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}
 
     # -- input ---------------------------------------------------------------------------------
 
@@ -246,11 +249,23 @@ class ClassificationTask(BaseTask):
 
 
 def build(name: str, arguments: dict[str, Any]) -> ZooModel:
-    """A fresh entry of the zoo, or a trained one where the arguments ask for weights."""
+    """A fresh entry of the zoo, or a trained one where the arguments ask for weights.
+
+    ``hybrid: {source: ..., init: ...}`` starts an LM-HT network from a QCFS network, which ``zoo.load`` is
+    given with whatever else stands there; see `conversion.lmht.from_qcfs`.
+    """
     arguments = dict(arguments)
-    pretrained, weights = arguments.pop("pretrained", None), arguments.pop("weights", None)
+    pretrained, weights, hybrid = (arguments.pop(key, None) for key in FIRST_WEIGHTS)
     if pretrained or weights is not None:
+        if hybrid is not None:
+            raise ValueError("model_args: hybrid and weights or pretrained are two starts; give one")
         model = zoo.load(name, pretrained=pretrained or None, weights=weights, **arguments)
     else:
         model = zoo.create(name, **arguments)
+    if hybrid is not None:
+        options = dict(hybrid)
+        if "source" not in options:
+            raise ValueError(f"model_args.hybrid needs a source, the trained QCFS network, got {options}")
+        init = options.pop("init", "normalized")
+        lmht.from_qcfs(model, zoo.load(options.pop("source"), **options), init=init)
     return model.train()  # type: ignore[return-value]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zoo
+from conversion.qcfs import QCFS
 from lightning_modules import ClassificationTask
 from lightning_modules.base import spared_from_decay
 
@@ -156,3 +157,52 @@ def test_predictions_are_probabilities(tiny_task):
     out = tiny_task().eval().predict_step((torch.rand(3, 1, 16, 16), ["a", "b", "c"]), 0)
     torch.testing.assert_close(out["probabilities"].sum(1), torch.ones(3))
     assert out["logits"].shape == (3, 6)
+
+
+HYBRID = {"layers": [1, 1], "planes": [4, 8]}
+
+
+def qcfs_checkpoint(folder, levels=4):
+    """A run's checkpoint of a small QCFS network, and the network."""
+    task = ClassificationTask(
+        "qcfs_resnet20", model_args={**HYBRID, "levels": levels}, num_classes=6, in_chans=1
+    )
+    for site in (m for m in task.model.modules() if isinstance(m, QCFS)):
+        site.v_threshold.data.fill_(1.5)
+    content = {
+        "state_dict": task.state_dict(),
+        "hyper_parameters": dict(task.hparams),
+        "pytorch-lightning_version": "2.6.6",
+    }
+    torch.save(content, folder / "best.ckpt")
+    return folder / "best.ckpt", task.model.eval()
+
+
+def test_hybrid_training_starts_from_a_run_and_keeps_nothing_of_it(tmp_path, tiny_data, trainer):
+    path, source = qcfs_checkpoint(tmp_path)
+    args = {**HYBRID, "time_steps": 2, "hybrid": {"source": str(path), "init": "normalized"}}
+    task = ClassificationTask("lmht_resnet20", model_args=args, num_classes=6, in_chans=1, lr=1e-2)
+    x = torch.randn(4, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(task.model.eval()(x), source(x), rtol=1e-4, atol=1e-4)
+    run = trainer(max_steps=2)
+    run.fit(task, tiny_data())
+    run.save_checkpoint(tmp_path / "after.ckpt")
+    path.unlink()  # the run's own checkpoint needs its source no more
+    again = ClassificationTask.load_from_checkpoint(tmp_path / "after.ckpt")
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(x), task.model.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "more", "message"),
+    [
+        ({"init": "normalized"}, {}, "hybrid needs a source"),
+        ({"source": "qcfs_resnet20"}, {"weights": "w.pth"}, "two starts; give one"),
+        ({"source": "nowhere/best.ckpt"}, {}, "no such file"),
+    ],
+)
+def test_a_hybrid_start_that_is_wrong_says_so(hybrid, more, message):
+    args = {**HYBRID, "hybrid": hybrid, **more}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        ClassificationTask("lmht_resnet20", model_args=args, num_classes=6, in_chans=1)
