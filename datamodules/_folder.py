@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,17 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(base) / name for name in names if not name.startswith("."))
 
 
+class Samples(Protocol):
+    """Samples of one shape, uint8, decoded one by one."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def decode(self, row: int, /) -> npt.NDArray[np.uint8]:
+        """Return one sample."""
+
+
 class LazyPictures:
     """Looks like an array uint8 ``[N, C, H, W]``, but decodes the rows that are asked for."""
 
@@ -84,6 +95,7 @@ class LazyPictures:
         self.paths = [str(path) for path in paths]
         self.size = size
         self.in_chans = in_chans
+        self.shape = (in_chans, *size)
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return np.stack([self.decode(int(row)) for row in rows])
@@ -150,8 +162,13 @@ def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
         uint8 ``[N, C, H, W]``, read-only.
     """
     path = folder / f"{listing.folder.name}-{fingerprint(listing, in_chans)}.npy"
+    return memory_mapped(path, LazyPictures(listing.paths, size, in_chans))
+
+
+def memory_mapped(path: Path, samples: Samples) -> npt.NDArray[np.uint8]:
+    """Return samples as one memory-mapped array ``[N, *shape]``; the first call writes the file."""
     if not path.is_file():
-        _decode_into(path, LazyPictures(listing.paths, size, in_chans))
+        _decode_into(path, samples)
     try:
         array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -159,10 +176,10 @@ def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
     return array
 
 
-def _decode_into(path: Path, pictures: LazyPictures) -> None:
+def _decode_into(path: Path, samples: Samples) -> None:
     from rich.progress import Progress
 
-    shape = (len(pictures), pictures.in_chans, *pictures.size)
+    shape = (len(samples), *samples.shape)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
     try:
         # written in order instead of through a memory map, which dies by SIGBUS on a full disk
@@ -173,7 +190,7 @@ def _decode_into(path: Path, pictures: LazyPictures) -> None:
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
                 for start in range(0, shape[0], _CHUNK):
                     rows = range(start, min(start + _CHUNK, shape[0]))
-                    file.write(np.stack(list(pool.map(pictures.decode, rows))).tobytes())
+                    file.write(np.stack(list(pool.map(samples.decode, rows))).tobytes())
                     progress.advance(task, len(rows))
         os.chmod(name, 0o644)  # mkstemp makes it private; a shared folder's cache is for all
         os.replace(name, path)
