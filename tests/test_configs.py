@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "conversion")
 SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
 COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}
-LARGE = ("imagenet_", "transfer", "vgg16")
+LARGE = ("imagenet_", "transfer", "vgg16", "dvs_")
 
 
 def name(path: Path) -> str:
@@ -48,9 +48,16 @@ def shrunk(config: dict) -> dict:
         "test_samples": 2,
         "num_workers": 0,
     }
+    if issubclass(cls, datamodules.EventDataModule):
+        return made_up(config, {**tiny, "kind": "events", "time_steps": min(4, options["time_steps"])})
     for key in ("crop_padding", "flip", "auto_augment", "cutout", "random_erasing", "erasing_mode"):
         if key in options:
             tiny[key] = options[key]
+    return made_up(config, tiny)
+
+
+def made_up(config: dict, tiny: dict) -> dict:
+    """The run on made-up data, for one step."""
     trainer = {k: v for k, v in config["trainer"].items() if k not in ("precision", "max_time", "devices")}
     trainer |= {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
     trainer |= {"accelerator": "cpu", "devices": 1, "sync_batchnorm": False, "enable_progress_bar": False}

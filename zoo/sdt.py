@@ -214,7 +214,7 @@ class SpikeDrivenTransformer(SpikingModel):
         for _ in range(depth):
             attn = SDSA(dim, num_heads, make, make_attn, erode)
             self.block.append(Block(attn, MembraneMLP(dim, int(dim * mlp_ratio), make)))
-        grid = {"num_chs": dim, "reduction": 2 ** pooling.count("1")}
+        grid = {"num_chs": dim, "reduction": 2 ** self.patch_embed.pooling.count("1")}
         names = ["patch_embed", *(f"block.{i}" for i in range(depth))]
         self.feature_info = [{**grid, "module": name} for name in names]
         self.head_lif = make()

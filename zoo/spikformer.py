@@ -229,7 +229,7 @@ class Spikformer(SpikingModel):
         for _ in range(depth):
             attn = SSA(dim, num_heads, make, make_attn, scale, qkv_bias)
             self.block.append(Block(attn, MLP(dim, int(dim * mlp_ratio), make)))
-        grid = {"num_chs": dim, "reduction": 2 ** pooling.count("1")}
+        grid = {"num_chs": dim, "reduction": 2 ** self.patch_embed.pooling.count("1")}
         names = ["patch_embed", *(f"block.{i}" for i in range(depth))]
         self.feature_info = [{**grid, "module": name} for name in names]
         self.head = self.make_classifier(num_classes)
@@ -262,10 +262,11 @@ def check_heads(dim: int, num_heads: int) -> int:
 
 
 def check_pooling(pooling: str) -> str:
-    """The digits, if they are four zeros and ones."""
-    if not re.fullmatch("[01]{4}", str(pooling)):
+    """The digits, if they are four zeros and ones; the command line reads ``"1010"`` as a number."""
+    digits = str(pooling)
+    if not re.fullmatch("[01]{4}", digits):
         raise ValueError(f"pooling must be four digits 0 or 1, one a convolution, got {pooling!r}")
-    return pooling
+    return digits
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

@@ -1,0 +1,263 @@
+"""Event recordings in the published formats, written here byte by byte, and the frames made of them."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules import CIFAR10DVSDataModule, DataError, DVSGestureDataModule, NMNISTDataModule
+from datamodules._data import sample_keys
+from datamodules._events import Events, read_aedat2, read_aedat3, read_nmnist, to_frames
+from datamodules.cifar import CIFAR10_CLASSES
+from datamodules.events import EventPipeline
+from datamodules.transforms import Augmentation
+
+
+def events(count, size, seed=0, start=0):
+    random = np.random.default_rng(seed)
+    t = start + np.sort(random.integers(0, 300_000, count))
+    return Events(
+        random.integers(0, size, count), random.integers(0, size, count), random.integers(0, 2, count), t
+    )
+
+
+def rows_of(ev):
+    return zip(*(column.tolist() for column in ev), strict=True)
+
+
+def write_nmnist(path, ev):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = (bytes([x, y]) + (p << 23 | t).to_bytes(3, "big") for x, y, p, t in rows_of(ev))
+    path.write_bytes(b"".join(rows))
+
+
+def write_aedat2(path, ev):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = b"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n"
+    rows = (struct.pack(">II", (127 - x) << 8 | (127 - y) << 1 | (1 - p), t) for x, y, p, t in rows_of(ev))
+    path.write_bytes(head + b"".join(rows))
+
+
+def write_aedat3(path, ev, packet=50):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#End Of ASCII Header\r\n"
+    out += struct.pack("<HHIIIIII", 0, 1, 8, 4, 0, 1, 1, 1) + bytes(8)  # a special event, to be skipped
+    rows = list(rows_of(ev))
+    for i in range(0, len(rows), packet):
+        part = rows[i : i + packet]
+        out += struct.pack("<HHIIIIII", 1, 1, 8, 4, 0, len(part), len(part), len(part))
+        out += b"".join(struct.pack("<II", x << 17 | y << 2 | p << 1 | 1, t) for x, y, p, t in part)
+    path.write_bytes(out)
+
+
+def equal(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("write", "read", "size"),
+    [(write_nmnist, read_nmnist, 34), (write_aedat2, read_aedat2, 128), (write_aedat3, read_aedat3, 128)],
+)
+def test_readers_return_what_was_written(write, read, size, tmp_path):
+    ev = events(333, size)
+    write(tmp_path / "a", ev)
+    assert equal(read(tmp_path / "a"), ev)
+    whole = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(whole[:-3])
+    with pytest.raises(DataError, match="a"):
+        read(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(DataError, match="is no"):
+        read(tmp_path / "a")
+
+
+def test_aedat3_reads_between_two_times(tmp_path):
+    ev = events(400, 128)
+    write_aedat3(tmp_path / "a", ev)
+    part = read_aedat3(tmp_path / "a", 100_000, 200_000)
+    kept = (ev.t >= 100_000) & (ev.t < 200_000)
+    assert 0 < kept.sum() < 400
+    assert equal(part, [column[kept] for column in ev])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 12), st.sampled_from(["count", "time"]), st.integers(0, 99))
+def test_frames_lose_no_event(count, T, split_by, seed):
+    ev = events(count, 8, seed)
+    frames = to_frames(ev, T, (8, 8), split_by)
+    assert frames.shape == (T, 2, 8, 8)
+    assert frames.sum() == count
+    assert frames.sum(0)[1].sum() == ev.p.sum()
+    naive = np.zeros_like(frames)
+    for i in range(count):
+        if split_by == "count":
+            frame = i // max(1, count // T)
+        else:
+            frame = (ev.t[i] - ev.t[0]) // max(1, (ev.t[-1] - ev.t[0]) // T)
+        naive[min(frame, T - 1), ev.p[i], ev.y[i], ev.x[i]] += 1
+    assert np.array_equal(frames, naive)
+
+
+def test_frames_refuse_events_outside():
+    with pytest.raises(DataError, match="outside of a sensor of 4x8"):
+        to_frames(events(50, 8), 2, (4, 8))
+    with pytest.raises(ValueError, match="'count' or 'time'"):
+        to_frames(events(50, 8), 2, (8, 8), "space")
+
+
+# -- sets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nmnist(tmp_path):
+    for split, count in (("Train", 3), ("Test", 1)):
+        for digit in range(10):
+            for i in range(count):
+                ev = events(40 + digit, 34, seed=digit * 7 + i)
+                write_nmnist(tmp_path / "set" / split / str(digit) / f"{i:05d}.bin", ev)
+    return tmp_path / "set"
+
+
+def ready(data):
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_nmnist_as_published(nmnist):
+    data = ready(NMNISTDataModule(str(nmnist), time_steps=4, batch_size=5, num_workers=0))
+    assert (len(data.train_set), len(data.test_set)) == (30, 10)
+    x, y = next(iter(data.train_dataloader()))
+    assert x.shape == (5, 4, 2, 34, 34)
+    assert x.dtype == torch.float32
+    assert x.sum(dim=(1, 2, 3, 4)).tolist() == (40 + y).tolist()
+    assert "event counts" in data.describe()
+    again = NMNISTDataModule(str(nmnist), time_steps=4, split_by="time", val=0.34)
+    assert len(ready(again).val_set) == 10
+    assert len(list(nmnist.parent.glob("set-decoded/*.npy"))) == 4
+
+
+def test_nmnist_as_a_list(tmp_path):
+    for i in range(6):
+        write_nmnist(tmp_path / f"{i}.bs2", events(30, 34, i))
+    (tmp_path / "train4.txt").write_text("#sample #class\n0 3\n1 4\n2 3\n3 9\n")
+    (tmp_path / "test2.txt").write_text("#sample #class\n4 0\n5 1\n")
+    data = ready(NMNISTDataModule(str(tmp_path), cache_dir=str(tmp_path / "c"), batch_size=2, num_workers=0))
+    assert data.train_set.targets.tolist() == [3, 4, 3, 9]
+    assert data.test_set.targets.tolist() == [0, 1]
+    (tmp_path / "test2.txt").write_text("7 0\n")
+    with pytest.raises(DataError, match=r"line 1: no recording .*7\.bs2"):
+        NMNISTDataModule(str(tmp_path)).prepare_data()
+    (tmp_path / "test2.txt").write_text("4 x\n")
+    with pytest.raises(DataError, match="a file and a digit"):
+        NMNISTDataModule(str(tmp_path)).prepare_data()
+
+
+def test_cifar10_dvs(tmp_path):
+    for label, name in enumerate(CIFAR10_CLASSES):
+        for i in range(10):
+            write_aedat2(
+                tmp_path / "set" / name / f"cifar10_{name}_{i}.aedat", events(60, 128, label * 10 + i)
+            )
+    options = {"time_steps": 2, "batch_size": 4, "num_workers": 0, "image_size": 32}
+    data = CIFAR10DVSDataModule(
+        str(tmp_path / "set"), sum_channel=True, event_augment=True, flip=0.5, **options
+    )
+    ready(data)
+    assert (len(data.train_set), len(data.test_set)) == (90, 10)
+    assert sorted(data.test_set.targets.tolist()) == list(range(10))
+    assert data.input_size == (3, 32, 32)
+    x, _ = next(iter(data.train_dataloader()))
+    assert x.shape == (4, 2, 3, 32, 32)
+    assert torch.equal(x[:, :, 2], x[:, :, 0] + x[:, :, 1])
+    assert "roll, rotation or cutout" in repr(data.train_transform)
+
+
+def test_dvs_gesture(tmp_path):
+    folder = tmp_path / "DvsGesture"
+    for user in ("user01_led", "user02_lab", "user24_led"):
+        write_aedat3(folder / f"{user}.aedat", events(500, 128, len(user)))
+        rows = "".join(f"{label},{label * 20_000},{label * 20_000 + 15_000}\n" for label in range(1, 12))
+        (folder / f"{user}_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n{rows}")
+    (folder / "trials_to_train.txt").write_text("user01_led.aedat\nuser02_lab.aedat\n")
+    (folder / "trials_to_test.txt").write_text("user24_led.aedat\n\n")
+    data = ready(DVSGestureDataModule(str(tmp_path), time_steps=2, batch_size=4, num_workers=0))
+    assert (len(data.train_set), len(data.test_set)) == (22, 11)
+    assert data.test_set.targets.tolist() == list(range(11))
+    whole = read_aedat3(folder / "user24_led.aedat")
+    x, _ = data.test_set[3]
+    assert x.sum() == ((whole.t >= 80_000) & (whole.t < 95_000)).sum()
+    (folder / "user24_led_labels.csv").write_text("class,startTime_usec,endTime_usec\n12,0,9\n")
+    with pytest.raises(DataError, match="classes go from 1 to 11, got 12"):
+        DVSGestureDataModule(str(tmp_path)).prepare_data()
+
+
+@pytest.mark.parametrize("cls", [NMNISTDataModule, CIFAR10DVSDataModule, DVSGestureDataModule])
+def test_a_missing_set_says_what_goes_where(cls, tmp_path):
+    with pytest.raises(DataError, match=r"is missing: no recordings in .*with a browser and unpack them to"):
+        cls(str(tmp_path / "nothing")).prepare_data()
+
+
+def test_what_events_do_not_take():
+    with pytest.raises(ValueError, match="crop_padding and flip"):
+        NMNISTDataModule(auto_augment="cifar10")
+    with pytest.raises(ValueError, match="'count' or 'time'"):
+        NMNISTDataModule(split_by="space")
+    with pytest.raises(ValueError, match="time_steps must be at least 1"):
+        NMNISTDataModule(time_steps=0)
+
+
+def test_predicts_recordings(nmnist):
+    data = NMNISTDataModule(str(nmnist), time_steps=4, predict_dir=str(nmnist / "Test"), batch_size=4)
+    data.setup("predict")
+    batches = list(data.predict_dataloader())
+    assert sum(len(paths) for _, paths in batches) == 10
+    assert batches[0][0].shape == (4, 4, 2, 34, 34)
+    data.predict_dir = str(nmnist / "nothing")
+    with pytest.raises(DataError, match="no recordings"):
+        data.predict_dataloader()
+
+
+# -- transforms ------------------------------------------------------------------------------------
+
+
+def test_a_draw_holds_for_all_steps_and_does_not_depend_on_the_batch():
+    frame = torch.randint(0, 5, (6, 1, 2, 12, 12), dtype=torch.uint8)
+    frames = frame.expand(-1, 3, -1, -1, -1).contiguous()
+    keys = sample_keys(0, 0, np.arange(6))
+    pipeline = EventPipeline(None, Augmentation(crop_padding=2, flip=0.5), one_of_three=True)
+    out = pipeline(frames, keys)
+    assert torch.equal(out[:, 0], out[:, 1])
+    assert torch.equal(out[:, 0], out[:, 2])
+    assert not torch.equal(out, frames.float())
+    assert torch.equal(pipeline(frames[2:4], keys[2:4]), out[2:4])
+    assert torch.equal(EventPipeline()(frames), frames.float())
+
+
+def test_each_of_three_changes_occurs():
+    ones = torch.full((60, 1, 2, 12, 12), 3, dtype=torch.uint8)
+    out = EventPipeline(None, Augmentation(), one_of_three=True)(ones, sample_keys(1, 0, np.arange(60)))
+    lost = (out == 0).flatten(1).sum(1)
+    assert (lost == 0).any(), "rolled"
+    holes = {int(n) // 2 for n in lost if n}
+    assert 16 in holes, "a square of a third cut out"
+    corners = out[:, 0, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert ((corners == 0).all(1) & (out[:, 0, 0, 6, 6] == 3)).any(), "rotated"
+
+
+# -- real recordings -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("NMNIST_SMALL" not in os.environ, reason="NMNIST_SMALL names no folder of recordings")
+def test_real_recordings(tmp_path):
+    root = Path(os.environ["NMNIST_SMALL"])
+    data = ready(NMNISTDataModule(str(root), cache_dir=str(tmp_path), time_steps=5))
+    assert (len(data.train_set), len(data.test_set)) == (1000, 100)
+    counts = np.array([len(read_nmnist(p).t) for p in sorted(root.glob("*.bs2"))])
+    assert (counts.min(), counts.max()) == (1069, 7152)
+    assert round(counts.mean()) == 4108
