@@ -95,7 +95,7 @@ class LazyPictures:
         self.paths = [str(path) for path in paths]
         self.size = size
         self.in_chans = in_chans
-        self.shape = (in_chans, *size)
+        self.shape: tuple[int, ...] = (in_chans, *size)
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return np.stack([self.decode(int(row)) for row in rows])

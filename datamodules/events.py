@@ -75,7 +75,7 @@ class EventPipeline:
             x = torch.nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
         if self.one_of_three and keys is not None:
             x = change(x, keys)
-        x = x.unflatten(1, (T, C))
+        x = x.reshape(N, T, C, *x.shape[-2:])
         return torch.cat([x, x.sum(dim=2, keepdim=True)], dim=2) if self.sum_channel else x
 
     def steps(self) -> list[str]:
@@ -125,7 +125,7 @@ class LazyFrames:
 
     def __init__(self, module: EventDataModule, recordings: Sequence[Recording]) -> None:
         self.module, self.recordings = module, list(recordings)
-        self.shape = (module.time_steps, 2, *module.native_size)
+        self.shape: tuple[int, ...] = (module.time_steps, 2, *module.native_size)
 
     def __len__(self) -> int:
         return len(self.recordings)
