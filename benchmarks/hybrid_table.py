@@ -1,11 +1,11 @@
-"""Direct training, conversion and hybrid training with one backbone on real data, in a table that grows row by row.
+"""Direct training, conversion and hybrid training with one backbone, in a table that grows row by row.
 
-    python benchmarks/hybrid_table.py [mnist5k] [cifar10] [--table FILE] [--threads 1] [--limit MINUTES] [--list]
+    python benchmarks/hybrid_table.py [mnist5k] [cifar10] [--table FILE] [--threads 1] [--list]
 
 A small network is trained with LIF neurons (plain and with shortcuts) and with LM-HT neurons, and as a QCFS
 network; that one, the same for a seed, is converted and also goes on as an LM-HT network (hybrid training).
-All train for the same number of epochs, hybrid training for some more. Nothing is chosen by test accuracy: the
-last weights count. Each finished run is written to the table at once, and rows that it has are skipped.
+All train for the same number of epochs, hybrid training for some more. Nothing is chosen by test accuracy:
+the last weights count. Each finished run is written at once, and rows that the table has are skipped.
 """
 
 from __future__ import annotations
@@ -124,8 +124,7 @@ def build(run: Run, num_classes: int, size: tuple[int, int, int]) -> Classificat
     if run.method == "converted":
         source = {"model": str(source_file(run))}
         return ConversionTask(source=source, time_steps=run.time_steps, input_size=list(size), **shape)
-    init = "official" if run.method == "hybrid_official" else "normalized"
-    hybrid = {"source": str(source_file(run)), "init": init}
+    hybrid = {"source": str(source_file(run)), "official_bias": run.method == "hybrid_official"}
     return ClassificationTask(setting.lmht, {**lmht, "hybrid": hybrid}, **shape, **TUNE)
 
 

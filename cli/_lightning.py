@@ -34,7 +34,7 @@ from cli import _errors, _resume
 from cli._callbacks import LastCheckpoint, PredictionWriter
 from cli._storage import AtomicCheckpointIO, RunLogger
 from datamodules import BaseDataModule
-from lightning_modules import BaseTask, ConversionTask
+from lightning_modules import BaseTask
 from lightning_modules.source import Calibration
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class SpikingCLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="After fit, test the best checkpoint and print the report.",
+            help="After fit, test the best checkpoint and print the report; where a run starts from trained"
+            " or converted weights, test these before it, too.",
         )
         parser.add_argument(
             "--tensorboard",
@@ -296,6 +297,17 @@ class SpikingCLI(LightningCLI):
         if (target := _resume.set_aside(self.folder)) is not None:
             rank_zero_info(f"the earlier run in {self.folder} is kept as {target}")
 
+    def fit(self, model: BaseTask, **kwargs: Any) -> None:
+        """Train; where the weights come from somewhere, measure first what they are worth."""
+        dry = getattr(self.trainer, "fast_dev_run", False)
+        starts = model.starts_trained and self.ckpt_path is None and not dry
+        if self.config["fit"].test_after_fit and starts:
+            self.trainer.test(model, datamodule=self.datamodule, verbose=False)
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, lightning_modules.RunReport):
+                    callback.keep_as_start(self.trainer)
+        self.trainer.fit(model, **kwargs)
+
     def after_fit(self) -> None:
         """Test the best checkpoint if the configuration says so."""
         if not self.config["fit"].test_after_fit or getattr(self.trainer, "fast_dev_run", False):
@@ -329,9 +341,7 @@ class SpikingCLI(LightningCLI):
             _resume.check_fits(self.ckpt_path, self.model, training)
 
     def _warn_if_untrained(self) -> None:
-        arguments = self.model.hparams.get("model_args") or {}
-        converted = isinstance(self.model, ConversionTask)  # by now, from a source that is trained
-        if self.ckpt_path is None and not converted and not {"pretrained", "weights"} & set(arguments):
+        if self.ckpt_path is None and not self.model.starts_trained:
             rank_zero_warn(
                 "no --ckpt_path was given and the model is not asked to load weights: these are"
                 f" the results of random weights. --ckpt_path best takes the best of {self.folder}"

@@ -78,6 +78,11 @@ class BaseTask(pl.LightningModule):
         """What is trained, in a few words."""
         return str(self.hparams.get("model", type(self).__name__))
 
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the first weights come from elsewhere, so that a test before training says something."""
+        return False
+
     # -- optimiser -----------------------------------------------------------------------------
 
     def parameter_groups(self) -> list[dict[str, Any]]:

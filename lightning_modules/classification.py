@@ -14,6 +14,7 @@ from conversion import lmht
 from lightning_modules.base import BaseTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
+from lightning_modules.source import Source, as_plain
 
 if TYPE_CHECKING:
     from zoo import ZooModel
@@ -128,6 +129,11 @@ class ClassificationTask(BaseTask):
         self.num_classes = num_classes
         self.accuracy = AccuracyOverTime()
         self.accuracy5 = AccuracyOverTime(top_k=5)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether ``model_args`` ask for weights."""
+        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
 
     def build_model(self, name: str, arguments: dict[str, Any]) -> Any:
         """The network that is trained."""
@@ -251,8 +257,9 @@ class ClassificationTask(BaseTask):
 def build(name: str, arguments: dict[str, Any]) -> ZooModel:
     """A fresh entry of the zoo, or a trained one where the arguments ask for weights.
 
-    ``hybrid: {source: ..., init: ...}`` starts an LM-HT network from a QCFS network, which ``zoo.load`` is
-    given with whatever else stands there; see `conversion.lmht.from_qcfs`.
+    ``hybrid: {source: ..., init: ..., official_bias: ...}`` starts an LM-HT network from a QCFS or converted
+    network: the folder of a run, a checkpoint, or what `lightning_modules.source.Source` takes; see
+    `conversion.lmht.from_qcfs`.
     """
     arguments = dict(arguments)
     pretrained, weights, hybrid = (arguments.pop(key, None) for key in FIRST_WEIGHTS)
@@ -266,6 +273,11 @@ def build(name: str, arguments: dict[str, Any]) -> ZooModel:
         options = dict(hybrid)
         if "source" not in options:
             raise ValueError(f"model_args.hybrid needs a source, the trained QCFS network, got {options}")
-        init = options.pop("init", "normalized")
-        lmht.from_qcfs(model, zoo.load(options.pop("source"), **options), init=init)
+        given = options.pop("source")
+        source = as_plain("hybrid.source", Source, {"model": given} if isinstance(given, str) else given)
+        if unknown := set(options) - {"init", "official_bias"}:
+            raise ValueError(
+                f"model_args.hybrid has no key {min(unknown)!r}; accepted: source, init, official_bias"
+            )
+        lmht.from_qcfs(model, source.load(arguments["num_classes"], arguments["in_chans"]), **options)
     return model.train()  # type: ignore[return-value]

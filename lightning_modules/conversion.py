@@ -86,6 +86,11 @@ class ConversionTask(ClassificationTask):
         return network.train()
 
     @property
+    def starts_trained(self) -> bool:
+        """Yes: the source is trained, or was asked to be random."""
+        return True
+
+    @property
     def title(self) -> str:
         """Source and method."""
         recipe = self.model.recipe

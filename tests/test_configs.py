@@ -101,23 +101,6 @@ def test_parses_as_it_stands(path, monkeypatch):
             assert value.items() <= got[key].items() if key == "source" else got[key] == value, key
 
 
-def stand_in(checkpoint: Path) -> None:
-    """An untrained checkpoint of the run ``runs/METHOD-NAME`` that another one starts from."""
-    method, _, run = checkpoint.parts[1].partition("-")
-    config = yaml.safe_load((ROOT / "configs" / method / f"{run}.yaml").read_text(encoding="utf-8"))
-    facts = shrunk(config)["data"]["init_args"]
-    hyper = {key: config["model"]["init_args"][key] for key in ("model", "model_args")}
-    hyper |= {key: facts[key] for key in ("num_classes", "in_chans")}
-    source = zoo.create(
-        hyper["model"], num_classes=facts["num_classes"], in_chans=facts["in_chans"], **hyper["model_args"]
-    )
-    state = {f"model.{key}": value for key, value in source.state_dict().items()}
-    checkpoint.parent.mkdir(parents=True)
-    torch.save(
-        {"state_dict": state, "hyper_parameters": hyper, "pytorch-lightning_version": "2.6.6"}, checkpoint
-    )
-
-
 @pytest.mark.parametrize("path", [marked(p) for p in CONFIGS])
 def test_trains_for_a_step(path, tmp_path, monkeypatch):
     config = shrunk(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -131,7 +114,7 @@ def test_trains_for_a_step(path, tmp_path, monkeypatch):
         Path(arguments["weights"]).parent.mkdir(parents=True)
         torch.save({"model": source.state_dict()}, arguments["weights"])
     if "hybrid" in arguments:
-        stand_in(Path(arguments["hybrid"]["source"]))
+        leave_run(arguments["hybrid"]["source"], config["data"]["init_args"])
     copy = tmp_path / path.parent.name / path.name
     copy.parent.mkdir()
     copy.write_text(yaml.safe_dump(config))

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 class RunReport(pl.Callback):
     """After a test, prints the results and writes ``report.json`` and ``report.md`` into the run's folder.
 
-    Accuracy at every T, firing rate, synaptic operations, energy next to the same network as an ANN, the
-    checkpoint, and the figures; ``figures/curves.png`` is drawn from ``metrics.csv``. Training leaves the
-    facts that a model card needs: command, seed, hardware, minutes, method, data, where weights came from.
+    Accuracy at every T, also before training where a run starts from trained weights, firing rate, synaptic
+    operations, energy next to the same network as an ANN, the checkpoint, and the figures;
+    ``figures/curves.png`` is drawn from ``metrics.csv``. Training leaves the facts that a model card needs:
+    command, seed, hardware, minutes, method, data, where weights came from.
 
     Args:
         command: the command that was typed, for the record.
@@ -41,6 +42,11 @@ class RunReport(pl.Callback):
         self.command = command
         self._started = 0.0
         self._origin: Any = None
+        self._start: dict[str, float] | None = None
+
+    def keep_as_start(self, trainer: pl.Trainer) -> None:
+        """The test that has just ended was of the weights that a run starts from."""
+        self._start = _test_metrics(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the clock, and at where the first weights came from."""
@@ -61,7 +67,7 @@ class RunReport(pl.Callback):
             "data": facts() if callable(facts) else None,
             "origin": self._origin,
         }
-        report = {**_facts(pl_module), "training": training}
+        report = {**_facts(pl_module), "training": training, "before": self._start}
         write_text(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -69,8 +75,7 @@ class RunReport(pl.Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         folder = Path(trainer.default_root_dir)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        metrics = {name: value for name, value in metrics.items() if name.startswith("test/")}
+        metrics = _test_metrics(trainer)
         if not metrics:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +113,11 @@ class RunReport(pl.Callback):
             figures.save(figures.curves(loss, accuracy), folder / "figures" / "curves.png")
 
 
+def _test_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: value for name, value in metrics.items() if name.startswith("test/")}
+
+
 def _network(pl_module: pl.LightningModule) -> Any:
     return pl_module.get_submodule("model")
 
@@ -126,7 +136,9 @@ def _earlier(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {"training": content["training"]} if isinstance(content, dict) and "training" in content else {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: content[key] for key in ("training", "before") if content.get(key)}
 
 
 def _method(pl_module: pl.LightningModule) -> str:
@@ -150,11 +162,8 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """The report as (label, value)."""
     metrics: dict[str, float] = report["metrics"]
     rows = [("parameters", f"{report['parameters']:,}")]
-    every = {int(n[len("test/acc1_t") :]): v for n, v in metrics.items() if re.match(r"test/acc1_t\d+$", n)}
-    if "test/acc1" in metrics:
-        rows.append(("test accuracy", f"{metrics['test/acc1']:.2%}"))
-    if every:
-        rows.append(("accuracy at every T", ", ".join(f"T={t}: {every[t]:.2%}" for t in sorted(every))))
+    rows += _accuracies(metrics)
+    rows += [(f"before training: {label}", value) for label, value in _accuracies(report.get("before") or {})]
     if "test/firing_rate" in metrics:
         rows.append(("firing rate", f"{metrics['test/firing_rate']:.4f} spikes per neuron and step"))
     if "test/sops" in metrics:
@@ -166,6 +175,16 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report["checkpoint"]:
         rows.append(("checkpoint", report["checkpoint"]))
     rows += [("figure", name) for name in report["figures"]]
+    return rows
+
+
+def _accuracies(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    rows = []
+    every = {int(n[len("test/acc1_t") :]): v for n, v in metrics.items() if re.match(r"test/acc1_t\d+$", n)}
+    if "test/acc1" in metrics:
+        rows.append(("test accuracy", f"{metrics['test/acc1']:.2%}"))
+    if every:
+        rows.append(("accuracy at every T", ", ".join(f"T={t}: {every[t]:.2%}" for t in sorted(every))))
     return rows
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import spiking
 import zoo
-from conversion import lmht
+from conversion import convert, lmht
 from conversion.qcfs import QCFS, qcfs
 
 LEVELS = [(1, 4), (2, 2), (2, 4), (4, 2)]
@@ -81,7 +81,7 @@ def test_the_released_initialisation_leaves_the_biases_behind():
     L, T = 2, 2
     ann, x = source("resnet20", L * T), images()
     model, scaled = network("resnet20", L, T), network("resnet20", L, T)
-    lmht.from_qcfs(model, ann, init="official")
+    lmht.from_qcfs(model, ann, official_bias=True)
     lmht.from_qcfs(scaled, ann, init="scaled_bias")
     assert (model(x) - ann(x)).abs().max() > 1e-3
     differing = {
@@ -116,6 +116,49 @@ def test_from_a_source_to_single_spikes():
     assert single.time_steps == 4
 
 
+@pytest.mark.parametrize("method", ["qcfs", "srp", "cos", "parallel"])
+def test_a_converted_network_is_a_source_like_its_own(method):
+    ann, x = source("resnet20", 4).float(), images().float()
+    snn = convert(ann, method, 4, input_size=(3, 16, 16), progress=False)
+    model = network("resnet20", 2, 2).float()
+    lmht.from_qcfs(model, snn)
+    torch.testing.assert_close(model(x), ann(x), rtol=1e-4, atol=1e-4)
+
+
+def test_measured_thresholds_are_thresholds():
+    """A network with ReLU, converted: LM-HT starts as the quantiser of L T levels that it stands for."""
+    ann, x = source("vgg16", 4, activation="relu").float(), images().float()
+    snn = convert(ann, "qcfs", 4, x, threshold="max", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine = network("vgg16", 16, 16).float()
+        lmht.from_qcfs(fine, snn)
+    torch.testing.assert_close(fine(x), ann(x), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("dcgs", {}, "is a TrackingSite, which sends graded corrections"),
+        ("ecmt", {}, "is a MultiThresholdSite, which sends graded corrections"),
+        ("qcfs", {"channelwise": True}, "has a threshold for each channel"),
+        ("parallel", {}, "has a threshold for each channel"),
+    ],
+)
+def test_converted_networks_without_counterpart_say_why(method, settings, message):
+    ann, x = source("resnet18", 4, activation="relu").float(), images().float()
+    snn = convert(ann, method, 4, x, progress=False, **settings)
+    with pytest.raises(ValueError, match=message):
+        lmht.from_qcfs(network("resnet18", 2, 2).float(), snn)
+
+
+def test_corrections_have_no_counterpart():
+    ann, x = source("resnet18", 8).float(), images().float()
+    snn = convert(ann, "parallel", 4, x, progress=False)
+    with pytest.raises(ValueError, match=r"corrects its currents and outputs \(phi_in, phi_out\)"):
+        lmht.from_qcfs(network("resnet18", 2, 2).float(), snn)
+
+
 def test_other_numbers_of_levels_are_told():
     with pytest.warns(UserWarning, match=r"Q = \[8\] levels, the network has L T = 2 \* 2 = 4"):
         lmht.from_qcfs(network("resnet18", 2, 2), source("resnet18", 8))
@@ -128,7 +171,7 @@ def test_other_numbers_of_levels_are_told():
             ("resnet18", {}),
             ("resnet18", {}),
             "normalised",
-            "init must be one of normalized, scaled_bias, official",
+            "init must be one of normalized, scaled_bias, got",
         ),
         (("resnet18", {"activation": "relu"}), ("resnet18", {}), "normalized", "has no QCFS activations"),
         (("resnet18", {}), ("resnet20", {}), "normalized", "has 5 activations, the network 7 neurons"),

@@ -200,6 +200,8 @@ def test_hybrid_training_starts_from_a_run_and_keeps_nothing_of_it(tmp_path, tin
         ({"init": "normalized"}, {}, "hybrid needs a source"),
         ({"source": "qcfs_resnet20"}, {"weights": "w.pth"}, "two starts; give one"),
         ({"source": "nowhere/best.ckpt"}, {}, "no such file"),
+        ({"source": "qcfs_resnet20", "inti": "normalized"}, {}, "has no key 'inti'"),
+        ({"source": "qcfs_resnet20"}, {}, "random weights|no weights|pretrained"),
     ],
 )
 def test_a_hybrid_start_that_is_wrong_says_so(hybrid, more, message):

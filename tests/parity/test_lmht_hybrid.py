@@ -75,15 +75,19 @@ def test_everything(case, source, monkeypatch):
     with torch.no_grad():
         spiking = convert(model, "qcfs", IF_STEPS, input_size=tuple(x.shape[1:]), progress=False)
         case.close("if_logits_t16", spiking(x, steps=True), rtol=0, atol=1e-4)
-        for init, key in (("official", "official"), ("scaled_bias", "bias_scaled"), ("normalized", None)):
+        for start, key in (
+            ({"official_bias": True}, "official"),
+            ({"init": "scaled_bias"}, "bias_scaled"),
+            ({"init": "normalized"}, None),
+        ):
             network = zoo.create("lmht_resnet20", time_steps=T, neuron_args={"levels": L}, **sizes)
-            lmht.from_qcfs(network, model, init=init)
+            lmht.from_qcfs(network, model, **start)
             steps = network.eval()(x, steps=True)
             scale = 1 if key is None else L
             gap = (steps.mean(0) / scale - case["qcfs_logits"]).abs().max().item()
             if key is not None:
                 case.close(f"lmht_logits_{key}", steps, rtol=0, atol=1e-4)
                 assert gap == pytest.approx(case.settings[f"gap_{key}"], abs=1e-4)
-            if init != "official":
+            if key != "official":
                 assert gap < 1e-5
     case.everything_was_compared()
