@@ -7,7 +7,9 @@ fluctuation counts in particular; `choose_fluctuation_weight` finds it out on la
 
 The evidence comes from the model's own classifier applied to single tokens: head and pooling are linear, so
 the logits of the model are the mean of the token logits behind the last block (where a neuron stands before
-the classifier, the real value in front of it is taken).
+the classifier, the real value in front of it is taken). Cross-entropy leaves a common shift of all logits
+free, but evidence grows with it: on trained networks the shift, and not the class, decided which tokens
+looked certain (background did). So logits are centred over the classes first, unless ``centre=False``.
 
 Axes: T time, B batch, C channels, H W map, N = H * W tokens, K classes.
 """
@@ -110,6 +112,7 @@ class Uncert(Scorer):
         kind: see `uncertainty`.
         fluctuation: see `importance`.
         classes: K, those with the largest logits of the pooled tokens, image by image; 0 takes all.
+        centre: take the mean over all classes from the logits of each token.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class Uncert(Scorer):
         kind: Kind = "vacuity",
         fluctuation: Fluctuation = "deviation",
         classes: int = 50,
+        centre: bool = True,
     ) -> None:
         super().__init__()
         uncertainty(torch.zeros(2), evidence, kind)  # refuses unknown names
@@ -130,6 +134,7 @@ class Uncert(Scorer):
         self.function: Evidence = evidence
         self.fluctuation: Fluctuation = fluctuation
         self.classes = classes
+        self.centre = centre
         self.evidence = SpikeMatmul(spike_operand="a")
 
     def check(self, point: Point) -> None:
@@ -154,6 +159,8 @@ class Uncert(Scorer):
             )
         weight = head.weight.to(x.dtype)  # [K, C]
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.to(x.dtype)
+        if self.centre:  # of the weights instead of the logits: costs nothing
+            weight, bias = weight - weight.mean(dim=0), bias - bias.mean()
         B = x.shape[1]
         if 0 < self.classes < len(weight):
             pooled = head(x.mean(dim=(0, 3, 4)).to(head.weight.dtype))
@@ -169,7 +176,7 @@ class Uncert(Scorer):
         """Settings."""
         return (
             f"fluctuation_weight={self.fluctuation_weight:g}, evidence={self.function!r}, kind={self.kind!r},"
-            f" fluctuation={self.fluctuation!r}, classes={self.classes}"
+            f" fluctuation={self.fluctuation!r}, classes={self.classes}, centre={self.centre}"
         )
 
 

@@ -369,8 +369,27 @@ def test_classes_of_the_pooled_logits(tiny, images):
         some = uncert.Uncert(classes=4).token_uncertainty(x, point)
         best = model.head(x.mean((0, 3, 4))).topk(4).indices
         z = model.head(x.flatten(3).transpose(2, 3))
-        want = uncert.uncertainty(z.gather(3, best.view(1, 2, 1, 4).expand(*z.shape[:3], 4)))
-    torch.testing.assert_close(some, want)
+        places = best.view(1, 2, 1, 4).expand(*z.shape[:3], 4)
+        want = uncert.uncertainty((z - z.mean(-1, keepdim=True)).gather(3, places))
+        torch.testing.assert_close(some, want)
+        plain = uncert.Uncert(classes=4, centre=False).token_uncertainty(x, point)
+    torch.testing.assert_close(plain, uncert.uncertainty(z.gather(3, places)))
+
+
+def test_a_common_shift_of_the_logits_changes_no_score(tiny, images):
+    model = tiny("spikformer_nano", num_classes=10).eval().double()
+    point = _tokens.Point(model, model.token_blocks()[1])
+    shift = torch.randn(
+        model.head.in_features, dtype=torch.float64
+    )  # the softmax, and so training, ignores it
+    with torch.no_grad():
+        x = model.block[0](model.patch_embed(model.encode(images().double())))
+        before, literal = uncert.Uncert()(x, point), uncert.Uncert(centre=False)(x, point)
+        logits = model(images().double()).softmax(1)
+        model.head.weight += shift
+        torch.testing.assert_close(model(images().double()).softmax(1), logits)
+        torch.testing.assert_close(uncert.Uncert()(x, point), before)
+        assert not torch.allclose(uncert.Uncert(centre=False)(x, point), literal)
 
 
 def test_scores_are_float32_under_autocast(tiny, images):
