@@ -111,14 +111,17 @@ def _results(config: Mapping[str, Any]) -> list[Any]:
     if not own.get("dataset"):
         return []
     steps = own.get("time_steps")
+    at = f", T = {steps}" if steps else ""
     kinds: list[tuple[str, str, float]] = []
     for key, value in (own.get("metrics") or {}).items():
         short = key.rpartition("/")[2]
         if short == "acc1":
-            kinds.append(("accuracy", f"top-1 accuracy, T = {steps}", value))
+            kinds.append(("accuracy", f"top-1 accuracy{at}", value))
         elif short == "acc5":
-            kinds.append(("accuracy", f"top-5 accuracy, T = {steps}", value))
-        elif (found := AT_T.search(key)) and not own.get("conversion"):
+            kinds.append(("accuracy", f"top-5 accuracy{at}", value))
+        elif (found := AT_T.search(key)) and not steps:
+            continue  # an ANN has one step
+        elif found and not own.get("conversion"):
             kinds.append(("accuracy", f"top-1 accuracy after {found.group(1)} of {steps} steps", value))
         elif found and found.group(1) != str(steps):  # a converted network was run, or made, for this T
             kinds.append(("accuracy", f"top-1 accuracy, T = {found.group(1)}", value))

@@ -37,3 +37,21 @@ def test_recorded_accuracy(name, digits):
     assert weights.seed is not None
     size = (PACKAGED / name / "model.safetensors").stat().st_size
     assert size < 1_000_000
+
+
+def test_the_spiking_form_answers_like_the_trained_one(digits):
+    model = zoo.load("ge2mst_nano", pretrained=True)
+    x = digits[0][0]
+    with torch.no_grad():
+        want, got = model(x), model.to_spiking()(x)
+        assert torch.equal(got.argmax(1), want.argmax(1))
+        # sums in another order put a potential within rounding of a level onto its other side
+        assert ((got - want).abs().amax(1) < 1e-3).float().mean() > 0.97
+        exact = model.double()
+        torch.testing.assert_close(exact.to_spiking()(x.double()), exact(x.double()), rtol=0, atol=1e-9)
+
+
+def test_the_card_of_an_analog_network_has_no_time():
+    card = (PACKAGED / "ge2mst_nano.mnist5k_t4" / "README.md").read_text(encoding="utf-8")
+    assert "name: top-1 accuracy\n" in card
+    assert "None" not in card
