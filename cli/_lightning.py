@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import lightning.pytorch as pl
 import yaml
@@ -125,6 +125,12 @@ class SpikingCLI(LightningCLI):
             type=int,
             default=5,
             help="Labels in each line of predict's table.",
+        )
+        parser.add_argument(
+            "--explain",
+            type=Literal["tokens"] | None,
+            default=None,
+            help="tokens: predict also draws where the important tokens of each picture are.",
         )
 
     def _prepare_subcommand_parser(
@@ -348,13 +354,22 @@ class SpikingCLI(LightningCLI):
             )
 
     def predict(self, **kwargs: Any) -> None:
-        """Write the classes of the pictures under ``data.predict_dir`` into a table."""
+        """Write the classes of the pictures under ``data.predict_dir`` into a table, and explain them."""
         settings = self.config["predict"]
         names = getattr(self.datamodule, "class_names", ())
         writer = PredictionWriter(settings.output, names, settings.top_k)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+        if settings.explain == "tokens":
+            folder = writer.output.with_name(f"{writer.output.stem}_tokens")
+            maps = lightning_modules.TokenMaps(folder, names)
+            self.trainer.callbacks.append(maps)  # type: ignore[attr-defined]
         kwargs["return_predictions"] = False  # the table holds them; a large folder would not fit
-        self.trainer.predict(**kwargs)
+        try:
+            self.trainer.predict(**kwargs)
+        except ValueError as error:  # a network without tokens, a scorer without scores
+            if settings.explain is None:
+                raise
+            raise _errors.CommandError(_errors.summary(error)) from error
 
 
 def _first_process() -> bool:

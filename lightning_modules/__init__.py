@@ -1,7 +1,7 @@
 """Training tasks for Lightning, their losses, metrics and callbacks."""
 
 from lightning_modules.base import BaseTask
-from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport
+from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport, TokenMaps
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.conversion import ConversionTask
 from lightning_modules.evaluate import Comparison, Point, compare
@@ -23,6 +23,7 @@ __all__ = [
     "ResumableState",
     "RunReport",
     "ShortcutTask",
+    "TokenMaps",
     "compare",
     "mean_logit_loss",
     "tet_loss",

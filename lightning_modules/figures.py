@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -52,11 +53,8 @@ def raster(spikes: Mapping[str, Tensor], image: Tensor | None = None) -> Figure:
     figure = Figure(figsize=(2.2 * panels, 3.2), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     if image is not None:
-        shown = image.float().cpu()
-        low, high = shown.min(), shown.max()
-        shown = ((shown - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0)
         first = axes.pop(0)
-        first.imshow(shown.numpy() if shown.shape[-1] == 3 else shown[..., 0].numpy(), cmap="gray")
+        first.imshow(_shown(image), cmap="gray")
         first.set_title("input")
         first.set_axis_off()
     for panel, (name, train) in zip(axes, spikes.items(), strict=True):
@@ -68,6 +66,63 @@ def raster(spikes: Mapping[str, Tensor], image: Tensor | None = None) -> Figure:
     if axes:
         axes[0].set_ylabel("neuron")
     return figure
+
+
+def token_maps(image: Tensor, scores: Tensor, kept: Tensor, title: str) -> Figure:
+    """Where the important tokens of one picture are, after each step, and which of them stay.
+
+    Colours are ranks, because only the order of the scores decides.
+
+    Args:
+        image: ``[C, H, W]``, any range.
+        scores: ``[T, h, w]`` on the grid of the tokens.
+        kept: ``[h, w]``, bool.
+        title: of the figure.
+    """
+    T = len(scores)
+    columns = min(T + 2, 6)
+    rows = -(-(T + 2) // columns)
+    figure = Figure(figsize=(1.75 * columns + 0.9, 1.85 * rows + 0.55), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    picture = _shown(image)
+    height, width = picture.shape[:2]
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    for panel in panels:
+        panel.set_axis_off()
+    panels[0].imshow(picture, cmap="gray")
+    panels[0].set_title("input", fontsize=9)
+    drawn = None
+    for t, panel in enumerate(panels[1 : T + 1]):
+        panel.imshow(0.3 + 0.7 * picture, cmap="gray", vmin=0, vmax=1)  # on black, colours would drown
+        drawn = panel.imshow(_ranks(scores[t]), cmap="inferno", alpha=0.65, extent=extent, vmin=0, vmax=1)
+        panel.set_title(f"after step {t + 1}", fontsize=9)
+    last = panels[T + 1]
+    last.imshow(picture, cmap="gray")
+    rest = kept.cpu().logical_not().float().numpy()
+    last.imshow(rest, cmap=ListedColormap(["#00000000", "#2b6cb0"]), alpha=rest * 0.85, extent=extent)
+    last.set_title(f"{int(kept.sum())} of {kept.numel()} stay (not blue)", fontsize=9)
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=panels, shrink=0.7, pad=0.01)
+        bar.set_ticks([0, 1], labels=["least", "most important"], fontsize=8)
+        bar.solids.set_alpha(1)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _shown(image: Tensor) -> Any:
+    """A picture ``[H, W, 3]`` or ``[H, W]`` in 0..1."""
+    x = image.float().cpu()
+    x = x if len(x) in (1, 3) else x.mean(dim=0, keepdim=True)
+    low, high = x.min(), x.max()
+    x = ((x - low) / (high - low).clamp(min=1e-6)).permute(1, 2, 0)
+    return x.numpy() if x.shape[-1] == 3 else x[..., 0].numpy()
+
+
+def _ranks(scores: Tensor) -> Any:
+    """Ranks ``[h, w]`` in 0..1; equal scores share theirs."""
+    flat = scores.flatten().cpu()
+    below = (flat[:, None] > flat).sum(1) + (flat[:, None] >= flat).sum(1) - 1
+    return (below / max(1, 2 * len(flat) - 2)).reshape(scores.shape).numpy()
 
 
 def firing_rates(rates: Mapping[str, float]) -> Figure:

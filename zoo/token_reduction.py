@@ -110,7 +110,7 @@ def reduce_tokens(
     Raises:
         ValueError: the model has no such blocks, or method and operator do not fit; the message says why.
     """
-    scorer = _scorer(method, settings)
+    scorer = make_scorer(method, settings)
     chosen = _blocks(model, blocks)
     assert isinstance(model, SpikingModel)  # others have no blocks
     shares = spread(keep, len(chosen)) if isinstance(keep, int | float) else _listed(keep, chosen)
@@ -157,7 +157,8 @@ def _check_share(share: float) -> None:
         raise ValueError(f"keep is a share of the tokens, above 0 and up to 1, got {share!r}")
 
 
-def _scorer(method: str | Scorer, settings: dict[str, Any]) -> Scorer:
+def make_scorer(method: str | Scorer, settings: dict[str, Any]) -> Scorer:
+    """A scorer by name and settings, or the one given."""
     if isinstance(method, Scorer):
         if settings:
             raise TypeError(f"a scorer brings its own settings, got {', '.join(settings)} as well")
@@ -171,13 +172,24 @@ def _scorer(method: str | Scorer, settings: dict[str, Any]) -> Scorer:
     return METHODS[method](**settings)
 
 
-def _blocks(model: ZooModel, blocks: str | Sequence[str]) -> list[TokenBlock]:
+def find_blocks(model: ZooModel) -> list[TokenBlock]:
+    """The token blocks of a model; an error if it has none."""
     found = list(model.token_blocks()) if isinstance(model, SpikingModel) else []
-    label = getattr(model, "architecture", "") or type(model).__name__
     if not found:
         raise ValueError(
-            f"{label} has no blocks that could run on part of their tokens; the spiking transformers have"
+            f"{_label(model)} has no blocks that could run on part of their tokens; the spiking transformers"
+            " have"
         )
+    return found
+
+
+def _label(model: ZooModel) -> str:
+    return getattr(model, "architecture", "") or type(model).__name__
+
+
+def _blocks(model: ZooModel, blocks: str | Sequence[str]) -> list[TokenBlock]:
+    found = find_blocks(model)
+    label = _label(model)
     if hasattr(model, "token_reduction"):
         raise ValueError(
             f"the tokens of this {label} are reduced already; reduce the model that it came from"

@@ -5,5 +5,6 @@ from lightning_modules.callbacks.firing_rate import FiringRate
 from lightning_modules.callbacks.raster import RasterFigure
 from lightning_modules.callbacks.resumable_state import ResumableState
 from lightning_modules.callbacks.run_report import RunReport
+from lightning_modules.callbacks.token_maps import TokenMaps
 
-__all__ = ["Energy", "FiringRate", "RasterFigure", "ResumableState", "RunReport"]
+__all__ = ["Energy", "FiringRate", "RasterFigure", "ResumableState", "RunReport", "TokenMaps"]

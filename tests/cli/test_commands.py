@@ -84,6 +84,26 @@ def test_fit_then_test_then_predict(config, tmp_path, capsys):
     assert {row["label"] for row in rows} <= {f"class {k}" for k in range(4)}
 
 
+def test_explains_a_prediction_by_its_tokens(config, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        Image.effect_noise((28, 28), 60).save(tmp_path / name)
+    words = ["--data.init_args.predict_dir", str(tmp_path), "--output", "out.csv", "--explain", "tokens"]
+    assert "no blocks that could run on part of their tokens" in refused(
+        capsys, "predict", "--config", config, *words
+    )
+    words += ["--model.init_args.model", "spikformer_nano", "--model.init_args.model_args", "{time_steps: 2}"]
+    words += ["--data.init_args.image_size", "28"]
+    main(["predict", "--config", config, *words])
+    assert sorted(p.name for p in Path("out_tokens").iterdir()) == ["1-2.png", "1.png", "2.png"]
+    with Image.open("out_tokens/1.png") as figure:
+        assert figure.width > figure.height > 100
+    scorer = "{method: tome, keep: 0.9}"
+    text = refused(capsys, "predict", "--config", config, *words, "--model.init_args.token_reduction", scorer)
+    assert "pairs tokens and has no scores" in text
+
+
 def test_the_command_line_wins_over_the_checkpoint(config):
     main(["fit", "--config", config])
     stored = torch.load(FOLDER / "checkpoints" / "last.ckpt", weights_only=True)
