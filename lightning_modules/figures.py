@@ -104,7 +104,8 @@ def token_maps(image: Tensor, scores: Tensor, kept: Tensor, title: str) -> Figur
     if drawn is not None:
         bar = figure.colorbar(drawn, ax=panels, shrink=0.7, pad=0.01)
         bar.set_ticks([0, 1], labels=["least", "most important"], fontsize=8)
-        bar.solids.set_alpha(1)
+        if bar.solids is not None:
+            bar.solids.set_alpha(1)
     figure.suptitle(title, fontsize=9)
     return figure
 
