@@ -43,7 +43,8 @@ def single_threshold(neuron: LMHT) -> LMHT:
     what ``neuron`` emits at that step; elsewhere it may differ.
     """
     L, T = neuron.levels, neuron.time_steps
-    single = LMHT(L * T, levels=1, squash=False, backend=neuron.backend)
+    steps = {"time_steps": L * T, "time_steps_in": L * neuron.time_steps_in}
+    single = LMHT(**steps, levels=1, squash=False, backend=neuron.backend)
     single = single.to(neuron.mask.device, neuron.mask.dtype)
     with torch.no_grad():
         for name in ("v_threshold", "v_init", "input_scale"):
@@ -103,6 +104,8 @@ def reparameterise(model: nn.Module, images: Tensor, *, force: bool = False) -> 
     if arguments is not None:  # of the zoo: what rebuilds it
         own = {**(arguments.get("neuron_args") or {}), "levels": 1, "squash": False}
         arguments.update(time_steps=L * T, neuron_args=own)
+        if arguments.get("dvs_mode") == "rect_tgim":
+            arguments["dvs_frames"] = L * arguments["dvs_frames"]
     if not force:
         _windows.check_sums(source, single, _few(source, images), L, order)
     _warn(agreement(source, single, images))

@@ -49,7 +49,9 @@ def shrunk(config: dict) -> dict:
         "num_workers": 0,
     }
     if issubclass(cls, datamodules.EventDataModule):
-        return made_up(config, {**tiny, "kind": "events", "time_steps": min(4, options["time_steps"])})
+        fixed = config["model"]["init_args"]["model"].startswith("lmht_")  # by the neurons' parameters
+        steps = options["time_steps"] if fixed else min(4, options["time_steps"])
+        return made_up(config, {**tiny, "kind": "events", "time_steps": steps})
     for key in ("crop_padding", "flip", "auto_augment", "cutout", "random_erasing", "erasing_mode"):
         if key in options:
             tiny[key] = options[key]

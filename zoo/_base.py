@@ -206,6 +206,8 @@ class SpikingModel(ZooModel):
     Its arguments are those of `ZooModel`.
     """
 
+    mean_frame: bool = False  # whether the frames of a sequence are averaged into one still image
+
     # -- what a family writes ------------------------------------------------------------------
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
@@ -221,9 +223,10 @@ class SpikingModel(ZooModel):
     def encode(self, x: Tensor) -> Tensor:
         """Check the input and run the stem: a still image once, then expanded over T (a view)."""
         self.check_input(x)
-        if x.dim() == 5:
+        if x.dim() == 5 and not self.mean_frame:
             return self.forward_stem(x, repeats=1)
-        y = self.forward_stem(x.unsqueeze(0), repeats=self.time_steps)
+        still = x.unsqueeze(0) if x.dim() == 4 else x.mean(0, keepdim=True)
+        y = self.forward_stem(still, repeats=self.time_steps)
         return y.expand(self.time_steps, *y.shape[1:])
 
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ neuron in the place of every ReLU. Its authors publish no weights; files that th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spiking import LMHT
 from zoo._checkpoint import CheckpointError
@@ -17,14 +17,47 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PAPER = "2402.00411"
+# Linear layers and, of transformers, all blocks: what has no axes H and W in the authors' code.
+WITHOUT_MAP = ("fc.", "classifier.", "block.")
 VARIANT: dict[str, Any] = {"neuron": "lmht", "time_steps": 2}  # L = 2, T = 2 is the paper's main setting
+
+
+DvsMode = Literal["mean_frame", "rect_tgim"]
+
+
+def first_neuron(
+    dvs_mode: DvsMode | None, dvs_frames: int, neuron: str, preactivation: bool
+) -> dict[str, Any]:
+    """Arguments of the first neuron for frames of events, beyond those of all neurons.
+
+    ``"mean_frame"`` (the authors' code): the network sees the mean of all frames, and the first neuron sees
+    it T-fold. ``"rect_tgim"``: the first neuron's matrix maps ``dvs_frames`` frames to T steps.
+
+    Raises:
+        ValueError: an unknown mode, other neurons, or a network that carries frames past the first neuron.
+    """
+    if dvs_mode is None:
+        return {}
+    if dvs_mode not in ("mean_frame", "rect_tgim"):
+        raise ValueError(f"dvs_mode must be 'mean_frame' or 'rect_tgim', got {dvs_mode!r}")
+    if neuron.lower().replace("_", "").replace("-", "") != "lmht":
+        raise ValueError(f"dvs_mode {dvs_mode!r} is for LM-HT neurons, got neuron {neuron!r}")
+    if dvs_mode == "mean_frame":
+        return {}
+    if preactivation:
+        raise ValueError(
+            "dvs_mode 'rect_tgim' maps frames to T steps in the neuron behind the stem, and MS-ResNets have"
+            " none there: use 'mean_frame', or as many steps as frames"
+        )
+    return {"time_steps_in": dvs_frames}
 
 
 def import_neurons(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The authors' neurons in our form; keys of modules must be ours already, other states pass.
 
     Each of theirs has a matrix for maps, ``mask [T, T, 1, 1, 1, 1]``, and one for everything else,
-    ``mask_linear`` with an axis less or two, of which one is used: the second behind linear layers.
+    ``mask_linear`` with an axis less or two, of which one is used: the second behind linear layers and for
+    tokens.
 
     Raises:
         CheckpointError: thresholds that belong to another L, or the weights of a reparameterised network.
@@ -33,7 +66,7 @@ def import_neurons(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
     neurons = {key.removesuffix(".mask_linear") for key in state if key.endswith(".mask_linear")}
     for path in sorted(neurons):
         linear = out.pop(f"{path}.mask_linear")
-        mask = linear if path.startswith(("fc.", "classifier.")) else state[f"{path}.mask"]
+        mask = linear if path.startswith(WITHOUT_MAP) else state[f"{path}.mask"]
         out[f"{path}.mask"] = mask.reshape(mask.shape[:2])
         if state[f"{path}.alpha"].numel() > 1:
             raise CheckpointError(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spiking.layers import SpikeMatmul, fold_time
+from zoo import _lmht
 from zoo._base import SpikingModel
 from zoo._blocks import conv3x3, conv_norm, neuron_factory
 from zoo._build import build_model
@@ -285,6 +286,11 @@ def truncated_linear(features: int, num_classes: int) -> nn.Module:
     return linear
 
 
+def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Keys of LMHT_SNN -> ours: Spikformer's, with the neurons of LM-HT."""
+    return _lmht.import_neurons(checkpoint_filter_fn(state, model), model)
+
+
 UNUSED = re.compile(
     r"^(block\.\d+\.norm[12]|norm|pos_embed)(\.|$)"
 )  # owned by the authors' models, never called
@@ -388,6 +394,19 @@ def spikformer_4_384_cifar(**kwargs: Any) -> Spikformer:
     return _create("spikformer_4_384_cifar", {**SMALL, "dim": 384, "depth": 4}, **kwargs)
 
 
+@register_model(
+    paper=_lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_spikformer_4_384_cifar(**kwargs: Any) -> Spikformer:
+    """`spikformer_4_384_cifar` with LM-HT neurons, all of threshold 2 / L, behind the attention, too."""
+    variant = {**SMALL, "dim": 384, "depth": 4, **_lmht.VARIANT}
+    return _create("lmht_spikformer_4_384_cifar", variant, **kwargs)
+
+
 EVENT = {"dim": 256, "depth": 2, "scale": 0.25, "time_steps": 16}
 
 
@@ -415,6 +434,19 @@ def spikformer_2_256_dvsg(**kwargs: Any) -> Spikformer:
     """2 blocks of 256 channels for frames of events, 98.3 % on DVS128 Gesture at T = 16 in the paper."""
     variant = {**EVENT, "num_heads": 8, "in_chans": 2, "num_classes": 11}
     return _create("spikformer_2_256_dvsg", variant, **kwargs)
+
+
+@register_model(
+    paper=_lmht.PAPER,
+    input_size=(2, 128, 128),
+    num_classes=10,
+    cfg={**EVENTS, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_spikformer_2_256_cifar10dvs(**kwargs: Any) -> Spikformer:
+    """`spikformer_2_256_cifar10dvs` with LM-HT neurons, one frame of events a step, T = 10."""
+    events = {"num_heads": 16, "in_chans": 2, "num_classes": 10, "neuron": "lmht", "time_steps": 10}
+    return _create("lmht_spikformer_2_256_cifar10dvs", {**EVENT, **events}, **kwargs)
 
 
 @register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})

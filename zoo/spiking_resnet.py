@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from spiking import LMHT
 from spiking.layers import fold_time
 from zoo import _lmht
 from zoo._base import SpikingModel
@@ -96,6 +97,9 @@ class SpikingResNet(SpikingModel):
         hidden: width of a linear layer with a neuron before the classifier; 0 leaves it out.
         preactivation: neurons before the convolutions of a block instead of behind them, none behind the
             stem and none before the head, as LM-HT has its MS-ResNets; see `MSResNet` for the original.
+        first_stride: of the first stage; LM-HT's 19-layer network has 2 there for events.
+        dvs_mode: how LM-HT takes frames of events, see `zoo._lmht.first_neuron`; default: one frame a step.
+        dvs_frames: frames of ``dvs_mode="rect_tgim"``.
         time_steps: T for still images.
         in_chans: C of the input.
         num_classes: K.
@@ -112,6 +116,9 @@ class SpikingResNet(SpikingModel):
         first_stage: int = 1,
         hidden: int = 0,
         preactivation: bool = False,
+        first_stride: int = 1,
+        dvs_mode: _lmht.DvsMode | None = None,
+        dvs_frames: int = 10,
         time_steps: int = 4,
         in_chans: int = 3,
         num_classes: int = 10,
@@ -134,12 +141,14 @@ class SpikingResNet(SpikingModel):
             nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False) if large else conv3x3(in_chans, width)
         )
         self.bn1 = nn.BatchNorm2d(width)
-        self.sn1 = None if preactivation else make()
+        first = _lmht.first_neuron(dvs_mode, dvs_frames, neuron, preactivation)
+        make_first = neuron_factory(neuron, {**(neuron_args or {}), **first}, NEURON_DEFAULTS, time_steps)
+        self.sn1 = None if preactivation else make_first()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else None
         reduction = 4 if large else 1
         self.stage_names = [f"layer{s + first_stage}" for s in range(len(layers))]
         for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
-            stride = 1 if s == 0 else 2
+            stride = first_stride if s == 0 else 2
             stage = nn.Sequential()
             for i in range(depth):
                 stage.append(BasicBlock(width, plane, stride if i == 0 else 1, make, preactivation))
@@ -147,6 +156,10 @@ class SpikingResNet(SpikingModel):
             self.add_module(name, stage)
             reduction *= stride
             self.feature_info.append({"num_chs": plane, "reduction": reduction, "module": name})
+
+        if dvs_mode == "mean_frame":
+            self.mean_frame = True
+            next(m for m in self.modules() if isinstance(m, LMHT)).input_scale.fill_(time_steps)
 
         self.head_hidden_size = hidden or width
         self.fc = nn.Sequential()
@@ -209,6 +222,8 @@ def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     """Keys of LMHT_SNN -> ours; its ``ms_`` networks carry a neuron behind the stem that never runs."""
     if any(key.startswith("conv2_x.") for key in state):
         state = {_from_hybrid(key): value for key, value in state.items()}
+    if "bn1.0.weight" in state:  # their networks for events have a level more in the stem
+        state = {re.sub(r"^(conv1|bn1)\.0\.", r"\1.", key): value for key, value in state.items()}
     if isinstance(model, SpikingResNet) and model.sn1 is None:
         state = {key: value for key, value in state.items() if not key.startswith("sn1.")}
     return _lmht.import_neurons(state, model)

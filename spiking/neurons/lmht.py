@@ -104,10 +104,12 @@ class LMHT(Neuron):
         input_scale: factor of the currents.
         squash: whether the parameters are raw.
         backend: see `Neuron`.
+        time_steps_in: T', steps of the currents where they differ from T: the matrix is ``[T, T']``.
     """
 
     parameter_names: ClassVar[tuple[str, ...]] = ("alpha", "mask")
     time_steps: int
+    time_steps_in: int
     v_init: Tensor
     input_scale: Tensor
 
@@ -120,12 +122,14 @@ class LMHT(Neuron):
         input_scale: float = 1.0,
         squash: bool = True,
         backend: str = "auto",
+        time_steps_in: int | None = None,
     ) -> None:
         if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
             raise ValueError(f"levels must be an integer of at least 1, got {levels!r}")
         theta = min(1.0, 2.0 / levels) if v_threshold is None else v_threshold
         super().__init__(theta, "rect", backend)
         self.time_steps = check_time_steps(time_steps)
+        self.time_steps_in = check_time_steps(time_steps if time_steps_in is None else time_steps_in)
         self.levels = levels
         self.squash = bool(squash)
         threshold_buffer(self)
@@ -133,7 +137,7 @@ class LMHT(Neuron):
         self.register_buffer("input_scale", torch.tensor(number("input_scale", input_scale)))
         raw = 0.0 if squash else 1.0
         self.alpha = nn.Parameter(torch.full(() if squash else (time_steps,), raw))
-        self.mask = nn.Parameter(torch.full((time_steps, time_steps), raw / time_steps))
+        self.mask = nn.Parameter(torch.full((time_steps, self.time_steps_in), raw / self.time_steps_in))
 
     @property
     def causal(self) -> bool:
@@ -150,42 +154,44 @@ class LMHT(Neuron):
         return (self.alpha.sigmoid() + 0.5).expand(self.time_steps) if self.squash else self.alpha
 
     def matrix(self, steps: int | None = None) -> Tensor:
-        """The matrix omega ``[T, T']`` for currents of ``steps`` steps: T of them, or one frame."""
+        """The matrix omega ``[T, T']`` for currents of ``steps`` steps: T' of them, or one frame."""
         if not self.squash:
             return self.mask
-        omega = 2.0 * self.mask.sigmoid() / (steps or self.time_steps)
-        return omega.sum(1, keepdim=True) if steps == 1 and self.time_steps > 1 else omega
+        omega = 2.0 * self.mask.sigmoid() / (steps or self.time_steps_in)
+        return omega.sum(1, keepdim=True) if steps == 1 and self.time_steps_in > 1 else omega
 
     @torch.no_grad()
     def set_matrix(self, omega: Tensor) -> None:
-        """Makes ``omega [T, T]`` the matrix.
+        """Makes ``omega [T, T']`` the matrix.
 
         Raises:
             ValueError: another shape, or entries that a squashed matrix cannot have.
         """
-        T = self.time_steps
-        if omega.shape != (T, T):
-            raise ValueError(f"expected a matrix [T, T] = [{T}, {T}], got {list(omega.shape)}")
+        T, steps = self.time_steps, self.time_steps_in
+        if omega.shape != (T, steps):
+            raise ValueError(f"expected a matrix [T, T'] = [{T}, {steps}], got {list(omega.shape)}")
         if not self.squash:
             self.mask.copy_(omega)
             return
         low, high = float(omega.min()), float(omega.max())
-        if not 0.0 < low <= high < 2.0 / T:
+        if not 0.0 < low <= high < 2.0 / steps:
             raise ValueError(
-                f"a squashed matrix lies between 0 and 2 / T = {2.0 / T:g}, got entries from {low:g} to"
+                f"a squashed matrix lies between 0 and 2 / T' = {2.0 / steps:g}, got entries from {low:g} to"
                 f" {high:g}; build the neuron with squash=False"
             )
-        self.mask.copy_(torch.logit(omega.to(self.mask) * T / 2.0))
+        self.mask.copy_(torch.logit(omega.to(self.mask) * steps / 2.0))
 
     def run(self, x: Tensor, state: None, keep_state: bool) -> tuple[Tensor, None]:
         """See `Neuron.run`; there is no state."""
         functional.check(x)
-        if x.shape[0] != self.time_steps and not (x.shape[0] == 1 and self.squash):
+        if x.shape[0] != self.time_steps_in and not (x.shape[0] == 1 and self.squash):
             frame = " (or one frame)" if self.squash else ""
+            name = "T" if self.time_steps_in == self.time_steps else "T'"
+            way = "time_steps" if name == "T" else "time_steps_in"
             raise ValueError(
-                f"LMHT was built for T = {self.time_steps}, got T = {x.shape[0]}; its parameters fix T:"
-                f" give sequences of {self.time_steps} steps{frame}, or build the model with"
-                f" time_steps={x.shape[0]}"
+                f"LMHT was built for {name} = {self.time_steps_in}, got T = {x.shape[0]}; its parameters fix"
+                f" T: give sequences of {self.time_steps_in} steps{frame}, or build the model with"
+                f" {way}={x.shape[0]}"
             )
         y = functional.lmht(
             x,
@@ -200,7 +206,8 @@ class LMHT(Neuron):
 
     def extra_repr(self) -> str:
         """Sizes; threshold, first potential and scale are in the state."""
-        return f"time_steps={self.time_steps}, levels={self.levels}, squash={self.squash}"
+        taken = "" if self.time_steps_in == self.time_steps else f"time_steps_in={self.time_steps_in}, "
+        return f"time_steps={self.time_steps}, {taken}levels={self.levels}, squash={self.squash}"
 
 
 def threshold_buffer(neuron: Neuron) -> None:

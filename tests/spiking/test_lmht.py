@@ -214,7 +214,7 @@ def test_a_squashed_matrix_holds_what_it_can():
     omega = torch.tensor([[0.1, 0.6, 0.2], [0.3, 0.3, 0.3], [0.65, 0.01, 0.2]])
     neuron.set_matrix(omega)
     torch.testing.assert_close(neuron.matrix(), omega)
-    with pytest.raises(ValueError, match=r"between 0 and 2 / T = 0\.666.*squash=False"):
+    with pytest.raises(ValueError, match=r"between 0 and 2 / T' = 0\.666.*squash=False"):
         neuron.set_matrix(torch.eye(3))
     with pytest.raises(ValueError, match=r"expected a matrix \[T, T\] = \[3, 3\], got \[2, 3\]"):
         neuron.set_matrix(torch.ones(2, 3))

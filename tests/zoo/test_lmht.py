@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 import spiking
 import zoo
+from conversion import lmht
 from zoo._build import load_weights
 from zoo._registry import get_entry
 
@@ -17,6 +20,8 @@ SMALL = {
     "lmht_resnet19": {"layers": (1, 1), "planes": (8, 16), "stem_width": 8, "hidden": 32},
     "lmht_resnet20": {"layers": (1, 1), "planes": (8, 16)},
     "lmht_resnet34": {"layers": (2, 1), "planes": (8, 16)},
+    "lmht_spikformer_4_384_cifar": {"dim": 48, "depth": 1},
+    "lmht_spikformer_2_256_cifar10dvs": {"dim": 32, "depth": 1, "num_heads": 4, "in_chans": 3},
     "lmht_ms_resnet18": {"layers": (1, 1), "planes": (8, 16)},
     "lmht_ms_resnet34": {"layers": (2, 1), "planes": (8, 16)},
 }
@@ -73,6 +78,122 @@ def test_sequences_must_have_the_length_of_the_parameters():
         pass
 
 
+def test_the_spikformer_host_has_the_published_size():
+    model = zoo.create("lmht_spikformer_4_384_cifar")
+    own = set(neurons(model))
+    counted = sum(p.numel() for n, p in model.named_parameters() if n.rpartition(".")[0] not in own)
+    assert counted == 9_324_730
+    assert {float(neuron.v_threshold) for neuron in neurons(model).values()} == {1.0}, "2 / L everywhere"
+    eight = build("lmht_spikformer_4_384_cifar", neuron_args={"levels": 8})
+    assert {float(neuron.v_threshold) for neuron in neurons(eight).values()} == {0.25}
+
+
+def test_the_spikformer_host_takes_frames_of_events():
+    torch.manual_seed(0)
+    small = {**SMALL["lmht_spikformer_2_256_cifar10dvs"], "in_chans": 2}
+    model = zoo.create("lmht_spikformer_2_256_cifar10dvs", **small)
+    frames = torch.rand(10, 2, 2, 32, 32)
+    assert model(frames, steps=True).shape == (10, 2, 10)
+    torch.nn.functional.cross_entropy(model(frames), torch.tensor([1, 2])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with pytest.raises(ValueError, match="T = 10, got T = 4"):
+        model(frames[:4])
+    with pytest.raises(lmht.ReparameterisationError, match=r"attn|pool"):
+        lmht.reparameterise(model, frames)
+
+
+# ---------------------------------------------------------------- frames of events
+
+
+def naive_first_neuron(neuron, x):
+    """``I(t) = sum_j 2 sig(mask[t, j]) / T' x(j)`` and the steps of the paper, one element at a time."""
+    T, steps = neuron.mask.shape
+    theta, leak = float(neuron.v_threshold), float(torch.sigmoid(neuron.alpha) + 0.5)
+    v, out = torch.zeros_like(x[0]), []
+    for t in range(T):
+        omega = 2 * torch.sigmoid(neuron.mask[t]) / steps
+        m = leak * v + float(neuron.input_scale) * sum(omega[j] * x[j] for j in range(steps))
+        y = theta * torch.floor(m / theta).clip(0, neuron.levels)
+        v = m - y
+        out.append(y)
+    return torch.stack(out)
+
+
+def watched(model, frames):
+    """What goes into the first neuron and what comes out, and the logits."""
+    seen = []
+    handle = model.sn1.register_forward_hook(lambda m, a, y: seen.extend([a[0], y]))
+    with torch.no_grad():
+        logits = model(frames, steps=True)
+    handle.remove()
+    return (*seen, logits)
+
+
+def test_the_mean_frame_counts_t_fold():
+    """As released: one frame, and ``T x`` to the first neuron while the matrix is fresh."""
+    model = shaken("lmht_resnet18", in_chans=2, dvs_mode="mean_frame", time_steps=3)
+    frames = torch.rand(10, 4, 2, 16, 16)
+    x, y, logits = watched(model, frames)
+    assert float(model.sn1.input_scale) == 3.0
+    torch.testing.assert_close(y, naive_first_neuron(model.sn1, x))
+    once = x[:1] * 2 * torch.sigmoid(model.sn1.mask).sum(1)[:, None, None, None, None]  # T' = 1, no division
+    scaled = model.sn1.matrix() @ x.flatten(1) * model.sn1.input_scale
+    torch.testing.assert_close(once.flatten(1), scaled)
+    assert logits.shape == (3, 4, 5)
+    torch.testing.assert_close(watched(model, frames.mean(0))[2], logits)
+
+
+def test_a_matrix_of_its_own_maps_frames_to_steps():
+    model = shaken("lmht_resnet18", in_chans=2, dvs_mode="rect_tgim", dvs_frames=7, time_steps=3)
+    assert model.sn1.mask.shape == (3, 7)
+    assert model.layer1[0].sn1.mask.shape == (3, 3)
+    frames = torch.rand(7, 4, 2, 16, 16)
+    x, y, logits = watched(model, frames)
+    assert len(x) == 7
+    torch.testing.assert_close(y, naive_first_neuron(model.sn1, x))
+    assert logits.shape == (3, 4, 5)
+    with pytest.raises(ValueError, match=r"built for T' = 7, got T = 5.*time_steps_in=5"):
+        model(frames[:5])
+    with pytest.raises(ValueError, match=r"\[T, T'\] = \[3, 7\]"):
+        model.sn1.set_matrix(torch.eye(3))
+
+
+@pytest.mark.filterwarnings("ignore:on these images")
+@pytest.mark.parametrize("mode", ["mean_frame", "rect_tgim"])
+@pytest.mark.parametrize("name", ["lmht_resnet18", "lmht_resnet19"])
+def test_networks_for_events_become_ordinary_spikes(name, mode, tmp_path):
+    model = shaken(name, in_chans=2, dvs_mode=mode, dvs_frames=6, first_stride=2)
+    frames = torch.rand(6, 3, 2, 16, 16)
+    single = lmht.reparameterise(model, frames)
+    found = lmht.agreement(model, single, frames)
+    assert found.difference < 1e-4 or min(found.windows.values()) < 1.0
+    zoo.save(single, tmp_path / "m")
+    again = zoo.load(f"local-dir:{tmp_path / 'm'}")
+    x = frames.repeat_interleave(2, 0)
+    assert torch.equal(again(x), single.eval()(x))
+
+
+@pytest.mark.parametrize("mode", ["mean_frame", "rect_tgim"])
+def test_files_of_networks_for_events(mode, tmp_path):
+    model = shaken("lmht_resnet18", in_chans=2, dvs_mode=mode, dvs_frames=6)
+    state = in_their_form(model, lambda key: re.sub(r"^(conv1|bn1)\.", r"\1.0.", key))
+    assert "conv1.0.weight" in state
+    check_import(model, state, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("lmht_resnet18", {"dvs_mode": "average"}, "dvs_mode must be 'mean_frame' or 'rect_tgim'"),
+        ("lmht_resnet18", {"dvs_mode": "mean_frame", "neuron": "lif"}, "for LM-HT neurons, got neuron 'lif'"),
+        ("lmht_ms_resnet18", {"dvs_mode": "rect_tgim"}, "use 'mean_frame'"),
+    ],
+)
+def test_ways_with_events_that_cannot_be(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)
+
+
 def test_saved_and_loaded(tmp_path):
     model = build("lmht_resnet19", neuron_args={"levels": 4}, time_steps=3).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -95,11 +216,11 @@ def in_their_form(model, rename=lambda key: key):
         if field in ("alpha", "v_threshold"):
             value = value.reshape(1)
         if field == "mask":
-            T = len(value)
-            used, other = value.clone(), torch.randn(T, T)
-            maps, linear = (other, used) if path.startswith(("fc.", "classifier.")) else (used, other)
-            state[rename(f"{path}.mask")] = maps.reshape(T, T, 1, 1, 1, 1)
-            state[rename(f"{path}.mask_linear")] = linear.reshape(T, T, 1, 1, 1)
+            used, other = value.clone(), torch.randn_like(value)
+            without_map = path.startswith(("fc.", "classifier.", "block."))
+            maps, linear = (other, used) if without_map else (used, other)
+            state[rename(f"{path}.mask")] = maps[..., None, None, None, None]
+            state[rename(f"{path}.mask_linear")] = linear[..., None, None, None]
             continue
         state[rename(key)] = value.clone()
     return state
@@ -125,6 +246,15 @@ def check_import(model, state, tmp_path):
 def test_directly_trained_files(name, tmp_path):
     model = shaken(name, neuron_args={"levels": 4}, time_steps=3)
     state = in_their_form(model)
+    if "spikformer" in name:  # linear layers for tokens, and two norms that never run
+        linear = re.compile(r"(block\.\d+\..+)_conv\.(weight|bias)")
+        state = {
+            linear.sub(r"\1_linear.\2", k): v.flatten(1) if linear.match(k) and v.dim() == 4 else v
+            for k, v in state.items()
+        }
+        assert "block.0.attn.q_linear.weight" in state
+        assert state["block.0.mlp.fc1_linear.weight"].dim() == 2
+        state["block.0.norm1.weight"] = torch.ones(3)
     if "_ms_" in name:  # a neuron that never runs
         state |= {f"sn1.{k.rpartition('.')[2]}": v for k, v in state.items() if k.startswith("layer1.0.sn1.")}
     check_import(model, state, tmp_path)
