@@ -3,8 +3,8 @@
     python benchmarks/hybrid_table.py [mnist5k] [cifar10] [--table FILE] [--threads 1] [--list]
 
 A small network is trained with LIF neurons (plain and with shortcuts) and with LM-HT neurons, and as a QCFS
-network; that one, the same for a seed, is converted and also goes on as an LM-HT network (hybrid training).
-All train for the same number of epochs, hybrid training for some more. Nothing is chosen by test accuracy:
+network; that one, the same for a seed, is converted and also goes on as an LM-HT network (hybrid training), or
+as a converted network that is fine-tuned. All train for the same number of epochs, hybrid training for some more. Nothing is chosen by test accuracy:
 the last weights count. Each finished run is written at once, and rows that the table has are skipped.
 """
 
@@ -32,6 +32,14 @@ SOURCE_LEVELS = 8  # Q of the source: the paper's; equals L T at T = 4
 DIRECT = {"optimizer": "adamw", "lr": 5e-3, "weight_decay": 0.02}
 SOURCE = {"optimizer": "momentum", "lr": 0.1, "weight_decay": 5e-4, "decay_all": True}
 TUNE = {"optimizer": "sgd", "lr": 5e-3, "weight_decay": 5e-4, "decay_all": True}  # SGD with Nesterov momentum
+CONVERSIONS: dict[str, dict[str, Any]] = {  # that are fine-tuned, too, at T = 2
+    "qcfs": {},
+    "srp": {"tau": 4},
+    "cos": {"rho": 4},
+    "parallel": {},
+    "dcgs": {"levels": 2},
+    "ecmt": {},
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Setting:
     epochs: int
     tuning: int  # further epochs of hybrid training
     seeds: tuple[int, ...]
+    tuned: tuple[str, ...] = ()  # of CONVERSIONS, with the first seed
 
 
 SETTINGS = {
@@ -60,6 +69,7 @@ SETTINGS = {
         epochs=12,
         tuning=4,
         seeds=(0, 1, 2),
+        tuned=tuple(CONVERSIONS),
     ),
     "cifar10": Setting(
         data="CIFAR10DataModule",
@@ -98,7 +108,7 @@ def runs(name: str) -> list[Run]:
         found += [Run(name, method, t, seed) for t in (2, 4) for method in ("stbp", "shortcut", "lmht")]
         found += [Run(name, "converted", t, seed) for t in (2, 4, 8)]
         found += [Run(name, method, t, seed) for method in ("hybrid", "hybrid_official") for t in (2, 4)]
-    return found
+    return found + [Run(name, f"tuned_{method}", 2, setting.seeds[0]) for method in setting.tuned]
 
 
 def source_file(run: Run) -> Path:
@@ -121,6 +131,11 @@ def build(run: Run, num_classes: int, size: tuple[int, int, int]) -> Classificat
         return ShortcutTask(setting.spiking, model_args=network, **shape, **DIRECT)
     if run.method == "lmht":
         return ClassificationTask(setting.lmht, lmht, **shape, **DIRECT)
+    if run.method.startswith("tuned_"):
+        method = run.method.removeprefix("tuned_")
+        start = {"method": method, "method_args": CONVERSIONS[method], "time_steps": run.time_steps}
+        start |= {"input_size": list(size), "calibration": {"samples": 100}}
+        return ConversionTask(source={"model": str(source_file(run))}, **start, **shape, **TUNE)
     if run.method == "converted":
         source = {"model": str(source_file(run))}
         return ConversionTask(source=source, time_steps=run.time_steps, input_size=list(size), **shape)
@@ -138,10 +153,10 @@ def do(run: Run, threads: int, limit: float) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*only Q = L T starts exactly.*")
         task = build(run, data.num_classes, data.input_size)
-    hybrid = run.method.startswith("hybrid")
-    epochs = {"converted": 0}.get(run.method, setting.tuning if hybrid else setting.epochs)
+    hybrid, tuned = run.method.startswith("hybrid"), run.method.startswith(("hybrid", "tuned"))
+    epochs = {"converted": 0}.get(run.method, setting.tuning if tuned else setting.epochs)
     row: dict[str, Any] = dict(zip(("data", "method", "time_steps", "seed"), run.key, strict=True))
-    before = f"{test(task, data)[0]['test/acc1']:.4f}" if hybrid else ""
+    before = f"{test(task, data)[0]['test/acc1']:.4f}" if tuned else ""
     gap = f"{start_gap(run, task, data):.4f}" if hybrid else ""
     start = time.monotonic()
     if epochs:

@@ -43,6 +43,20 @@ class IntegratorMethod(Method):
         if batches is not None and self.needs_data(model):
             find_thresholds(model, batches, self.threshold, levels=model.time_steps)
 
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Back-propagation through time."""
+        return f"gradients flow through all steps and the reset; {thresholds_learn(model)}"
+
+
+def thresholds_learn(model: ConvertedModel) -> str:
+    """Which thresholds a training of ``model`` moves, in words."""
+    learn = [is_trained(s) for s in sites(model).values()]
+    if all(learn):
+        return "thresholds learn with the weights"
+    if not any(learn):
+        return "thresholds stay as they were measured"
+    return "trained thresholds go on learning, measured ones stay"
+
 
 class IntegratorSite(Site):
     """A site whose spikes are found in units of the threshold; subclasses write `spikes`."""

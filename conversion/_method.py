@@ -87,6 +87,14 @@ class Method:
     def follow(self, model: ConvertedModel) -> None:
         """Derive anew what depends on T, which has just been changed."""
 
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """What training the converted network changes and what it leaves, in a sentence.
+
+        Raises:
+            ValueError: training it makes no sense; says what to do instead.
+        """
+        raise NotImplementedError
+
     def settings(self) -> dict[str, Any]:
         """The settings as plain values."""
         return dataclasses.asdict(self)
@@ -98,6 +106,11 @@ def check_integer(label: str, value: int, low: int) -> None:
         raise ValueError(f"{label} must be an integer of at least {low}, got {value!r}")
 
 
+GRADED = (
+    "neurons are graded: each passes the gradient of the ReLU or identity that it stands for, unless it is"
+    " saturated; thresholds get none and stay as they were measured, so keep the learning rate small. Where"
+    " the conversion is lossless this only trains the ANN on at T times the cost"
+)
 METHODS: dict[str, type[Method]] = {}
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from conversion._integrate_fire import RECT, V_INIT, integrate_fire
-from conversion._integrator import IntegratorMethod, IntegratorSite
+from conversion._integrator import IntegratorMethod, IntegratorSite, thresholds_learn
 from conversion._method import check_integer, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from conversion._model import ConvertedModel
     from conversion._site import SiteSpec
     from conversion._time import Clock
     from spiking.surrogate import Surrogate
@@ -193,6 +194,13 @@ class COSConversion(IntegratorMethod):
     def latency(self, time_steps: int) -> int:
         """The first rho steps are presented twice."""
         return self.rho + time_steps
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Two passes, of which the second one trains."""
+        return (
+            "the rehearsal and the initial membranes that it finds are constants of the input: gradients flow"
+            f" through the run alone; {thresholds_learn(model)}"
+        )
 
     def site(self, spec: SiteSpec, clock: Clock) -> COSNeuron:
         """A neuron that calibrates itself."""

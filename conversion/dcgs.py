@@ -19,7 +19,7 @@ from conversion import _policy
 from conversion._attention import split_attention
 from conversion._calibrate import check_rule, run_observed
 from conversion._export import ConversionError
-from conversion._method import Method, check_integer, register_method
+from conversion._method import GRADED, Method, check_integer, register_method
 from conversion._site import Site, sites
 from conversion.thresholds import (
     Average,
@@ -166,6 +166,10 @@ class DCGSConversion(Method):
         """A differential neuron."""
         moments = self.threshold in Iteration and _is_relu(spec.activation)
         return TrackingSite(spec, clock, self.levels, self.level, moments)
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Straight through graded neurons."""
+        return GRADED
 
     def needs_data(self, model: ConvertedModel) -> bool:
         """Always: thresholds are statistics of the signals."""

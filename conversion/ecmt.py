@@ -21,7 +21,7 @@ from conversion import _policy
 from conversion._attention import split_attention
 from conversion._calibrate import run_observed
 from conversion._export import ConversionError
-from conversion._method import Method, check_integer, register_method
+from conversion._method import GRADED, Method, check_integer, register_method
 from conversion._site import Site, sites
 from conversion.thresholds import Average, base_quantiles
 from spiking import multi_threshold
@@ -126,6 +126,10 @@ class ECMTConversion(Method):
         if site.producer in SOFTMAX:
             return self.softmax_base, self.softmax_base
         return tuple(self.gelu_bases) if site.producer == "gelu" else ()
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Straight through graded neurons."""
+        return GRADED
 
     def needs_data(self, model: ConvertedModel) -> bool:
         """Always: thresholds are statistics of the signals."""

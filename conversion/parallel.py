@@ -24,7 +24,7 @@ from conversion import _ops
 from conversion._batches import reference_tensor, to_model
 from conversion._calibrate import check_rule, find_thresholds, is_trained, single_step
 from conversion._integrate_fire import RECT, integrate_fire
-from conversion._integrator import check_trained
+from conversion._integrator import check_trained, thresholds_learn
 from conversion._method import Method, check_integer, register_method
 from conversion._site import Site, overridden, sites
 
@@ -299,6 +299,21 @@ class ParallelConversion(Method):
     def needs_data(self, model: ConvertedModel) -> bool:
         """Whether a site has no trained threshold."""
         return not all(is_trained(s) for s in sites(model).values())
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """QCFS of T levels; nothing new at T = L."""
+        levels = {s.activation.levels for s in sites(model).values()}
+        if levels == {model.time_steps}:
+            T = model.time_steps
+            raise ValueError(
+                f"fine-tuning makes no sense here: parallel conversion at T = L = {T} is its QCFS source"
+                f" and trains straight-through like it, at {T} times the cost; train the source on with"
+                " ClassificationTask, or choose another T"
+            )
+        return (
+            "the mean over time is a QCFS of T levels and trains as one, straight-through;"
+            f" {thresholds_learn(model)}, and corrections stay as they were measured"
+        )
 
     def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
         """Thresholds of ReLU sources, then corrections unless T = L makes them zero."""

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from conversion._integrate_fire import RECT, V_INIT, integrate_fire
-from conversion._integrator import IntegratorMethod, IntegratorSite
+from conversion._integrator import IntegratorMethod, IntegratorSite, thresholds_learn
 from conversion._method import check_integer, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from conversion._model import ConvertedModel
     from conversion._site import SiteSpec
     from conversion._time import Clock
     from spiking.surrogate import Surrogate
@@ -124,6 +125,16 @@ class SRPConversion(IntegratorMethod):
     def first(self, time_steps: int) -> int:
         """What the network says during the rehearsal is thrown away."""
         return self.tau
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Two passes, of which the second one trains."""
+        if self.tau == 0:
+            return super().fine_tuning(model)
+        return (
+            "the rehearsal and its masks are constants of the input: gradients flow through the T steps of"
+            f" the run alone, and through no neuron that is silenced there; {thresholds_learn(model)}; a step"
+            " costs (tau + T) / T of the time"
+        )
 
     def site(self, spec: SiteSpec, clock: Clock) -> SRPNeuron:
         """A rehearsing neuron."""

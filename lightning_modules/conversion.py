@@ -23,8 +23,10 @@ class ConversionTask(ClassificationTask):
 
     ``fit`` measures thresholds and corrections on training pictures first, the same on every process, and
     then trains as `ClassificationTask` does; ``max_epochs: 0`` only converts. ``validate``, ``test`` and
-    ``predict`` without a checkpoint convert, too. Checkpoints hold the converted network: they need neither
-    the source nor pictures, and ``zoo.load(CHECKPOINT)`` gives the network.
+    ``predict`` without a checkpoint convert, too. What a method lets training change stands in
+    ``conversion.Method.fine_tuning`` and is logged; parallel conversion at T = L, which is its source, is
+    refused. Checkpoints hold the converted network: they need neither the source nor pictures, and
+    ``zoo.load(CHECKPOINT)`` gives the network.
 
     Args:
         source: the ANN.
@@ -119,8 +121,10 @@ class ConversionTask(ClassificationTask):
         rank_zero_info(str(report))
 
     def on_fit_start(self) -> None:
-        """Calibrate on the device that trains."""
+        """Calibrate on the device that trains; say what training will change, or that it makes no sense."""
         self.calibrate()
+        if self.trainer.max_epochs != 0:
+            rank_zero_info(f"fine-tuning {self.title}: {self.model.method.fine_tuning(self.model)}")
 
     def on_validation_start(self) -> None:
         """Calibrate what no checkpoint has brought."""

@@ -11,9 +11,9 @@ TINY = {"time_steps": 2, "channels": [4, 8], "pool_size": 1}
 
 @pytest.fixture
 def tiny_task():
-    def make(cls=ClassificationTask, **arguments):
+    def make(cls=ClassificationTask, model="spiking_cnn_nano", **arguments):
         options = {"model_args": TINY, "num_classes": 6, "in_chans": 1, "lr": 1e-2, **arguments}
-        return cls("spiking_cnn_nano", **options)
+        return cls(model, **options)
 
     return make
 

@@ -9,6 +9,10 @@ import torch
 import conversion
 import spiking
 import zoo
+from conversion._integrate_fire import integrate_fire
+from conversion._site import sites
+from conversion.cos import cos, initial_membrane
+from conversion.srp import srp
 from lightning_modules import ConversionTask, Energy, FiringRate
 from lightning_modules.source import Calibration, Source
 
@@ -102,6 +106,71 @@ def test_calibration_equals_that_of_convert_and_needs_no_fit(make, tiny_data, tr
     fit.fit(task, data)
     assert task.model.report.images == 12
     torch.testing.assert_close(task.model.act1.v_threshold, whole.act1.v_threshold)  # calibrated once
+
+
+METHODS = {  # settings, L of the source, what is said, whether thresholds learn
+    "qcfs": ({}, 4, "gradients flow through all steps and the reset; thresholds learn", True),
+    "srp": ({"tau": 2}, 4, "through the T steps of the run alone", True),
+    "cos": ({"rho": 2}, 4, "initial membranes that it finds are constants", True),
+    "parallel": ({}, 8, "corrections stay as they were measured", True),
+    "dcgs": ({}, 4, "neurons are graded", False),
+    "ecmt": ({}, 4, "neurons are graded", False),
+}
+
+
+def test_every_method_is_here():
+    assert set(METHODS) == set(conversion.list_methods())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fine_tuning_of_every_method_moves_what_it_says(method, make, tiny_data, trainer, monkeypatch):
+    settings, levels, words, learn = METHODS[method]
+    told, losses = [], Losses()
+    monkeypatch.setattr("lightning_modules.conversion.rank_zero_info", lambda text: told.append(str(text)))
+    task = make(method, net={"levels": levels}, method_args=settings, calibration={"samples": 16})
+    data = tiny_data(train_samples=128)
+    trainer().test(task, data, verbose=False)  # calibrates
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    trainer(max_epochs=4, callbacks=[losses], enable_checkpointing=False).fit(task, data)
+    assert words in told[-1]
+    assert sum(losses.losses[-4:]) < 0.9 * sum(losses.losses[:4])
+    after = task.model.state_dict()
+    weights = [n for n, p in task.model.named_parameters() if p.dim() > 1]
+    assert all(not torch.equal(after[n], before[n]) for n in weights)
+    thresholds = [f"{name}.v_threshold" for name in sites(task.model)]
+    assert thresholds
+    assert {not torch.equal(after[n], before[n]) for n in thresholds} == {learn}
+    for name in (n for n in after if n.endswith(("phi_in", "phi_out", "negative_threshold"))):
+        assert torch.equal(after[name], before[name])
+
+
+def test_measured_thresholds_are_said_to_stay(make):
+    model = make("srp", net={"activation": "relu"}).model
+    assert "thresholds stay as they were measured" in model.method.fine_tuning(model)
+
+
+def test_training_what_is_its_source_is_refused(make, tiny_data, trainer):
+    task = make("parallel")  # T = L = 4
+    with pytest.raises(ValueError, match=r"makes no sense here.*T = L = 4.*ClassificationTask"):
+        trainer(max_epochs=1).fit(task, tiny_data())
+    trainer(max_epochs=0).fit(make("parallel"), tiny_data())
+
+
+def test_rehearsals_take_no_gradient(make):
+    """Of SRP and COS: the same network with its rehearsal cut off by hand has the same gradients."""
+    for name, function in (("srp", lambda x: srp(x, 2)[0][2:]), ("cos", lambda x: cos(x, 2))):
+        x = torch.rand(6, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        weight = torch.randn(6 - 2 * (name == "srp"), 40)
+        (function(x) * weight).sum().backward()
+        if name == "srp":
+            mask = srp(x.detach(), 2)[1]
+            assert not x.grad[:2].any()
+            assert not x.grad[:, ~mask].any()
+            assert x.grad[2:, mask].any()
+            continue
+        again = x.detach().requires_grad_()
+        (integrate_fire(again, initial_membrane(x.detach(), 2))[0] * weight).sum().backward()
+        assert torch.equal(x.grad, again.grad)
 
 
 def test_no_epoch_is_a_conversion(make, tiny_data, trainer):

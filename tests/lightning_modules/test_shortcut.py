@@ -62,6 +62,39 @@ def test_inference_is_the_plain_network(tiny_task):
     assert counted == sum(p.numel() for p in plain.model.parameters())
 
 
+BACKBONES = {
+    "spiking_vgg16": {"plan": [[4], [8], [8]], "hidden": 0},
+    "spiking_resnet18": {"layers": [1, 1], "planes": [4, 8]},
+    "spiking_resnet19": {"layers": [1, 1], "planes": [4, 8], "stem_width": 4, "hidden": 16},
+    "sew_resnet18": {"layers": [1, 1], "planes": [4, 8], "stem": "3x3"},
+    "spikformer_nano": {"dim": 32, "depth": 2},
+    "lmht_vgg13": {"plan": [[4], [8], [8]], "hidden": 16},
+    "lmht_vgg16": {"plan": [[4], [8], [8]], "hidden": 0},
+    "lmht_resnet18": {"layers": [1, 1], "planes": [4, 8]},
+    "lmht_resnet19": {"layers": [1, 1], "planes": [4, 8], "stem_width": 4, "hidden": 16},
+    "lmht_resnet20": {"layers": [1, 1], "planes": [4, 8]},
+    "lmht_resnet34": {"layers": [1, 1], "planes": [4, 8]},
+    "lmht_ms_resnet18": {"layers": [1, 1], "planes": [4, 8]},
+    "lmht_spikformer_4_384_cifar": {"dim": 48, "depth": 2},
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_takes_shortcuts(name, tiny_task):
+    torch.manual_seed(0)
+    task = tiny_task(ShortcutTask, model=name, model_args={**BACKBONES[name], "time_steps": 2})
+    main, side = task.all_logits(X)
+    assert [logits.shape for logits in (main, *side)] == [main.shape] * len(task.model.feature_info)
+    task.combined_loss(main, side, 0.25, Y, 0.0).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
+    assert all(head.weight.grad.any() for head in task.branches.heads)
+    assert next(task.model.parameters()).grad.any(), "the stem"
+    assert not any("branches" in key for key in task.strip().state_dict())
+    task.eval()
+    with torch.no_grad():
+        assert torch.equal(task.all_logits(X)[0], task.strip()(X, steps=True))
+
+
 @pytest.mark.parametrize("options", [{}, {"update": "epoch"}, {"evolve": False}, {"mixup": 0.5}])
 def test_a_run_trains_the_branches(options, tiny_task, tiny_data, trainer):
     task = tiny_task(ShortcutTask, **options)
