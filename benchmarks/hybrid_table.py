@@ -3,9 +3,10 @@
     python benchmarks/hybrid_table.py [mnist5k] [cifar10] [--table FILE] [--threads 1] [--list]
 
 A small network is trained with LIF neurons (plain and with shortcuts) and with LM-HT neurons, and as a QCFS
-network; that one, the same for a seed, is converted and also goes on as an LM-HT network (hybrid training), or
-as a converted network that is fine-tuned. All train for the same number of epochs, hybrid training for some more. Nothing is chosen by test accuracy:
-the last weights count. Each finished run is written at once, and rows that the table has are skipped.
+network; that one, the same for a seed, is converted and also goes on as an LM-HT network (hybrid training)
+or as a converted network (fine-tuning). All train for the same number of epochs, those that go on for some
+more. Nothing is chosen by test accuracy: the last weights count. Each finished run is written at once, and
+rows that the table has are skipped.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def test_a_squashed_matrix_holds_what_it_can():
     torch.testing.assert_close(neuron.matrix(), omega)
     with pytest.raises(ValueError, match=r"between 0 and 2 / T' = 0\.666.*squash=False"):
         neuron.set_matrix(torch.eye(3))
-    with pytest.raises(ValueError, match=r"expected a matrix \[T, T\] = \[3, 3\], got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"expected a matrix \[T, T'\] = \[3, 3\], got \[2, 3\]"):
         neuron.set_matrix(torch.ones(2, 3))
 
 
