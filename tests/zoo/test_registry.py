@@ -46,6 +46,8 @@ PARAMETERS = {
     ("lmht_resnet19", 100): 12_653_988 + 18 * 5,
     ("lmht_resnet20", 100): 278_324 + 19 * 5,
     ("lmht_resnet34", 100): 21_335_972 + 33 * 5,
+    ("lmht_spikformer_4_384_cifar", 10): 9_324_730 + 33 * 5,
+    ("lmht_spikformer_2_256_cifar10dvs", 10): 2_566_666 + 19 * 101,  # T = 10
     ("lmht_vgg13", 100): 28_703_140 + 12 * 5,
     ("lmht_vgg16", 100): 34_015_411 - 15 + 15 * 5,
 }
@@ -58,6 +60,8 @@ LAYOUT = {
     "lmht_resnet19": (214, "3bcc53211351"),
     "lmht_resnet20": (223, "960cad7daeed"),
     "lmht_resnet34": (383, "85cb5dbf1a75"),
+    "lmht_spikformer_2_256_cifar10dvs": (205, "b98b8408d09d"),
+    "lmht_spikformer_4_384_cifar": (365, "2ae88015a712"),
     "lmht_vgg13": (136, "00457dbb70a2"),
     "lmht_vgg16": (172, "0ee20a29e9ee"),
     "ms_resnet104": (649, "fc00279b4459"),
