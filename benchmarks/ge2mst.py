@@ -77,7 +77,7 @@ def main() -> None:
         ]
         peaks = [f"{memory[name, T]:.0f} ({memory[name, T] / memory[name, STEPS[0]]:.2f})" for T in STEPS]
         rows += [[name, f"{size / 1e6:.1f} M", "step, ms", *times], [name, "", "peak, MiB", *peaks]]
-    print(f"batch {args.batch}, {args.side} x {args.side} pixels; {_timing.environment()}\n")
+    print(f"batch {args.batch}, {args.side} x {args.side} pixels; {_timing.environment('timm')}\n")
     print(_timing.table(["network", "parameters", "of", *(f"T={T}" for T in STEPS)], rows))
 
 

@@ -119,3 +119,34 @@ def _accuracy_cell(row: dict[str, str]) -> str:
 
 def _energy_cell(row: dict[str, str]) -> str:
     return f"{float(row['energy_ratio']):.2f} ({float(row['logit_difference']):.3f})"
+
+
+def write_token_table(table: Path, path: Path) -> None:
+    """Accuracy and cost at every share of tokens, of ``benchmarks/token_table.py``, one table a network."""
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    text = []
+    for name, network in dict.fromkeys((row["set"], row["network"]) for row in found):
+        own = [row for row in found if (row["set"], row["network"]) == (name, network)]
+        whole = next(row for row in own if row["scorer"] == "all tokens")
+        keeps = sorted({row["keep"] for row in own} - {whole["keep"]}, key=float, reverse=True)
+        rows = []
+        for scorer in dict.fromkeys(row["scorer"] for row in own if row is not whole):
+            mine = {row["keep"]: row for row in own if row["scorer"] == scorer}
+            operator = next((row["operator"] for row in mine.values() if row["operator"]), "refused")
+            cells = [_token_cell(mine.get(keep), whole) for keep in keeps]
+            rows.append([f"`{scorer}`", operator, *cells])
+        text.append(
+            f"**{name}, {network}**: {float(whole['accuracy']):.1%} with all tokens,"
+            f" {float(whole['sops']) / 1e6:.2f} M operations, {float(whole['ms']):.2f} ms a sample;"
+            f" {whole['samples']} samples\n"
+        )
+        text.append(_table(["scorer", "operator", *(f"keep {keep}" for keep in keeps)], rows))
+    path.write_text("\n".join(text))
+
+
+def _token_cell(row: dict[str, str] | None, whole: dict[str, str]) -> str:
+    if row is None or not row["accuracy"]:
+        return "-"
+    cost = [f"{float(row[key]) / float(whole[key]):.2f}" for key in ("sops", "ms")]
+    return f"{float(row['accuracy']):.1%} ({', '.join(cost)})"

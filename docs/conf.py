@@ -12,6 +12,7 @@ from _generate import (  # noqa: E402
     write_config_table,
     write_conversion_table,
     write_measured_table,
+    write_token_table,
     write_weights_table,
     write_zoo_table,
 )
@@ -56,3 +57,4 @@ write_weights_table(_generated / "weights_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")
 write_measured_table(ROOT / "benchmarks" / "real_runs.csv", _generated / "measured_table.md")
 write_conversion_table(ROOT / "benchmarks" / "conversion_table.csv", _generated / "conversion_table.md")
+write_token_table(ROOT / "benchmarks" / "token_table.csv", _generated / "token_table.md")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from zoo._tokens import TokenBlock
+
     Activation = ExpGQuant | ExpGIF
     MakeActivation = Callable[[ExpGCode | None], Activation]
 
@@ -289,12 +291,27 @@ class Ge2mST(AnalogModel):
         return truncated_linear(self.num_features, num_classes)
 
     def forward_stem(self, x: Tensor) -> Tensor:
-        """First convolution and norm, the only multiplications: ``[B, C, H, W]`` -> ``[B, C', H', W']``."""
+        """First convolution and norm: ``[B, C, H, W]`` -> ``[B, C', H', W']``.
+
+        In the spiking form real values are multiplied here and by the classifier, nowhere else.
+        """
         return self.norm(self.conv(x))  # type: ignore[no-any-return]
 
     def stages(self) -> Sequence[nn.Module]:
         """The levels of the hierarchy."""
         return list(self.levels)
+
+    def token_blocks(self) -> Sequence[TokenBlock]:
+        """None.
+
+        Raises:
+            ValueError: always, with the reasons.
+        """
+        raise ValueError(
+            f"{self.architecture or type(self).__name__} cannot run on part of its tokens: its attention"
+            " works in windows of the whole grid, and a layer gets a whole train at once, not steps that could"
+            " be compared; Spikformer, QKFormer, Spike-driven Transformers and SpikingResformer can"
+        )
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """``[B, C, H, W]`` -> logits ``[B, K]``; in the spiking form ``[T, B, K]``, whose mean they are."""

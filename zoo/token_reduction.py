@@ -174,7 +174,8 @@ def make_scorer(method: str | Scorer, settings: dict[str, Any]) -> Scorer:
 
 def find_blocks(model: ZooModel) -> list[TokenBlock]:
     """The token blocks of a model; an error if it has none."""
-    found = list(model.token_blocks()) if isinstance(model, SpikingModel) else []
+    listed = getattr(model, "token_blocks", None)
+    found: list[TokenBlock] = list(listed()) if callable(listed) else []
     if not found:
         raise ValueError(
             f"{_label(model)} has no blocks that could run on part of their tokens; the spiking transformers"

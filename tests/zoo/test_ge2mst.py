@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import spiking
 import zoo
@@ -95,6 +98,53 @@ def test_everything_but_the_picture_is_added():
     assert all(row.sops > 0 for row in products)
 
 
+class Products(TorchDispatchMode):
+    """Notes, for every product of two tensors, whether one is spikes (0 or 1), or powers of two: shifts."""
+
+    SUMS = ("convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "dot", "einsum")
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.elementwise = [], []
+
+    @staticmethod
+    def spikes(t):
+        return bool(((t == 0) | (t == 1)).all())
+
+    @staticmethod
+    def shifts(t):
+        return t.numel() <= 8 and bool((t > 0).all()) and bool((t.log2() == t.log2().round()).all())
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        tensors = [a for a in args if isinstance(a, torch.Tensor) and a.is_floating_point()]
+        if name in self.SUMS:
+            factors = tensors[1:] if name in ("addmm", "baddbmm") else tensors[:2]
+            self.found.append((any(self.spikes(t) or self.shifts(t) for t in factors), factors))
+        elif name in ("mul", "mul_", "div", "div_", "addcmul", "pow", "square") and len(tensors) > 1:
+            self.elementwise.append((name, [tuple(t.shape) for t in tensors]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_operation_multiplies_two_real_numbers():
+    firing = ready().to_spiking()
+    x = pictures()
+    with Products() as seen, torch.no_grad():
+        firing(x)
+    real = [factors for free, factors in seen.found if not free]
+    assert len(seen.found) > 20
+    assert [f[1].shape for f in real] == [firing.conv.weight.shape, firing.head.weight.T.shape]
+    assert torch.equal(real[0][0], x)  # the picture; and behind the last spikes, the classifier
+    for (
+        _,
+        shapes,
+    ) in seen.elementwise:  # scalings by constants of a layer or a step: folded into weights, or shifts
+        assert min(math.prod(shape) for shape in shapes) <= firing.time_steps
+    with Products() as trained, torch.no_grad():  # the inspection can fail: levels are no spikes
+        ready()(x)
+    assert sum(not free for free, _ in trained.found) > 10
+
+
 def test_sequences_and_saving(tmp_path):
     model = ready()
     firing = model.to_spiking()
@@ -108,6 +158,17 @@ def test_sequences_and_saving(tmp_path):
     assert again.spiking
     with torch.no_grad():
         assert torch.equal(again(pictures().float()), firing(pictures().float()))
+
+
+@pytest.mark.parametrize("spiking_form", [False, True])
+def test_tokens_are_refused_by_name(spiking_form):
+    model = ready().to_spiking() if spiking_form else ready()
+    with pytest.raises(
+        ValueError, match="ge2mst_nano cannot run on part of its tokens: its attention works in"
+    ):
+        zoo.reduce_tokens(model)
+    with pytest.raises(ValueError, match="ge2mst_nano cannot run on part"):
+        zoo.token_importance(model, pictures())
 
 
 def test_the_spiking_form_is_for_evaluation():

@@ -6,6 +6,7 @@ import torch
 import zoo
 from datamodules import MNIST5kDataModule
 from zoo._weights import PACKAGED
+from zoo.uncert import Uncert
 
 NAMES = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
 
@@ -49,6 +50,28 @@ def test_the_spiking_form_answers_like_the_trained_one(digits):
         assert ((got - want).abs().amax(1) < 1e-3).float().mean() > 0.97
         exact = model.double()
         torch.testing.assert_close(exact.to_spiking()(x.double()), exact(x.double()), rtol=0, atol=1e-9)
+
+
+class Reversed(Uncert):
+    """What Uncert would drop."""
+
+    def forward(self, x, point):
+        return -super().forward(x, point)
+
+
+def test_important_tokens_carry_the_answer(digits):
+    model = zoo.load("spikformer_nano", pretrained=True)
+    x, y = (torch.cat(part) for part in zip(*digits, strict=True))
+
+    def hits(method, **settings):
+        with torch.no_grad():
+            return int((zoo.reduce_tokens(model, method, keep=0.3, **settings)(x).argmax(1) == y).sum())
+
+    best, worst = hits("uncert"), hits(Reversed())
+    chance = sum(hits("random", seed=seed) for seed in range(3)) / 3
+    assert best >= chance - 5  # digits do without most tokens, so both lie within noise
+    assert worst < chance - 100
+    assert hits("uncert", centre=False, fluctuation_weight=0.0) < best - 100  # what the centring is for
 
 
 def test_the_card_of_an_analog_network_has_no_time():
