@@ -309,8 +309,8 @@ class Ge2mST(AnalogModel):
         """
         raise ValueError(
             f"{self.architecture or type(self).__name__} cannot run on part of its tokens: its attention"
-            " works in windows of the whole grid, and a layer gets a whole train at once, not steps that could"
-            " be compared; Spikformer, QKFormer, Spike-driven Transformers and SpikingResformer can"
+            " works in windows of the whole grid, and a layer gets a whole train at once, no steps to compare;"
+            " Spikformer, QKFormer, Spike-driven Transformers and SpikingResformer can"
         )
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
