@@ -309,7 +309,7 @@ class Ge2mST(AnalogModel):
         """
         raise ValueError(
             f"{self.architecture or type(self).__name__} cannot run on part of its tokens: its attention"
-            " works in windows of the whole grid, and a layer gets a whole train at once, no steps to compare;"
+            " works in windows of the whole grid, and a layer gets a whole train, no steps to compare;"
             " Spikformer, QKFormer, Spike-driven Transformers and SpikingResformer can"
         )
 
