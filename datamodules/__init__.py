@@ -8,7 +8,7 @@ from datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
 from datamodules.cifar10_dvs import CIFAR10DVSDataModule
 from datamodules.digits import DigitsDataModule
 from datamodules.dvs_gesture import DVSGestureDataModule
-from datamodules.events import EventDataModule, EventPipeline
+from datamodules.events import EventDataModule, EventPipeline, Recording
 from datamodules.fashion_mnist import FashionMNISTDataModule
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.imagenet import ImageNetDataModule
@@ -41,6 +41,7 @@ __all__ = [
     "NMNISTDataModule",
     "PictureDataset",
     "PicturePipeline",
+    "Recording",
     "SyntheticDataModule",
     "TensorPipeline",
     "TinyImageNetDataModule",
