@@ -236,8 +236,8 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
                     axes.plot(x, y, style, color=colour, label=scorer, marker="o", ms=3, lw=1.4)
             axes.set_title(f"{name}: {net}", fontsize=9)
             axes.grid(alpha=0.3)
-            axes.invert_xaxis()
         line[0].set_ylabel("accuracy")
+    grid[0][0].invert_xaxis()  # shared by all
     for axes in grid[-1]:
         axes.set_xlabel("share of tokens at the end")
     handles, labels = grid[0][0].get_legend_handles_labels()
