@@ -1,6 +1,7 @@
 """Tables of the documentation that come from the code: the zoo's entries and the shipped runs."""
 
 import csv
+import statistics
 from pathlib import Path
 
 from _browse import read_run
@@ -150,3 +151,86 @@ def _token_cell(row: dict[str, str] | None, whole: dict[str, str]) -> str:
         return "-"
     cost = [f"{float(row[key]) / float(whole[key]):.2f}" for key in ("sops", "ms")]
     return f"{float(row['accuracy']):.1%} ({', '.join(cost)})"
+
+
+METHODS = {  # of benchmarks/hybrid_table.py, in the order of the table
+    "source": "QCFS network (ANN)",
+    "stbp": "STBP, LIF",
+    "shortcut": "STBP, LIF, shortcuts",
+    "lmht": "STBP, LM-HT",
+    "converted": "QCFS, converted",
+    "hybrid": "hybrid",
+    "hybrid_official": "hybrid, `official_bias`",
+}
+
+
+def write_hybrid_table(table: Path, path: Path) -> None:
+    """Rows of ``benchmarks/hybrid_table.py``: means over seeds, with the spread where there are several."""
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    text = []
+    for data in dict.fromkeys(row["data"] for row in found):
+        own = [row for row in found if row["data"] == data]
+        trained = _mean([row["minutes"] for row in own if row["method"] == "source"])
+        rows = []
+        for method, title in METHODS.items():
+            for t in sorted({int(row["time_steps"]) for row in own if row["method"] == method}):
+                same = [r for r in own if (r["method"], r["time_steps"]) == (method, str(t))]
+                further = method in ("converted", "hybrid", "hybrid_official")  # on top of the source
+                minutes = _mean([row["minutes"] for row in same]) + (trained if further else 0.0)
+                rows.append(
+                    [
+                        title,
+                        str(t),
+                        _spread([row["accuracy"] for row in same]),
+                        _spread([row["before"] for row in same if row["before"]]),
+                        f"{_mean([r['start_gap'] for r in same]):.2f}" if same[0]["start_gap"] else "-",
+                        "-" if method == "source" else f"{_mean([r['firing_rate'] for r in same]):.3f}",
+                        f"{_mean([row['energy_uj'] for row in same]):.2f}",
+                        f"{minutes:.1f}",
+                        str(len(same)),
+                    ]
+                )
+        head = [
+            "method",
+            "T",
+            "accuracy",
+            "before fine-tuning",
+            "gap",
+            "firing rate",
+            "energy, uJ",
+            "minutes",
+            "seeds",
+        ]
+        text.append(f"**`{data}`**\n\n" + _table(head, rows))
+    path.write_text("\n".join(text))
+
+
+def write_tuning_table(table: Path, path: Path) -> None:
+    """Conversions before and after fine-tuning, of the same file."""
+    with table.open(newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["method"].startswith("tuned_")]
+    rows = [
+        [
+            f"`{row['method'].removeprefix('tuned_')}`",
+            row["time_steps"],
+            f"{float(row['before']):.2%}",
+            f"{float(row['accuracy']):.2%}",
+            row["minutes"],
+        ]
+        for row in found
+    ]
+    path.write_text(_table(["method", "T", "before", "after", "minutes"], rows))
+
+
+def _mean(values: list[str]) -> float:
+    return statistics.fmean(float(value) for value in values) if values else 0.0
+
+
+def _spread(values: list[str]) -> str:
+    """Mean and standard deviation in percent."""
+    numbers = [100 * float(value) for value in values]
+    if not numbers:
+        return "-"
+    mean = f"{statistics.fmean(numbers):.2f}"
+    return f"{mean} ± {statistics.stdev(numbers):.2f} %" if len(numbers) > 1 else f"{mean} %"
