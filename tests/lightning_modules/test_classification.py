@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zoo
+from conversion import convert
 from conversion.qcfs import QCFS
 from lightning_modules import ClassificationTask
 from lightning_modules.base import spared_from_decay
@@ -192,6 +193,17 @@ def test_hybrid_training_starts_from_a_run_and_keeps_nothing_of_it(tmp_path, tin
     again = ClassificationTask.load_from_checkpoint(tmp_path / "after.ckpt")
     with torch.no_grad():
         assert torch.equal(again.model.eval()(x), task.model.eval()(x))
+
+
+def test_hybrid_training_starts_from_what_convert_left(tmp_path):
+    _, source = qcfs_checkpoint(tmp_path)
+    zoo.save(convert(source, "srp", 4, input_size=(1, 16, 16), progress=False), tmp_path / "converted")
+    args = {**HYBRID, "time_steps": 2, "hybrid": {"source": str(tmp_path / "converted")}}
+    task = ClassificationTask("lmht_resnet20", model_args=args, num_classes=6, in_chans=1)
+    assert task.starts_trained
+    x = torch.randn(4, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(task.model.eval()(x), source(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
