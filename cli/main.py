@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SpikingCLI", "main"]
 
 RUNS = ("fit", "validate", "test", "predict")  # what LightningCLI finds on the Trainer
-COMMANDS = (*RUNS, "convert", "models", "publish", "import")
+COMMANDS = (*RUNS, "convert", "models", "publish", "import", "demo")
 
 HELP = """\
 usage: fulgurite COMMAND ...
@@ -34,6 +34,7 @@ commands:
                                         fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
   import    take over an authors' file  fulgurite import FILE.pth
+  demo      show a network a picture    fulgurite demo spiking_cnn_nano
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line
@@ -84,6 +85,10 @@ def main(args: Sequence[str] | None = None) -> None:
         from cli.publish import run as run_publish
 
         run_publish(rest)
+    elif command == "demo":
+        from cli.demo import run as run_demo
+
+        run_demo(rest)
     elif command == "import":
         from cli.import_checkpoint import run as run_import
 

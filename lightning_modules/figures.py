@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Curve = tuple["Sequence[float]", "Sequence[float]"]
+MOST_NEURONS = 400  # of a layer in a raster; more dots than that are a grey wall
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#4a5568"
 
 
@@ -150,3 +151,30 @@ def accuracy_over_time(accuracy: Mapping[int, float], ann: float) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def over_time(lines: Mapping[str, Sequence[float]], time_steps: int) -> Figure:
+    """Probability of some classes after every step so far, one line for each."""
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
+        axes.plot(range(1, len(values) + 1), values, color=colour, label=name, marker="o", lw=1.5, ms=4)
+    axes.set(xlim=(0.5, time_steps + 0.5), ylim=(0, 1.02), xlabel="step", ylabel="probability")
+    axes.set_xticks(range(1, time_steps + 1, max(1, time_steps // 8)))
+    axes.grid(alpha=0.3)
+    if lines:
+        axes.legend(frameon=False)
+    return figure
+
+
+def spread(names: list[str], count: int) -> list[str]:
+    """Up to ``count`` names, the first and the last among them."""
+    if len(names) <= count:
+        return names
+    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
+
+
+def thinned(spikes: Tensor) -> Tensor:
+    """At most `MOST_NEURONS` of the neurons in ``[T, neurons]``, evenly spaced."""
+    step = -(-spikes.shape[1] // MOST_NEURONS)
+    return spikes[:, ::step]

@@ -14,8 +14,6 @@ from spiking import FiringRateMonitor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_NEURONS = 400  # of a layer in the figure; more dots than that are a grey wall
-
 
 class RasterFigure(pl.Callback):
     """After a test, draws which neurons fire when, for one sample: ``figures/raster.png``.
@@ -47,22 +45,9 @@ class RasterFigure(pl.Callback):
         ):
             pl_module(one)
         spikes = monitor.rasters()
-        names = self.layers or _spread(list(spikes), 4)
-        shown = {name: _thinned(spikes[name]) for name in names}
+        names = self.layers or figures.spread(list(spikes), 4)
+        shown = {name: figures.thinned(spikes[name]) for name in names}
         image = one[0] if one.dim() == 4 else one[0].mean(dim=0)
         image = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
         folder = Path(trainer.default_root_dir) / "figures"
         figures.save(figures.raster(shown, image), folder / "raster.png")
-
-
-def _spread(names: list[str], count: int) -> list[str]:
-    """Up to ``count`` names, the first and the last among them."""
-    if len(names) <= count:
-        return names
-    return [names[round(i * (len(names) - 1) / (count - 1))] for i in range(count)]
-
-
-def _thinned(spikes: torch.Tensor) -> torch.Tensor:
-    """At most `MOST_NEURONS` neurons, evenly spaced."""
-    step = -(-spikes.shape[1] // MOST_NEURONS)
-    return spikes[:, ::step]
