@@ -26,6 +26,7 @@ class Explanation:
         probabilities: after every step, of the mean logits so far, ``[T, K]``.
         labels: of the classes.
         spikes: ``[T, neurons]`` of some layers; empty for networks without neurons.
+        firing_rate: spikes per neuron and step, over all layers; 0 for networks without neurons.
         energy: operations and energy of this picture.
     """
 
@@ -33,6 +34,7 @@ class Explanation:
     probabilities: Tensor
     labels: list[str]
     spikes: dict[str, Tensor]
+    firing_rate: float
     energy: spiking.EnergyReport
 
     def best(self, step: int, count: int = 5) -> dict[str, float]:
@@ -42,15 +44,18 @@ class Explanation:
 
     @property
     def energy_text(self) -> str:
-        """Energy beside that of the same network as an ANN."""
+        """Operations behind the energy, and what is assumed."""
         report = self.energy
-        ann = report.ann_energy_mj
-        ratio = ann / report.energy_mj if report.energy_mj else float("nan")
+        assumed = (
+            f"Estimated for 45 nm: {spiking.energy.E_MAC} pJ a multiply-accumulate, {spiking.energy.E_AC} pJ"
+            " an addition, no memory traffic."
+        )
+        if not self.spikes:
+            return f"{report.macs:,.0f} multiply-accumulates. {assumed}"
+        ratio = report.ann_energy_mj / report.energy_mj if report.energy_mj else float("inf")
         return (
-            f"{report.energy_mj * 1e3:.3f} uJ for this picture: {report.sops:,.0f} additions caused by"
-            f" spikes, {report.macs:,.0f} multiplications. The same network as an ANN: {ann * 1e3:.3f} uJ,"
-            f" {ratio:.1f} times as much (45 nm: {spiking.energy.E_MAC} pJ a multiply-accumulate,"
-            f" {spiking.energy.E_AC} pJ an addition; no memory traffic)."
+            f"{report.sops:,.0f} additions caused by spikes and {report.macs:,.0f} multiply-accumulates. The"
+            f" same network as an ANN needs {ratio:.1f} times as much. {assumed}"
         )
 
 
@@ -66,11 +71,12 @@ def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Exp
     batch = image.unsqueeze(0)
     neurons = any(isinstance(module, spiking.Neuron) for module in model.modules())
     spikes: dict[str, Tensor] = {}
+    rate = 0.0
     with torch.no_grad():
         if neurons:
             with spiking.FiringRateMonitor(model, raster=True) as monitor:
                 logits = model(batch, steps=True)
-            rasters = monitor.rasters()
+            rasters, rate = monitor.rasters(), monitor.rate()
             spikes = {name: figures.thinned(rasters[name]) for name in figures.spread(list(rasters), LAYERS)}
         else:
             logits = model(batch).unsqueeze(0)
@@ -81,27 +87,44 @@ def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Exp
         probabilities=probabilities,
         labels=class_names(model, probabilities.shape[1]),
         spikes=spikes,
+        firing_rate=rate,
         energy=spiking.profile_energy(model, batch),
     )
 
 
 def prepare(model: nn.Module, picture: Image.Image, invert: bool = False) -> Tensor:
     """The picture as the network's evaluation has it, ``[C, H, W]``: resized, cropped, normalised."""
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import create_transform
 
-    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
-    data = resolve_data_config({}, pretrained_cfg=cfg)
-    chans = int(data["input_size"][0])
-    if chans not in (1, 3):
-        raise ValueError(f"this network takes {chans} channels, so pictures cannot be shown to it")
-    if picture.mode in ("RGBA", "LA", "P"):  # what is transparent becomes white, as a page shows it
+    data = preprocessing(model)
+    if picture.mode in ("RGBA", "LA", "PA", "P"):  # what is transparent becomes white, as a page shows it
         ground = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-    picture = picture.convert("L" if chans == 1 else "RGB")
+    elif picture.mode.startswith("I"):  # 16 bit; Pillow would clip them to 8
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    picture = picture.convert("L" if data["input_size"][0] == 1 else "RGB")
     if invert:
         picture = ImageOps.invert(picture)
     image: Tensor = create_transform(**data, is_training=False)(picture)
     return image
+
+
+def preprocessing(model: nn.Module) -> dict[str, Any]:
+    """What timm's transforms need to know.
+
+    Raises:
+        ValueError: pictures cannot be shown to this network.
+    """
+    from timm.data import resolve_data_config
+
+    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
+    chans = int(data["input_size"][0])
+    if chans not in (1, 3):
+        raise ValueError(f"this network takes {chans} channels, so pictures, which have 1 or 3, do not fit")
+    if not getattr(model, "num_classes", 0):
+        raise ValueError("this network has no classes, so there is no prediction to show")
+    return data
 
 
 def class_names(model: nn.Module, classes: int) -> list[str]:

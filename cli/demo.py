@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import tempfile
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-PAUSE = 0.4  # seconds between two steps on the page
+FIRST, LAST = 7860, 7960  # ports tried if none is named
+FRAMES = 8  # at most; networks with more steps skip some
+SECONDS = 1.6  # in which the prediction builds up
+BIGGEST = "40mb"  # picture
+FORMATS = "PNG, JPEG, WebP, GIF, BMP and TIFF"
 
 
 def run(words: Sequence[str]) -> None:
@@ -26,35 +33,68 @@ def run(words: Sequence[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("name", help="what zoo.load takes: spiking_cnn_nano, hf-hub:OWNER/NAME, ...")
-    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1")
+    parser.add_argument(
+        "--port", type=int, help=f"of 127.0.0.1; missing: the first that is free from {FIRST} on"
+    )
     parser.add_argument("--no-browser", action="store_true", help="serve the page without opening a browser")
     options = parser.parse_args(list(words))
     _serve(options)
 
 
 def _serve(options: Any) -> None:
+    from cli.main import fail
+
+    if options.port is not None and not 1 <= options.port <= 65535:
+        fail(f"--port must be between 1 and 65535, got {options.port}")
+    if importlib.util.find_spec("gradio") is None:
+        fail("the page needs gradio: pip install 'fulgurite[demo]'")
     import zoo
     from cli import _errors
-    from cli.main import fail
+    from cli._explain import preprocessing
 
     try:
         model = zoo.load(options.name, pretrained=True)
-    except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, OSError) as error:
+        preprocessing(model)
+    except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         fail(_errors.summary(error))
-    try:
+    with tempfile.TemporaryDirectory(prefix="fulgurite-demo-") as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = scratch  # pictures that were dropped go when the page does
         page = build(model, options.name)
-    except ImportError:
-        fail("the page needs gradio: pip install 'fulgurite[demo]'")
-    try:
-        page.launch(
-            server_name="127.0.0.1",
-            server_port=options.port,
-            share=False,
-            inbrowser=not options.no_browser,
-            show_error=True,
-        )
-    except OSError as error:
-        fail(f"{error}; is port {options.port} taken? --port takes another")
+        try:
+            url = launch(page, options.port, inbrowser=not options.no_browser)
+        except OSError as error:
+            taken = f"port {options.port}" if options.port else f"every port from {FIRST} to {LAST - 1}"
+            fail(f"{taken} of 127.0.0.1 is taken, or may not be used ({error}); --port N takes another")
+        print(f"{options.name}: {url} (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
+
+
+def launch(page: Any, port: int | None = None, inbrowser: bool = False) -> str:
+    """Serve the page to this machine only, in threads of their own; its address.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    from cli import _demo_page
+
+    _, url, _ = page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=False,
+        inbrowser=inbrowser,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+        max_file_size=BIGGEST,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        css=_demo_page.STYLE,
+    )
+    return str(url)
 
 
 def build(model: Any, name: str) -> Any:
@@ -66,60 +106,93 @@ def build(model: Any, name: str) -> Any:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio
 
-    with gradio.Blocks(title=f"Fulgurite: {name}") as page:
-        gradio.Markdown(f"# {name}\nDrop a picture. The network reads it for T = {_steps(model)} steps.")
-        with gradio.Row():
-            with gradio.Column():
-                picture = gradio.Image(type="pil", label="picture")
+    from cli import _demo_page
+
+    steps = int(getattr(model, "time_steps", 1) or 1)
+    reads = f"reads it for T = {steps} steps" if steps > 1 else "reads it once"
+    with gradio.Blocks(title=f"Fulgurite: {name}", analytics_enabled=False) as page:
+        gradio.HTML(_demo_page.heading(name, f"Drop a picture. The network {reads}."))
+        with gradio.Row(equal_height=False):
+            with gradio.Column(scale=2):
+                picture = gradio.Image(
+                    type="pil",
+                    image_mode=None,
+                    sources=["upload", "webcam", "clipboard"],
+                    label="picture",
+                    height=300,
+                    elem_classes="fg-drop",
+                )
+                picture.preprocess = _forgiving(picture.preprocess)
                 invert = gradio.Checkbox(label="exchange light and dark", value=False)
-            with gradio.Column():
-                step = gradio.Markdown()
-                label = gradio.Label(num_top_classes=5, label="prediction so far")
-            curve = gradio.Plot(label="probability over time")
-        raster = gradio.Plot(label="spikes")
-        energy = gradio.Markdown()
-        outputs = [step, label, curve, raster, energy]
+            with gradio.Column(scale=5):
+                prediction = gradio.HTML(next(frames(model, None, invert=False))[0])
+        with gradio.Row(equal_height=False):
+            with gradio.Column(scale=3):
+                spikes = gradio.HTML()
+            with gradio.Column(scale=2):
+                energy = gradio.HTML()
 
-        def show(image: Any, light_on_dark: bool) -> Iterator[tuple[Any, ...]]:
-            yield from frames(model, image, light_on_dark)
+        def show(image: Any, exchange: bool) -> Iterator[tuple[str, str, str]]:
+            yield from frames(model, image, exchange)
 
-        picture.change(show, [picture, invert], outputs)
-        invert.change(show, [picture, invert], outputs)
+        gradio.on(
+            [picture.change, invert.change],
+            show,
+            [picture, invert],
+            [prediction, spikes, energy],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=1,
+            api_visibility="private",
+        )
     return page
 
 
-def _steps(model: Any) -> int:
-    return int(getattr(model, "time_steps", 1))
+def _forgiving(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Hands on what is wrong with a file that is no picture, where the page would only say "Error"."""
+
+    def opened(payload: Any) -> Any:
+        try:
+            return preprocess(payload)
+        except Exception as error:  # Pillow and its plugins raise many kinds
+            return error
+
+    return opened
 
 
-def frames(model: Any, image: Any, invert: bool, pause: float = PAUSE) -> Iterator[tuple[Any, ...]]:
-    """What the page shows, step by step: text, best classes, curves, raster, energy.
+def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> Iterator[tuple[str, str, str]]:
+    """What the page shows, step by step: prediction, spikes and energy as HTML.
 
     Args:
         model: the network.
-        image: a PIL picture, or None while there is none.
+        image: a PIL picture, None while there is none, or what kept it from being opened.
         invert: exchange light and dark.
-        pause: seconds between two steps.
+        seconds: that all steps together are shown for.
     """
+    from cli import _demo_page
     from cli._explain import explain
-    from lightning_modules import figures
 
     if image is None:
-        yield "", None, None, None, ""
+        yield _demo_page.hint("The prediction appears here, step by step."), "", ""
         return
-    told = explain(model, image, invert)
+    if isinstance(image, Exception):
+        yield _demo_page.trouble(f"This file is no picture that can be opened. {FORMATS} can."), "", ""
+        return
+    yield _demo_page.hint("The network is reading ..."), "", ""
+    try:
+        told = explain(model, image, invert)
+    except OSError as error:
+        yield _demo_page.trouble(f"This picture is damaged: {error}."), "", ""
+        return
     total = len(told.probabilities)
-    raster = figures.raster(told.spikes, told.image) if told.spikes else None
-    for step in range(1, total + 1):
-        best = list(told.best(total))  # the same classes in every frame, so that lines keep their colours
-        lines = {name: told.probabilities[:step, told.labels.index(name)].tolist() for name in best[:3]}
-        last = step == total
+    marks = sorted({-(-total * k // FRAMES) for k in range(1, FRAMES + 1)})
+    energy = _demo_page.energy(told)
+    for step in marks:
+        shown = time.monotonic()
         yield (
-            f"after step {step} of {total}",
-            told.best(step),
-            figures.over_time(lines, total),
-            raster if last else None,
-            told.energy_text if last else "",
+            _demo_page.prediction(told, step),
+            _demo_page.spikes(told, step),
+            energy if step == total else "",
         )
-        if not last:
-            time.sleep(pause)
+        if step != total:
+            time.sleep(max(0.0, seconds / len(marks) - (time.monotonic() - shown)))

@@ -1,22 +1,20 @@
-"""The page that shows a network a picture; its content without a browser, the page itself with gradio."""
+"""What the page of ``fulgurite demo`` shows; the page itself is tested in a browser next door."""
 
 from __future__ import annotations
 
-import importlib.util
-import urllib.request
-
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import spiking
 import zoo
+from cli import _demo_page
 from cli._explain import class_names, explain, prepare
-from cli.demo import build, frames
+from cli.demo import frames
 from cli.main import main
+from conversion import convert
 from datamodules import MNIST5kDataModule
-
-HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +46,7 @@ def test_the_network_sees_what_it_was_trained_on(network, digit):
     assert 2 <= len(told.spikes) <= 4
     assert told.energy.sops == spiking.profile_energy(network, image[None]).sops
     assert f"{told.energy.sops:,.0f} additions caused by spikes" in told.energy_text
+    assert 0 < told.firing_rate < 1
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
@@ -74,41 +73,86 @@ def test_networks_without_neurons():
         explain(zoo.load("spiking_cnn_nano", pretrained=False, in_chans=2), Image.new("L", (9, 9)))
 
 
+def test_sixteen_bits(network, digit):
+    picture, image, _ = digit
+    deep = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    assert deep.mode.startswith("I;16")
+    torch.testing.assert_close(prepare(network, deep), image)
+
+
 def test_the_prediction_builds_up(network, digit):
-    shown = list(frames(network, digit[0], invert=False, pause=0))
-    assert [frame[0] for frame in shown] == [f"after step {t} of 4" for t in (1, 2, 3, 4)]
-    assert [frame[3] is not None for frame in shown] == [False, False, False, True]
-    assert "times as much" in shown[-1][4]
-    lines = shown[-1][2].axes[0].lines
-    assert [len(line.get_xdata()) for line in lines] == [4, 4, 4]
-    assert list(frames(network, None, invert=False)) == [("", None, None, None, "")]
+    empty = list(frames(network, None, invert=False))
+    assert len(empty) == 1
+    assert "appears here" in empty[0][0]
+    reading, *shown = frames(network, digit[0], invert=False, seconds=0)
+    assert "is reading" in reading[0]
+    told = explain(network, digit[0])
+    for step, (prediction, spikes, energy) in enumerate(shown, 1):
+        assert f"after step {step} of 4" in prediction
+        ((answer, share),) = told.best(step, 1).items()
+        assert f'fg-answer">{answer}<' in prediction
+        assert f'fg-share">{share:.0%}<' in prediction
+        assert f"{told.firing_rate:.1%} of the neurons" in spikes
+        assert bool(energy) == (step == 4)
+    assert f"{told.energy.energy_mj * 1e3:,.3f} µJ" in energy
+    assert f"{told.energy.ann_energy_mj * 1e3:,.3f} µJ" in energy
+    assert len({spikes for _, spikes, _ in shown}) == 4, "the raster grows"
 
 
-def test_what_cannot_be_shown(capsys):
+def test_many_steps_are_shown_in_few_frames(digit):
+    deep = zoo.load("spiking_cnn_nano", pretrained=False, time_steps=30)
+    shown = [frame[0] for frame in frames(deep, digit[0], invert=False, seconds=0)]
+    assert 2 <= len(shown) <= 9
+    assert "after step 30 of 30" in shown[-1]
+
+
+def test_converted_networks(digit):
+    torch.manual_seed(0)
+    ann = zoo.create("qcfs_resnet20", planes=(4, 8, 8), num_classes=10).eval()
+    *_, last = frames(convert(ann, "srp", 3, progress=False), digit[0], invert=False, seconds=0)
+    assert "after step 3 of 3" in last[0]
+    assert "times as much" in last[2]
+
+
+def test_what_is_no_picture(network, tmp_path):
+    ((said, *_),) = frames(network, ValueError("x"), invert=False)
+    assert "no picture that can be opened" in said
+    Image.new("L", (300, 300), 7).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])
+    *_, (said, _, _) = frames(network, Image.open(tmp_path / "cut.png"), invert=False)
+    assert "This picture is damaged" in said
+
+
+def test_names_are_no_markup(digit):
+    hostile = "<img src=x onerror=alert(1)>"
+    network = zoo.load("spiking_cnn_nano")
+    network.label_names = [f"{hostile}{k}" for k in range(10)]
+    shown = [part for frame in frames(network, digit[0], invert=False, seconds=0) for part in frame]
+    shown.append(_demo_page.heading(hostile, ""))
+    assert not any(hostile in part for part in shown)
+    assert any("&lt;img src=x" in part for part in shown)
+
+
+def test_what_cannot_be_shown(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # asked for gradio only
+    zoo.save(zoo.load("spiking_cnn_nano", pretrained=False, in_chans=2), tmp_path / "events")
     for words, message in (
         (["spiking_cnn_nanno"], "did you mean 'spiking_cnn_nano'"),
         (["sew_resnet18"], "sew_resnet18 has no weights"),
+        ([f"local-dir:{tmp_path / 'events'}"], "takes 2 channels"),
+        ([f"local-dir:{tmp_path / 'nothing'}"], "no such file or folder"),
+        (["spiking_cnn_nano", "--port", "70000"], "--port must be between 1 and 65535"),
     ):
-        with pytest.raises(SystemExit) as ended:
-            main(["demo", *words])
-        assert ended.value.code == 2
-        assert message in capsys.readouterr().err
+        assert message in refused(capsys, *words)
 
 
-@pytest.mark.skipif(HAS_GRADIO, reason="gradio is installed")
-def test_without_gradio(capsys):
-    with pytest.raises(SystemExit):
-        main(["demo", "spiking_cnn_nano"])
-    assert "pip install 'fulgurite[demo]'" in capsys.readouterr().err
+def test_without_gradio(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'fulgurite[demo]'" in refused(capsys, "spiking_cnn_nano")
 
 
-@pytest.mark.skipif(not HAS_GRADIO, reason="no gradio: pip install 'fulgurite[demo]'")
-def test_the_page_answers(network):
-    page = build(network, "spiking_cnn_nano")
-    _, url, _ = page.launch(server_name="127.0.0.1", share=False, prevent_thread_lock=True, quiet=True)
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            assert answer.status == 200
-            assert b"gradio" in answer.read()
-    finally:
-        page.close()
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", *words])
+    assert ended.value.code == 2
+    return capsys.readouterr().err

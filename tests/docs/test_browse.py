@@ -6,7 +6,6 @@ import functools
 import html
 import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,13 +15,13 @@ from pathlib import Path
 import pytest
 
 import zoo
+from tests.browser import CHROMIUM, MISSING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 import _browse  # noqa: E402 - lies beside the pages
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
 @pytest.fixture(scope="module")
