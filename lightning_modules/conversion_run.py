@@ -16,6 +16,7 @@ import conversion
 import zoo
 from lightning_modules import figures
 from lightning_modules._files import write_text
+from lightning_modules.callbacks.run_report import hardware
 from lightning_modules.evaluate import Comparison, compare
 from lightning_modules.source import Calibration, Source
 
@@ -196,6 +197,7 @@ def write(
         command=command,
         settings=settings,
         seed=seed,
+        hardware=hardware(torch.accelerator.current_accelerator() or torch.device("cpu")),
         figures=pictures,
         label_names=facts.get("class_names"),
         pretrained_cfg={k: facts[k] for k in PREPROCESSING if facts.get(k) is not None},

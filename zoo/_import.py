@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Fit:
         missing: names that the network has and the file has not.
         unexpected: names that the file has and the network has not.
         misshapen: names of both with other shapes, and these.
+        refusal: why the entry takes no such file at all; empty if it says nothing.
     """
 
     name: str
@@ -46,11 +47,12 @@ class Fit:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshapen: tuple[str, ...]
+    refusal: str = ""
 
     @property
     def faults(self) -> int:
         """How many tensors do not fit."""
-        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen) + bool(self.refusal)
 
     def __str__(self) -> str:
         kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
@@ -59,6 +61,8 @@ class Fit:
             for kind, keys in kinds
             if keys
         ]
+        if self.refusal:
+            return f"{self.name}: {self.refusal}"
         return f"{self.name}: {'; '.join(parts) or 'fits'}"
 
 
@@ -72,7 +76,10 @@ def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] 
     """
     given = dict(arguments or {})
     model = _on_meta(entry, given)
-    theirs = _mapped(state, entry, model)
+    try:
+        theirs = _mapped(state, entry, model)
+    except _checkpoint.CheckpointError as error:
+        return replace(_compare(state, entry.name, model, given), refusal=str(error))
     found = _compare(theirs, entry.name, model, given)
     told = {k: v for k, v in _told_by_shapes(theirs, entry, model).items() if k not in given}
     if found.misshapen and told:
@@ -95,6 +102,8 @@ def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of matters when the weights are loaded
             return entry.checkpoint_filter_fn(dict(state), model)
+    except _checkpoint.CheckpointError:  # it can read the file, and will not have it
+        raise
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError):  # written for other files
         return dict(state)
 
@@ -189,7 +198,12 @@ def import_checkpoint(
         method="weights of the authors' file, taken over by fulgurite import; nothing was trained here",
         origin=origin,
         licence=licence,
-        limits="Nothing was measured with this copy; the file's own T may differ from the one above.",
+        limits="Nothing was measured with this copy; the file's own T may differ from the one above."
+        + (
+            ""
+            if getattr(model, "levels_given", True)
+            else f" Nor does it tell with how many levels L it was trained; L = {model.levels} was taken."
+        ),
     )
 
 
@@ -210,7 +224,8 @@ def _choose(path: Path, state: Mapping[str, Tensor], name: str | None, arguments
             f"{path} fits {', '.join(one.name for one in exact)} alike: the tensors do not tell them apart;"
             f" name the right one: --as {exact[0].name}"
         )
-    lines = "\n".join(f"  {one}" for one in fits[:SHOWN])
+    near = [*fits[:SHOWN], *[one for one in fits[SHOWN:] if one.refusal][:1]]
+    lines = "\n".join(f"  {one}" for one in near)
     raise UnrecognizedError(
         f"{path} ({len(state)} tensors, the first are {', '.join(list(state)[:SHOWN])}) fits no entry; the"
         f" nearest are\n{lines}\nIf one of them is right, name it with --as and its arguments"

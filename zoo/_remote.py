@@ -274,6 +274,8 @@ def _explain_status(
         return f"{answer}: there is no repository {repo_id}, {seen}; check the name"
     if status in (409, 412):
         return f"{answer}: somebody else changed {repo_id} at the same time; do it again"
+    if status == 405 and writing:
+        return f"{answer}: it takes no uploads; check HF_ENDPOINT"
     if status >= 500:
         return f"{answer}: the server has trouble; try again later"
     return answer

@@ -61,7 +61,7 @@ class RunReport(pl.Callback):
         training = {
             "command": self.command,
             "method": _method(pl_module),
-            "hardware": _hardware(trainer),
+            "hardware": hardware(trainer.strategy.root_device, trainer.world_size),
             "minutes": round((time.monotonic() - self._started) / 60, 2),
             "epochs": trainer.current_epoch,
             "data": facts() if callable(facts) else None,
@@ -149,13 +149,13 @@ def _method(pl_module: pl.LightningModule) -> str:
     return f"{sentence}; loss: {loss}" if loss else sentence
 
 
-def _hardware(trainer: pl.Trainer) -> str:
-    device = trainer.strategy.root_device
+def hardware(device: torch.device, processes: int = 1) -> str:
+    """What a run is computed on, in words."""
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:
         kind = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return f"{trainer.world_size} x {kind}" if trainer.world_size > 1 else kind
+    return f"{processes} x {kind}" if processes > 1 else kind
 
 
 def lines(report: dict[str, Any]) -> list[tuple[str, str]]:

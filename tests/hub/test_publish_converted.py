@@ -94,6 +94,8 @@ def test_what_the_card_says(config, hub, client):
         "theirs.pth, licence: unknown",
         "arXiv 2303.04347",
         "fulgurite convert --config conversion/small.yaml",
+        "Hardware | ",
+        "Seed | 0",
         "hf-hub:me/snn",
         "figures/accuracy_over_time.png",
     ):

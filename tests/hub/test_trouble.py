@@ -232,6 +232,12 @@ def test_too_many_requests_while_publishing(hub, published, naps):
     assert snapshot(hub) == before
 
 
+def test_a_server_without_uploads(hub, client):
+    hub.fail("POST", "/api/repos/create", status=405)
+    with pytest.raises(zoo.HubError, match="answers 405.*: it takes no uploads; check HF_ENDPOINT"):
+        zoo.push(zoo.load(NAME), "me/nano")
+
+
 def test_a_folder_that_is_not_whole(hub, client, tmp_path):
     folder = zoo.save(zoo.load(NAME), tmp_path / "out")
     whole = (folder / "model.safetensors").read_bytes()

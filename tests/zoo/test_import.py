@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 
 import zoo
 from cli.main import main
-from tests.zoo.test_checkpoints import Payload, sew_keys_of_the_authors
+from tests.zoo import test_spiking_transformers as transformers
+from tests.zoo.test_checkpoints import Payload, ms_keys_of_the_authors, sew_keys_of_the_authors
 from zoo._registry import get_entry
 
 TINY = {"layers": [1, 1], "planes": [8, 16], "stem": "3x3"}
@@ -60,6 +62,74 @@ def test_keys_of_the_authors_are_mapped(container, tiny, tmp_path):
     torch.save({"model": theirs}, tmp_path / "sew.pth")
     folder = zoo.import_checkpoint(tmp_path / "sew.pth", tmp_path / "out", "sew-resnet18", **TINY)
     assert zoo.load(f"local-dir:{folder}").num_classes == 5
+
+
+def qcfs_keys_of_the_authors(state):
+    """Parallel's file: stages ``conv2_x`` on, blocks as a sequence, thresholds named ``thresh``."""
+    parts = {"conv1": "0", "bn1": "1", "act1": "2", "conv2": "3", "bn2": "4"}
+    theirs = {}
+    for key, value in state.items():
+        new = re.sub(r"^(conv1|bn1|act1)\.", lambda m: f"conv1.{parts[m[1]]}.", key)
+        if found := re.fullmatch(r"layer(\d)\.(\d+)\.(\w+)\.(.+)", new):
+            stage, block, part, rest = found.groups()
+            place = {"downsample": "shortcut", "act2": "act"}.get(part)
+            place = place or f"residual_function.{parts[part]}"
+            new = f"conv{int(stage) + 1}_x.{block}.{place}.{rest}"
+        theirs[f"module.{new.replace('v_threshold', 'thresh')}"] = value
+    return theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("sew_resnet50", lambda state: sew_keys_of_the_authors(state, "module.")),
+        ("ms_resnet34", lambda state: ms_keys_of_the_authors(state, deep=False)),
+        ("ms_resnet104", lambda state: ms_keys_of_the_authors(state, deep=True)),
+        ("qcfs_resnet18", qcfs_keys_of_the_authors),
+        ("qkformer_10_384", transformers.qkformer_on("attn", "fc", False)),
+        ("metaspikformer_8_512", transformers.metaspikformer_file),
+        ("spikingresformer_l", lambda state: {f"module.{k}": v for k, v in state.items()}),
+        ("sdt_8_512", transformers.sdt_file),
+        ("spikformer_8_512", dict),
+        ("spiking_vgg16", dict),
+        ("lmht_vgg13", dict),
+        ("spikingresformer_dvsg", dict),
+    ],
+)
+def test_every_family_is_recognised_by_itself(name, theirs):
+    """Published sizes, in the names that the authors' files have; Spikformer and SDT V1 share theirs."""
+    with torch.device("meta"):
+        shapes = get_entry(name).fn(num_classes=13).state_dict()
+    state = {key: torch.ones((), dtype=value.dtype).expand(value.shape) for key, value in shapes.items()}
+    names = {key.removeprefix("module."): value for key, value in theirs(state).items()}  # as when read
+    exact = [one for one in zoo.recognize(names) if not one.faults]
+    twin = name.replace("sdt", "spikformer") if "sdt" in name else name.replace("spikformer", "sdt")
+    assert name in {one.name for one in exact}
+    assert {one.name for one in exact} <= {name, twin}
+    assert all(one.arguments == {"num_classes": 13} for one in exact)
+
+
+def test_why_an_entry_refuses_a_file(tmp_path):
+    small = {"layers": [1, 1], "planes": [4, 8]}
+    state = zoo.create("qcfs_resnet18", **small).state_dict()
+    state["act1.v_threshold"] = torch.tensor(-0.5)
+    torch.save(state, tmp_path / "a.pth")
+    for name in ("qcfs_resnet18", None):
+        with pytest.raises(zoo.UnrecognizedError, match="is -0.5, but a neuron needs a positive"):
+            zoo.import_checkpoint(tmp_path / "a.pth", tmp_path / "out", name, **small)
+
+
+def test_levels_are_in_no_file(tmp_path):
+    model = zoo.create("qcfs_resnet18", layers=(1, 1), planes=(4, 8))
+    torch.save({"model": model.state_dict()}, tmp_path / "a.pth")
+    small = {"layers": [1, 1], "planes": [4, 8]}
+    with pytest.warns(UserWarning, match="how many levels L"):
+        folder = zoo.import_checkpoint(tmp_path / "a.pth", tmp_path / "out", "qcfs_resnet18", **small)
+    assert "L = 4 was taken" in (folder / "README.md").read_text()
+    folder = zoo.import_checkpoint(tmp_path / "a.pth", tmp_path / "out", "qcfs_resnet18", levels=8, **small)
+    assert "was taken" not in (folder / "README.md").read_text()
+    assert zoo.load(f"local-dir:{folder}").levels == 8
 
 
 def test_what_does_not_fit_is_listed(nano, tmp_path):
