@@ -197,7 +197,7 @@ def write(
         command=command,
         settings=settings,
         seed=seed,
-        hardware=hardware(torch.accelerator.current_accelerator() or torch.device("cpu")),
+        hardware=hardware(next(snn.parameters()).device),
         figures=pictures,
         label_names=facts.get("class_names"),
         pretrained_cfg={k: facts[k] for k in PREPROCESSING if facts.get(k) is not None},

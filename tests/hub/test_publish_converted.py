@@ -1,4 +1,4 @@
-"""A network that ``fulgurite convert`` made, from its YAML file to another process that loads it from the Hub."""
+"""What ``fulgurite convert`` made, from its YAML file to another process that loads it from the Hub."""
 
 from __future__ import annotations
 

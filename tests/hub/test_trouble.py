@@ -234,7 +234,7 @@ def test_too_many_requests_while_publishing(hub, published, naps):
 
 def test_a_server_without_uploads(hub, client):
     hub.fail("POST", "/api/repos/create", status=405)
-    with pytest.raises(zoo.HubError, match="answers 405.*: it takes no uploads; check HF_ENDPOINT"):
+    with pytest.raises(zoo.HubError, match=r"answers 405.*: it takes no uploads; check HF_ENDPOINT"):
         zoo.push(zoo.load(NAME), "me/nano")
 
 

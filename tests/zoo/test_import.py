@@ -116,7 +116,7 @@ def test_why_an_entry_refuses_a_file(tmp_path):
     state["act1.v_threshold"] = torch.tensor(-0.5)
     torch.save(state, tmp_path / "a.pth")
     for name in ("qcfs_resnet18", None):
-        with pytest.raises(zoo.UnrecognizedError, match="is -0.5, but a neuron needs a positive"):
+        with pytest.raises(zoo.UnrecognizedError, match=r"is -0\.5, but a neuron needs a positive"):
             zoo.import_checkpoint(tmp_path / "a.pth", tmp_path / "out", name, **small)
 
 
