@@ -33,6 +33,8 @@ class Run:
 
 
 RUNS = {
+    "cifar10_vit": Run("configs/ann/cifar10_jpeg_vit.yaml", options=CIFAR),
+    "cifar10_resnet": Run("configs/ann/cifar10_jpeg_resnet.yaml", options=CIFAR),
     "fashion_mnist": Run("configs/stbp/fashion_mnist.yaml"),
     "cifar10_sew": Run("configs/stbp/cifar10_jpeg_sew.yaml", options=CIFAR),
     "cifar10_spikingresformer": Run("configs/spikingresformer/cifar10_jpeg.yaml", options=CIFAR),

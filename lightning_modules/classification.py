@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,8 @@ class ClassificationTask(BaseTask):
     task transposes, and class numbers ``y [B]``.
 
     Args:
-        model: name of an entry, see ``zoo.list_models``.
+        model: name of an entry, see ``zoo.list_models``; ``timm/NAME`` trains an ANN of timm, a source of
+            conversions.
         model_args: its arguments (``time_steps``, ``neuron``, ...); ``pretrained: true`` or
             ``weights: PATH`` fine-tunes, ``hybrid: {source: PATH}`` starts LM-HT from a QCFS network.
         num_classes: K; taken from the data on the command line.
@@ -108,6 +110,7 @@ class ClassificationTask(BaseTask):
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
         self.model: ZooModel = self.build_model(model, arguments)
+        self.over_time = "steps" in inspect.signature(self.model.forward).parameters
         if token_reduction:
             self.model = zoo.reduce_tokens(self.model, **token_reduction)
         if channels_last:
@@ -165,8 +168,10 @@ class ClassificationTask(BaseTask):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step, ``[T, B, K]``."""
-        return self.model(self.prepare(x), steps=True)  # type: ignore[no-any-return]
+        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step, ``[T, B, K]``; T is 1 for an ANN."""
+        x = self.prepare(x)
+        logits: Tensor = self.model(x, steps=True) if self.over_time else self.model(x).unsqueeze(0)
+        return logits
 
     # -- steps ---------------------------------------------------------------------------------
 

@@ -61,7 +61,13 @@ def create(name: str, **kwargs: Any) -> nn.Module:
 
     >>> create("spikingresformer-nano", num_classes=3).num_classes
     3
+
+    Args:
+        name: an entry, or ``"timm/NAME"`` for timm's own model.
+        **kwargs: its arguments.
     """
+    if name.startswith(_timm.PREFIX):
+        return _timm.load_timm(name.removeprefix(_timm.PREFIX), False, None, kwargs).train()
     entry = get_entry(name)
     if split_tag(name)[1] is not None:
         raise ValueError(f"create builds random weights, but {name!r} names trained ones; use zoo.load")

@@ -10,7 +10,7 @@ from conversion import ConvertedModel
 from zoo import _checkpoint
 from zoo._registry import get_entry
 from zoo._remote import download, forget, read_config
-from zoo._timm import is_timm, load_timm_folder
+from zoo._timm import PREFIX, is_timm, load_timm, load_timm_folder
 from zoo._weights import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def _load(
     kwargs: dict[str, Any],
 ) -> nn.Module:
     architecture, arguments, sha256 = _recipe(path, remote)
+    if architecture.startswith(PREFIX) and path.is_file():
+        source = None if pretrained is False else (weights or path)
+        return load_timm(architecture.removeprefix(PREFIX), pretrained, source, {**arguments, **kwargs})
     if is_timm(architecture) and path.is_dir():
         return load_timm_folder(path, pretrained, None if weights is None else Path(weights), kwargs)
     entry = get_entry(architecture)
