@@ -205,7 +205,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: 
         "method": method,
         "clock": clock,
         "report": report,
-        "spiking_inputs": tuple(made.spiking_inputs),
+        "operations": made.operations,
         "num_classes": int(program.output.meta["val"].shape[1]),
         "num_features": 0 if head is None else int(head.shape[1]),
         "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),

@@ -30,6 +30,7 @@ class Method:
         causal: whether a step depends on no later one, so that the network can stream.
         anytime: whether one pass yields accuracy at every T.
         free_time_steps: whether T can be changed after the conversion.
+        counted: kinds of layers that the paper's own energy ratio is made of; empty where it gives none.
         domain: whether neurons exchange steps or running means; see `conversion._time`.
     """
 
@@ -38,6 +39,7 @@ class Method:
     causal: ClassVar[bool]
     anytime: ClassVar[bool]
     free_time_steps: ClassVar[bool] = True
+    counted: ClassVar[frozenset[str]] = frozenset()
     domain: ClassVar[Literal["step", "mean"]] = "step"
 
     def window(self, time_steps: int) -> int:

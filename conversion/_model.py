@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from conversion._count import count
 from conversion._site import sites
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
+    from conversion._count import Operation
     from conversion._method import Method
     from conversion._report import Report
     from conversion._time import Clock
+    from conversion.energy import Operations
 
 META = "fulgurite"  # where a graph module's meta holds what is known about the conversion
 
@@ -103,14 +108,16 @@ class ConvertedModel(fx.GraphModule):
         self.method.follow(self)
 
     @property
-    def spiking_inputs(self) -> frozenset[str]:
-        """Paths of the layers whose input is spikes, each of one height for a channel."""
-        return frozenset(self.meta[META]["spiking_inputs"])
+    def operations(self) -> tuple[Operation | None, ...]:
+        """What has to be counted of each call in the graph."""
+        return self.meta[META]["operations"]  # type: ignore[no-any-return]
 
-    @property
-    def spiking_means(self) -> bool:
-        """Whether these layers receive running means, which spikes move, in place of the spikes."""
-        return self.method.domain == "mean"
+    def count_operations(self, x: Tensor) -> Operations:
+        """The operations of one pass over the images ``x [B, C, H, W]``, step by step; changes nothing.
+
+        What `spiking.profile_energy` asks for, too.
+        """
+        return count(self, x)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Refused: the head is part of a fixed graph."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import fx, nn
 
 from conversion import _ops
+from conversion._count import Operation, flat
 from conversion._export import ConversionError, is_boundary, place
 from conversion._time import Decode, Encode, Fold, FoldedSize, Increments, RunningMean, Unfold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from conversion._count import Kind
     from conversion._export import Program
     from conversion._site import Site
     from conversion._time import Clock
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # "constant": no image; "sized": no image, but the batch size; the others as in conversion._time
 Form = Literal["constant", "sized", "static", "step", "mean"]
 UNITS = "over_time"  # where the units that change layouts stand
+OPERATION = "operation"  # where a node notes what has to be counted, until the graph is done
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Rewritten:
         analog: operations behind the first neuron that stayed real-valued, by module path.
         spiking_inputs: paths of the layers whose input is spikes, or shapes and averages of spikes.
         weighted: paths of all layers with weights.
+        operations: of each call in the graph what has to be counted, None if nothing has.
     """
 
     root: nn.Module
@@ -41,6 +45,7 @@ class Rewritten:
     analog: dict[str, str] = field(default_factory=dict)
     spiking_inputs: list[str] = field(default_factory=list)
     weighted: list[str] = field(default_factory=list)
+    operations: tuple[Operation | None, ...] = ()
 
 
 class Rewriter:
@@ -70,6 +75,8 @@ class Rewriter:
         self.made: dict[tuple[fx.Node, str], fx.Node] = {}
         self.signals = depends_on_image(program)
         self.spiky: set[fx.Node] = set()  # nodes of the new graph that carry spikes
+        self.tracked: set[fx.Node] = set()  # nodes of the new graph that carry running means of spikes
+        self.products: set[str] = set()  # names given to products
 
     def run(self) -> Rewritten:
         """The finished graph."""
@@ -85,6 +92,8 @@ class Rewriter:
         self.graph.output(self._call(f"{UNITS}.decode", Decode(self.clock), (steps, flag)))
         self.graph.eliminate_dead_code(is_impure_node=is_boundary)
         self.graph.lint()
+        calls = [n for n in self.graph.nodes if n.op in ("call_function", "call_module")]
+        self.out.operations = tuple(n.meta.pop(OPERATION, None) for n in calls)
         return self.out
 
     # -- one node ------------------------------------------------------------------------------
@@ -122,13 +131,53 @@ class Rewriter:
             timed = forms - {"static"}
             form = "mean" if timed == {"mean"} else "step"
         new = self._keep(node, form, self._copied(node, form))
+        product = wants_neuron(node, self._is_signal) and role == "nonlinear"
         if role == "weighted":
             name = str(node.target) if node.op == "call_module" else node.name
             self.out.weighted.append(name)
-            if new.args[0] in self.spiky:
+            spikes = new.args[0] in self.spiky
+            if spikes:
                 self.out.spiking_inputs.append(name)
+            self._count(new, node, name, self._kind(node), form, spikes)
+        elif product:
+            spikes = all(a in self.spiky or a in self.tracked for a in new.all_input_nodes)
+            self._count(new, node, self._product_name(node), "matmul", form, spikes)
+        elif role in ("nonlinear", "activation"):
+            new.meta[OPERATION] = Operation(name=node.name, kind="unit", form=form)
         elif role == "affine" and form == self.domain:
             self._mark(node, new, form)
+
+    def _count(
+        self, new: fx.Node, node: fx.Node, name: str, kind: Kind, form: Form, spikes: bool = False
+    ) -> None:
+        """Note what the counter of operations has to know about the node ``new``."""
+        operands = [(i, a) for i, a in enumerate(flat(node.args)) if self._is_signal(a)]
+        new.meta[OPERATION] = Operation(
+            name=name,
+            kind=kind,
+            form=form,
+            axis=self.program.batch_axis(node),
+            operands=tuple(i for i, _ in operands),
+            axes=tuple(self.program.batch_axis(a) for _, a in operands),
+            spikes=spikes,
+        )
+
+    def _kind(self, node: fx.Node) -> Kind:
+        if node.op == "call_module":
+            linear = isinstance(self.out.root.get_submodule(str(node.target)), nn.Linear)
+        else:
+            linear = _ops.op_name(node.target) == "linear"
+        return "linear" if linear else "conv"
+
+    def _product_name(self, node: fx.Node) -> str:
+        """The module that multiplies and the operation, numbered from the second on."""
+        first = name = f"{_ops.module_path(node)}.{_ops.op_name(node.target)}".lstrip(".")
+        number = 1
+        while name in self.products:
+            number += 1
+            name = f"{first}_{number}"
+        self.products.add(name)
+        return name
 
     def _mark(self, node: fx.Node, new: fx.Node, form: Form) -> None:
         """Shapes, averages and sums of spikes are spikes to the layer behind them."""
@@ -167,7 +216,10 @@ class Rewriter:
         unit = RunningMean() if form == "mean" else Increments()
         label = "mean" if form == "mean" else "steps"
         steps = self._unfolded(source, static=False, axis=axis)
-        return self._folded(self._call(f"{UNITS}.{node.name}_{label}", unit, (steps,)), axis)
+        new = self._folded(self._call(f"{UNITS}.{node.name}_{label}", unit, (steps,)), axis)
+        if form == "mean" and source in self.spiky:
+            self.tracked.add(new)
+        return new
 
     def _sized(self, node: fx.Node, world: str) -> fx.Node:
         """A constant or a size that grows with the batch, for B or for T * B."""
@@ -208,6 +260,8 @@ class Rewriter:
             self.made[key] = self._folded(
                 self._call(f"{UNITS}.{node.name}_spiked_{form}", unit, (steps,)), axis
             )
+            if form == "mean":
+                self.tracked.add(self.made[key])
         return self.made[key]
 
     def _fired(self, source: fx.Node, path: str, site: Site) -> fx.Node:
@@ -215,7 +269,9 @@ class Rewriter:
         static = self.form[source] == "static"
         value = self.get(source, "static" if static else self.domain)
         steps = self._unfolded(value, static=static, axis=axis)
-        fired = self._folded(self._call(path, site, (steps,)), axis)
+        spikes = self._call(path, site, (steps,))
+        spikes.meta[OPERATION] = Operation(name=path, kind="neuron", form=self.domain)
+        fired = self._folded(spikes, axis)
         self.spiky.add(fired)
         return fired
 

@@ -115,6 +115,7 @@ class DCGSConversion(Method):
     paper: ClassVar[str] = "2503.00301"
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
+    counted: ClassVar[frozenset[str]] = frozenset({"conv", "linear", "matmul"})
     domain: ClassVar[Literal["step", "mean"]] = "mean"
 
     policy: Policy = "auto"

@@ -83,6 +83,7 @@ class ECMTConversion(Method):
     paper: ClassVar[str] = "2502.21193"
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
+    counted: ClassVar[frozenset[str]] = frozenset({"linear", "matmul"})
 
     levels: int = 8
     softmax_levels: int = 8

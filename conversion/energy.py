@@ -3,12 +3,13 @@
 A synaptic operation (SOP) is a non-zero entry meeting a weight; a MAC is any entry meeting one. Masks are
 any tensors whose non-zero entries count, ``[T, B, ...]``; counts are ``[T]`` float64, of all samples
 together. Which layers count differs: ECMT takes linear layers and products, and in these the sums with
-step t; DCGS also convolutions, and what was sent before step t. `spiking.profile_energy` measures a whole
-converted network; these are the figures that the papers print, and a fuller one.
+step t; DCGS also convolutions, and what was sent before step t. `ConvertedModel.count_operations` measures
+a whole converted network; its `Operations` give the ratio that the papers print, and a fuller one.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from spiking.energy import E_AC, E_MAC
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Counts = tuple[Tensor, Tensor]  # SOPs and MACs at each step [T]
 
@@ -54,19 +55,26 @@ def conv_operations(x: Tensor, weight: Tensor, **settings: Any) -> Counts:
 def product_operations(a: Tensor, b: Tensor, known_a: Tensor, known_b: Tensor) -> Counts:
     """A matrix product of two signals, in three partial products of which one factor is what was sent now.
 
-    ``a_t b_t``, ``a_t B`` and ``A b_t`` as products of masks, so there may be more SOPs than MACs.
-
     Args:
         a: what is sent, ``[T, B, ..., M, K]``.
         b: what is sent, ``[T, B, ..., K, N]``.
         known_a: A, shaped as ``a``: in ECMT the sum with step t, ``a.cumsum(0)``; in DCGS `sent_before`.
         known_b: B, shaped as ``b``.
     """
-    rows_a, rows_known = (_total(m != 0, m.dim() - 2) for m in (a, known_a))  # [T, B, ..., K]
-    cols_b, cols_known = (_total(m != 0, m.dim() - 1) for m in (b, known_b))
-    sop = _total(rows_a * cols_b) + _total(rows_a * cols_known) + _total(rows_known * cols_b)
-    mac = _total(torch.full_like(rows_a, a.shape[-2]) * torch.full_like(cols_b, b.shape[-1]))
-    return sop, mac
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        rows, columns = left.sum(-2, dtype=torch.float64), right.sum(-1, dtype=torch.float64)
+        return _total(rows * columns)
+
+    dense = product(torch.ones_like(a), torch.ones_like(b))
+    return partial_products(product, a != 0, b != 0, known_a != 0, known_b != 0), dense
+
+
+def partial_products(
+    product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, known_a: Tensor, known_b: Tensor
+) -> Tensor:
+    """``a_t b_t + a_t B + A b_t`` of masks ``[T, B, ...]``: ``[T]``; may be more than the dense product."""
+    return product(a, b) + product(a, known_b) + product(known_a, b)
 
 
 def sent_before(x: Tensor) -> Tensor:
@@ -125,6 +133,130 @@ def full_energy_ratio(
     """
     spent = E_AC * (sop + updates) + E_MAC * (analog + evaluations)
     return spent.cumsum(0) / (E_MAC * (ann_macs + ann_evaluations))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOperations:
+    """What one layer with weights, or one product of two signals, does for all samples together.
+
+    Attributes:
+        name: path of the layer.
+        kind: ``"conv"``, ``"linear"`` or ``"matmul"``.
+        spikes: whether its inputs are spikes.
+        sops: additions at each step ``[T]``; 0 where the inputs are real-valued.
+        macs: multiplications with additions at each step ``[T]``; 0 where the inputs are spikes.
+        official: SOPs and MACs as the code of the method's paper counts them.
+        ann_macs: MACs of the float network.
+        spikes_in: spikes that arrive.
+        elements: inputs that could be spikes.
+    """
+
+    name: str
+    kind: str
+    spikes: bool
+    sops: Tensor
+    macs: Tensor
+    official: Counts
+    ann_macs: float
+    spikes_in: float = 0.0
+    elements: float = 0.0
+
+    @property
+    def dense_macs(self) -> float:
+        """MACs over all steps if no input were zero."""
+        return self.ann_macs * len(self.sops) if self.spikes else float(self.macs.sum())
+
+    def __add__(self, other: LayerOperations) -> LayerOperations:
+        return replace(
+            self,
+            spikes=self.spikes and other.spikes,
+            sops=self.sops + other.sops,
+            macs=self.macs + other.macs,
+            official=(self.official[0] + other.official[0], self.official[1] + other.official[1]),
+            ann_macs=self.ann_macs + other.ann_macs,
+            spikes_in=self.spikes_in + other.spikes_in,
+            elements=self.elements + other.elements,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """All operations of a converted network on some images, step by step; ``str()`` gives both ratios.
+
+    Attributes:
+        layers: one for each layer with weights and each product of two signals, in order of execution.
+        evaluations: values that exactly evaluated operations (norms, softmaxes, activations, element-wise
+            products) give out at each step ``[T]``.
+        updates: neurons that are updated at each step ``[T]``.
+        ann_evaluations: values that these operations, and the activations that neurons stand for, give out
+            in the float network.
+        samples: how many images.
+        counted: kinds of layers that the paper counts; empty where it gives no such ratio.
+    """
+
+    layers: tuple[LayerOperations, ...]
+    evaluations: Tensor
+    updates: Tensor
+    ann_evaluations: float
+    samples: int
+    counted: frozenset[str] = frozenset()
+
+    @property
+    def sops(self) -> float:
+        """Additions of all samples, over all steps."""
+        return sum(float(layer.sops.sum()) for layer in self.layers)
+
+    @property
+    def macs(self) -> float:
+        """MACs of all samples, over all steps."""
+        return sum(float(layer.macs.sum()) for layer in self.layers)
+
+    @property
+    def ann_macs(self) -> float:
+        """MACs of the float network, of all samples."""
+        return sum(layer.ann_macs for layer in self.layers)
+
+    @property
+    def official_ratio(self) -> Tensor | None:
+        """`energy_ratio` after each step ``[T]`` as the paper counts it; None where it gives none."""
+        counts = [layer.official for layer in self.layers if layer.kind in self.counted]
+        return energy_ratio(mean_rate(counts)) if counts else None
+
+    @property
+    def full_ratio(self) -> Tensor:
+        """`full_energy_ratio` after each step ``[T]``."""
+        nothing = torch.zeros_like(self.updates)
+        return full_energy_ratio(
+            sum((layer.sops for layer in self.layers), start=nothing),
+            sum((layer.macs for layer in self.layers), start=nothing),
+            self.evaluations,
+            self.updates,
+            ann_macs=self.ann_macs,
+            ann_evaluations=self.ann_evaluations,
+        )
+
+    def __add__(self, other: Operations) -> Operations:
+        return Operations(
+            layers=tuple(a + b for a, b in zip(self.layers, other.layers, strict=True)),
+            evaluations=self.evaluations + other.evaluations,
+            updates=self.updates + other.updates,
+            ann_evaluations=self.ann_evaluations + other.ann_evaluations,
+            samples=self.samples + other.samples,
+            counted=self.counted,
+        )
+
+    def __str__(self) -> str:
+        official = self.official_ratio
+        full = [f"{float(v):.3f}" for v in self.full_ratio]
+        paper = ["-"] * len(full) if official is None else [f"{float(v):.3f}" for v in official]
+        rows = [f"{t:>3}  {p:>6}  {f:>6}" for t, (p, f) in enumerate(zip(paper, full, strict=True), 1)]
+        return "\n".join(["  T   paper    full", *rows, "", LEGEND])
+
+
+LEGEND = f"""energy by that of the float network; {E_MAC} pJ a MAC, {E_AC} pJ an addition
+paper: the layers that the paper counts, every input taken for spikes
+full: real-valued inputs cost MACs, as do values of norms, softmaxes and activations, for which the float
+network pays, too; an update of a neuron costs an addition"""
 
 
 def _total(x: Tensor, axis: int | None = None) -> Tensor:

@@ -168,7 +168,7 @@ class ClassificationTask(BaseTask):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step, ``[T, B, K]``; T is 1 for an ANN."""
+        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step ``[T, B, K]``; one of an ANN."""
         x = self.prepare(x)
         logits: Tensor = self.model(x, steps=True) if self.over_time else self.model(x).unsqueeze(0)
         return logits

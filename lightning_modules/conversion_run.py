@@ -19,6 +19,7 @@ from lightning_modules._files import write_text
 from lightning_modules.callbacks.run_report import hardware
 from lightning_modules.evaluate import Comparison, compare
 from lightning_modules.source import Calibration, Source
+from spiking.energy import E_AC, E_MAC
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,7 +111,19 @@ def table(comparison: Comparison, title: str) -> Table:
     ann = comparison
     energy = f"{ann.ann_energy_mj * 1e3:,.2f}"
     rows = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for head in ("T", "latency", "accuracy", "same", "logits", "rate", "MSOPs", "uJ", "uJ/ANN"):
+    for head in (
+        "T",
+        "latency",
+        "accuracy",
+        "same",
+        "logits",
+        "rate",
+        "MSOPs",
+        "uJ",
+        "ratio",
+        "paper",
+        "full",
+    ):
         rows.add_column(head, justify="right", no_wrap=True)
     for p in ann.points:
         rows.add_row(
@@ -123,9 +136,11 @@ def table(comparison: Comparison, title: str) -> Table:
             f"{p.sops / 1e6:,.3f}",
             f"{p.energy_mj * 1e3:,.2f}",
             f"{p.energy_mj / ann.ann_energy_mj:.2f}",
+            "-" if p.official_ratio is None else f"{p.official_ratio:.2f}",
+            f"{p.full_ratio:.2f}",
         )
     rows.add_section()
-    rows.add_row("ANN", "", f"{ann.ann_accuracy:.2%}", "", "", "", "", energy, "1.00")
+    rows.add_row("ANN", "", f"{ann.ann_accuracy:.2%}", "", "", "", "", energy, "1.00", "1.00", "1.00")
     return rows
 
 
@@ -134,7 +149,9 @@ def legend(comparison: Comparison) -> str:
     return (
         "latency: steps until the output is there, rehearsals included; same: share of top-1 equal to the\n"
         "ANN's; logits: mean distance from the ANN's, relative; rate: spikes per neuron and step; energy at\n"
-        f"4.6 pJ a MAC and 0.9 pJ a SOP. Means over {comparison.samples:,} test samples."
+        f"{E_MAC} pJ a MAC and {E_AC} pJ a SOP (45 nm, Horowitz, ISSCC 2014), by that of the ANN; ratio:\n"
+        "of layers with weights and of products; paper: as the paper counts; full: with norms, softmaxes,\n"
+        f"activations and updates of neurons. Means over {comparison.samples:,} test samples."
     )
 
 
@@ -151,6 +168,8 @@ def metrics(comparison: Comparison, time_steps: int) -> dict[str, float]:
         "test/sops": here.sops,
         "test/energy_mj": here.energy_mj,
         "test/ann_energy_mj": comparison.ann_energy_mj,
+        "test/full_energy_ratio": here.full_ratio,
+        **({} if here.official_ratio is None else {"test/official_energy_ratio": here.official_ratio}),
     }
 
 

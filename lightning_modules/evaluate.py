@@ -10,7 +10,8 @@ import torch
 from rich.progress import track
 
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
-from spiking import FiringRateMonitor, OperationCounter
+from spiking import FiringRateMonitor
+from spiking.energy import E_AC, E_MAC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from conversion import ConvertedModel
-    from spiking import EnergyReport
+    from conversion.energy import Operations
 
     Batch = tuple[Tensor, Tensor]
 
@@ -37,7 +38,9 @@ class Point:
         firing_rates: the same for each layer of neurons, by path.
         macs: of one sample.
         sops: additions of one sample, over all steps that the network runs.
-        energy_mj: of one sample; 4.6 pJ a MAC, 0.9 pJ an addition.
+        energy_mj: of one sample; 4.6 pJ a MAC, 0.9 pJ an addition, of layers with weights and of products.
+        official_ratio: energy by that of the ANN, as the method's paper counts it; None where it does not.
+        full_ratio: the same with norms, softmaxes, activations and updates of neurons charged, too.
     """
 
     time_steps: int
@@ -50,6 +53,8 @@ class Point:
     macs: float
     sops: float
     energy_mj: float
+    official_ratio: float | None
+    full_ratio: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +147,8 @@ def compare(
     return Comparison(
         samples=run.samples,
         ann_accuracy=run.ann_accuracy,
-        ann_macs=operations.ann_macs,
-        ann_energy_mj=operations.ann_energy_mj,
+        ann_macs=operations.ann_macs / operations.samples,
+        ann_energy_mj=operations.ann_macs / operations.samples * E_MAC * 1e-9,
         points=tuple(points),
     )
 
@@ -161,11 +166,13 @@ class _Run:
     counts: Tensor  # [L, window, 2]: spikes and neurons
     first: int
 
-    def point(self, steps: int, latency: int, operations: EnergyReport) -> Point:
+    def point(self, steps: int, latency: int, operations: Operations) -> Point:
         at = min(steps, len(self.accuracy)) - 1
         seen = self.counts[:, : self.first + steps].sum(dim=1)
         rates = {n: float(s / c) for n, (s, c) in zip(self.names, seen.tolist(), strict=True) if c}
         spikes, neurons = seen.sum(dim=0).tolist()
+        macs, sops = operations.macs / operations.samples, operations.sops / operations.samples
+        official = operations.official_ratio
         return Point(
             time_steps=steps,
             latency=latency,
@@ -174,9 +181,11 @@ class _Run:
             logit_difference=float(self.difference[at]),
             firing_rate=spikes / neurons,
             firing_rates=rates,
-            macs=operations.macs,
-            sops=operations.sops,
-            energy_mj=operations.energy_mj,
+            macs=macs,
+            sops=sops,
+            energy_mj=(macs * E_MAC + sops * E_AC) * 1e-9,
+            official_ratio=None if official is None else float(official[-1]),
+            full_ratio=float(operations.full_ratio[-1]),
         )
 
 
@@ -215,16 +224,21 @@ def _run(ann: nn.Module, snn: ConvertedModel, loader: Iterable[Batch], progress:
 
 def _in_parts(snn: ConvertedModel, x: Tensor) -> Tensor:
     """Logits of all steps ``[T, B, K]``; a part over its steps is about as large as the whole batch."""
-    part = max(1, len(x) // snn.clock.window)
-    return torch.cat([snn(piece, steps=True) for piece in torch.split(x, part)], dim=1)
+    return torch.cat([snn(piece, steps=True) for piece in _parts(snn, x)], dim=1)
 
 
-def _operations(snn: ConvertedModel, loader: Iterable[Batch], batches: int) -> EnergyReport:
+def _parts(snn: ConvertedModel, x: Tensor) -> Sequence[Tensor]:
+    return torch.split(x, max(1, len(x) // snn.clock.window))
+
+
+def _operations(snn: ConvertedModel, loader: Iterable[Batch], batches: int) -> Operations:
     device = next(snn.parameters()).device
-    with torch.no_grad(), OperationCounter(snn) as counter:
-        for x, _ in islice(loader, batches or None):
-            _in_parts(snn, x.to(device))
-    return counter.report()
+    found = [
+        snn.count_operations(piece)
+        for x, _ in islice(loader, batches or None)
+        for piece in _parts(snn, x.to(device))
+    ]
+    return sum(found[1:], start=found[0])
 
 
 def _check_labels(y: Tensor, num_classes: int) -> None:

@@ -189,12 +189,11 @@ class OperationCounter(HookedModules):
     grey levels, too: on a still image it takes only zeros and ones for spikes, on frames ``[T, B, ...]``
     only integers, which are event counts.
 
-    A model with an attribute ``spiking_inputs``, the paths of the layers that receive spikes, is believed
-    instead, since heights of converted spikes differ from channel to channel: there every input value but 0
-    is one addition for each weight it meets, and all other layers are analog. So count the codes of ECMT
-    (2502.21193) and DCGS (2503.00301), which sum masks of the non-zero inputs; an average of spikes is one
-    value in this, though hardware might add up to a whole pooling window. Where the model says by
-    ``spiking_means`` that its layers receive running means ``[T * B, ...]``, a spike is what moves one.
+    A model, or a part of one, with a method ``count_operations(x)`` is asked instead, since heights of
+    converted spikes differ from channel to channel: there every spike is one addition for each weight that it
+    meets, and all other layers are analog. So count the codes of ECMT (2502.21193) and DCGS (2503.00301),
+    which sum masks of the non-zero inputs; an average of spikes is one value in this, though hardware might
+    add up to a whole pooling window.
 
     Norms are folded into the layer before them in hardware, and are not counted; neither are functions that
     are no module.
@@ -209,8 +208,11 @@ class OperationCounter(HookedModules):
         super().__init__(model, COUNTED)
         self.time_axis = time_axis
         neurons = [module for module in model.modules() if isinstance(module, Neuron)]
-        self._declared: frozenset[str] | None = getattr(model, "spiking_inputs", None)
-        self._means = bool(getattr(model, "spiking_means", False))
+        for name, part in model.named_modules():  # these know their spikes, so nothing inside them is watched
+            if hasattr(part, "count_operations"):
+                inside = name + "." if name else ""
+                self._watched = {n: m for n, m in self._watched.items() if not n.startswith(inside)}
+                self._watched[name] = part
         self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
         self.reset()
 
@@ -234,6 +236,9 @@ class OperationCounter(HookedModules):
 
     def see(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """Add one call of one layer."""
+        if hasattr(module, "count_operations"):
+            self._ask(name, module, inputs[0])
+            return
         if isinstance(module, SpikeMatmul):
             a, b = inputs
             x = a if module.spike_operand == "a" else b
@@ -241,17 +246,13 @@ class OperationCounter(HookedModules):
             fan *= output.shape[:-2].numel() // x.shape[:-2].numel()  # broadcast spikes are used again
             dense, kind, total = output.numel() * a.shape[-1], "matmul", None
         elif isinstance(module, nn.Linear):
-            x, fan, kind, total = self._counted(inputs[0]), module.out_features, "linear", None
+            x, fan, kind, total = inputs[0], module.out_features, "linear", None
             dense = x.numel() * fan
         else:
-            x, kind, fan = self._counted(inputs[0]), "conv", 1
+            x, kind, fan = inputs[0], "conv", 1
             dense, total = _conv(module, x, output)
-        count = self._layers.get(name)
-        if count is None:
-            count = self._layers[name] = _Count(kind, torch.zeros(5, dtype=torch.float64, device=x.device))
-        if self._declared is not None:
-            unit = torch.full((), float(name in self._declared), dtype=torch.float64, device=x.device)
-        elif self._inner:
+        count = self._row(name, kind, x.device)
+        if self._inner:
             unit = _unit(x, UNITS, MAX_LEVEL, self._spike_values)
         else:
             unit = _unit(x, UNITS[:1], MAX_LEVEL if self._frames else 1, [1.0])
@@ -266,17 +267,20 @@ class OperationCounter(HookedModules):
         count.dense += dense
         count.single += dense / self._passes(module, x)
 
-    def _counted(self, x: Tensor) -> Tensor:
-        """The input whose values are summed: where spikes are declared, ones in place of their heights."""
-        if self._declared is None:
-            return x
-        x = x.detach()
-        steps = self._axes[0]
-        if not self._means or x.shape[0] % steps:
-            return (x != 0).to(x.dtype)
-        means = x.reshape(steps, -1, *x.shape[1:])
-        moved = torch.cat([means[:1] != 0, means[1:] != means[:-1]])
-        return moved.to(x.dtype).flatten(0, 1)
+    def _ask(self, name: str, part: Any, x: Tensor) -> None:
+        """Add what a part of the model has counted itself."""
+        for row in part.count_operations(x).layers:
+            count = self._row(f"{name}.{row.name}" if name else row.name, row.kind, x.device)
+            sums = [row.sops.sum(), row.spikes_in, row.elements, row.macs.sum(), float(not row.spikes)]
+            count.sums += torch.tensor(sums, dtype=torch.float64, device=x.device)
+            count.calls += 1
+            count.dense += row.dense_macs
+            count.single += row.ann_macs
+
+    def _row(self, name: str, kind: str, device: torch.device) -> _Count:
+        if name not in self._layers:
+            self._layers[name] = _Count(kind, torch.zeros(5, dtype=torch.float64, device=device))
+        return self._layers[name]
 
     def _passes(self, module: nn.Module, x: Tensor) -> int:
         """How often the layer runs for one sample, from the leading axes of its input."""

@@ -220,3 +220,22 @@ def test_a_hybrid_start_that_is_wrong_says_so(hybrid, more, message):
     args = {**HYBRID, "hybrid": hybrid, **more}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         ClassificationTask("lmht_resnet20", model_args=args, num_classes=6, in_chans=1)
+
+
+def test_networks_of_timm_train_as_analog_sources(tiny_data, trainer, tmp_path):
+    size = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    task = ClassificationTask(
+        "timm/vit_tiny_patch16_224", model_args=size, num_classes=6, in_chans=1, lr=1e-2
+    )
+    data = tiny_data()
+    run = trainer(enable_checkpointing=True)
+    run.fit(task, data)
+    run.test(task, data, verbose=False)
+    assert "test/acc1_t1" in run.callback_metrics
+    assert "test/acc1_t2" not in run.callback_metrics, "an analog network has one step"
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = zoo.load(str(tmp_path / "run.ckpt"))
+    assert not loaded.training
+    x, task = torch.rand(2, 1, 16, 16), task.eval()
+    assert torch.equal(loaded(x), task(x)[0])
+    assert zoo.create("timm/vit_tiny_patch16_224", **size).training

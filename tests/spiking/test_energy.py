@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -290,36 +291,40 @@ def test_metrics_agree_with_the_report_and_add_up():
     assert math.isnan(SynapticOperations()._mean(2).item())
 
 
-class Heights(nn.Module):
-    """What a conversion makes: spikes of a height for each channel, an average of them, an analog layer."""
-
-    spiking_inputs = frozenset({"conv", "head"})
-    time_steps = 3
+class Knowing(nn.Module):
+    """A part that counts for itself, as converted networks do; what is inside must not be counted again."""
 
     def __init__(self):
         super().__init__()
-        self.stem, self.conv, self.side = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3, padding=1), nn.Linear(4, 2)
-        self.head = nn.Linear(6, 5)
-        self.heights = torch.rand(4, 1, 1) + 0.1
+        self.inside = nn.Linear(4, 2)
 
     def forward(self, x):
-        maps = self.stem(x).expand(self.time_steps, -1, -1, -1, -1).flatten(0, 1)
-        self.first = (maps > 0) * self.heights
-        self.second = (self.conv(self.first) > 0) * 0.7
-        self.pooled = self.second.mean((-2, -1))
-        return self.head(self.pooled).sum() + self.side(self.first.mean((-2, -1))).sum()
+        return self.inside(x)
+
+    def count_operations(self, x):
+        steps = torch.full((3,), float(len(x)), dtype=torch.float64)
+        common = {"kind": "linear", "spikes_in": 0.0, "elements": 0.0, "ann_macs": 8.0 * len(x)}
+        spiking = {**common, "spikes_in": 3.0 * len(x), "elements": 12.0 * len(x)}
+        rows = [
+            SimpleNamespace(
+                name="a", spikes=True, sops=5 * steps, macs=0 * steps, dense_macs=24.0, **spiking
+            ),
+            SimpleNamespace(
+                name="b", spikes=False, sops=0 * steps, macs=7 * steps, dense_macs=21.0, **common
+            ),
+        ]
+        return SimpleNamespace(layers=rows)
 
 
-def test_declared_spikes_are_counted_whatever_their_height():
-    torch.manual_seed(0)
-    model, x = Heights().eval(), (torch.rand(2, 1, 8, 8) > 0.5).float()
-    report = profile_energy(model, x)
-    rows = {row.name: row for row in report.rows}
-    assert [row.input for row in rows.values()] == ["analog", "spikes", "spikes", "analog"]
-    arrived = nn.functional.conv2d((model.first != 0).float(), torch.ones(6, 4, 3, 3), padding=1)
-    assert rows["conv"].sops == arrived.sum() / 2
-    assert rows["conv"].firing_rate_in == pytest.approx((model.first != 0).float().mean().item())
-    assert rows["head"].sops == (model.pooled != 0).sum() * 5 / 2
-    assert rows["stem"].macs == 36 * 4 * 9  # zeros and ones, but a picture: the model says so
-    assert rows["side"].macs == 3 * 4 * 2
-    assert rows["conv"].ann_macs == 36 * 6 * 4 * 9
+def test_a_part_that_counts_for_itself_is_believed():
+    x = torch.randn(2, 4)
+    whole = profile_energy(Knowing(), x)
+    assert [(r.name, r.input, r.sops, r.macs) for r in whole.rows] == [
+        ("a", "spikes", 15.0, 0.0),
+        ("b", "analog", 0.0, 21.0),
+    ]
+    assert whole.rows[0].firing_rate_in == 0.25
+    assert whole.ann_macs == 16.0
+    nested = profile_energy(nn.Sequential(Knowing(), nn.Linear(2, 3)), x)
+    assert [r.name for r in nested.rows] == ["0.a", "0.b", "1"]
+    assert nested.rows[2].macs == 6.0
