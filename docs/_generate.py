@@ -101,6 +101,7 @@ def write_conversion_table(table: Path, path: Path) -> None:
         for title, cell in (
             ("Accuracy (agreement with the ANN)", _accuracy_cell),
             ("Energy, of the ANN's (mean relative error of the logits)", _energy_cell),
+            ("Spikes a neuron and step; energy as the paper counts it / with everything charged", _full_cell),
         ):
             rows = []
             for method, settings in dict.fromkeys((row["method"], row["settings"]) for row in own):
@@ -116,6 +117,11 @@ def write_conversion_table(table: Path, path: Path) -> None:
 
 def _accuracy_cell(row: dict[str, str]) -> str:
     return f"{float(row['accuracy']):.2%} ({float(row['agreement']):.1%})"
+
+
+def _full_cell(row: dict[str, str]) -> str:
+    ratios = [f"{float(v):.2f}" if v else "-" for v in (row["official_ratio"], row["full_ratio"])]
+    return f"{float(row['firing_rate']):.3f}; {' / '.join(ratios)}"
 
 
 def _energy_cell(row: dict[str, str]) -> str:
