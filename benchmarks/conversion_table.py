@@ -71,7 +71,7 @@ TRAINED = (
     Method("parallel"),
     Method("dcgs"),
 )
-COMPENSATED = (Method("dcgs"), Method("ecmt"))
+COMPENSATED = (Method("dcgs"), Method("ecmt", {"percent": 0.9}))
 TRAINING_FREE = (
     *COMPENSATED,
     Method("parallel", {"threshold": "mse"}, steps=(16,)),
@@ -79,8 +79,8 @@ TRAINING_FREE = (
     Method("qcfs", {"threshold": "mse", "channelwise": True}),
 )
 SOURCES = {
-    "cifar10_vit": ("cifar10_vit", 5, COMPENSATED),
-    "cifar10_resnet": ("cifar10_resnet", 5, COMPENSATED),
+    "cifar10_vit": ("cifar10_vit", 5, (*COMPENSATED, Method("ecmt"))),
+    "cifar10_resnet": ("cifar10_resnet", 5, (*COMPENSATED, Method("ecmt"))),
     "fashion_mnist": ("qcfs_fashion_mnist", 2, TRAINED),
     "cifar10": ("qcfs_cifar10", 5, TRAINED),
     "efficientnet_lite0": (None, 1, TRAINING_FREE),

@@ -6,7 +6,9 @@ negative, in front of every layer with weights and at the operands of products. 
 level, those of DCGS the largest.
 
 Followed is the authors' code (h-z-h-cell/Transformer-to-SNN-ECMT), which leaves the patch embedding and the
-head without neurons. Parallel parameter normalisation, a copy of the next weights for each level, is a matter
+head without neurons. It measures signals of both signs; a signal without negative values, such as that of a
+ReLU, gets a negative side as large as the positive one here, since a running mean that went too high comes
+down only by negative steps. Parallel parameter normalisation, a copy of the next weights for each level, is a matter
 of hardware: sending the level through the weights gives the same numbers.
 """
 
@@ -47,7 +49,7 @@ class MultiThresholdSite(Site):
 
     Attributes:
         v_threshold: p, the smallest positive level.
-        negative_threshold: q, the size of the smallest negative level; 0 or less where none is sent.
+        negative_threshold: q, the size of the smallest negative level.
     """
 
     negative_threshold: Tensor
@@ -71,7 +73,8 @@ class ECMTConversion(Method):
     Attributes:
         levels: n, levels a side, each twice the one before; the code's ``linear_num`` and ``qkv_num``.
         softmax_levels: n behind a softmax.
-        percent: share of the values at a site below the smallest positive level.
+        percent: share of the values at a site below the smallest positive level. As published 0.99, for
+            transformers; CNNs of ReLUs want finer levels, 0.9.
         softmax_base: smallest level of either sign behind a softmax, whose values are not measured.
         gelu_bases: smallest positive and negative level behind a GELU; empty: measured. The code fixes
             [0.25, 0.08] for the ViTs of timm.
@@ -156,6 +159,7 @@ class ECMTConversion(Method):
                     f"the signal at {name!r} has no spread on the calibration images ({value.tolist()}), so"
                     " its neuron would be silent; use more or other images"
                 )
+            value = torch.where(value > 0, value, value.max())
             site.v_threshold.copy_(value[:1])
             site.negative_threshold.copy_(value[1:])
 

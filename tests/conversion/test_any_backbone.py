@@ -121,6 +121,23 @@ def test_fixed_bases_of_ecmt():
 
 
 @torch.no_grad()
+def test_ecmt_takes_back_what_a_relu_sent_too_much():
+    """The increments of a ReLU's running mean have both signs even if its values have one."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    x = torch.rand(8, 3, 16, 16)  # like the first ReLU, without negative values
+    snn = convert(net, "ecmt", 16, x, progress=False, percent=0.9, include_patch_embed=True)
+    for site in sites(snn).values():
+        assert site.negative_threshold.item() == site.v_threshold.item() > 0
+    steps = snn(x, steps=True)
+    means = steps.cumsum(0) / torch.arange(1, 17).view(-1, 1, 1)
+    errors = (means - net(x)).abs().mean((1, 2))
+    assert errors[-1] < 0.2 * errors[0]
+    assert errors[-1] < 0.02 * net(x).abs().mean()
+
+
+@torch.no_grad()
 def test_iterated_thresholds_follow_t():
     settings = {"policy": "official-cnn", "threshold": "iterated", "level": "channel", "levels": 4}
     snn = convert(ann("resnet"), "dcgs", 4, images(), progress=False, **settings)
