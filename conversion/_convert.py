@@ -98,8 +98,8 @@ def prepare(
     chosen.check_time_steps(time_steps)
     began = time.perf_counter()
     size = _input_size(model, None, input_size)
-    example = _example(size, reference_tensor(model))
-    _check_runs(model, example)
+    images = example(size, reference_tensor(model))
+    _check_runs(model, images)
     recipe = {
         "source": dict(source) if source is not None else describe_source(model, size),
         "method": chosen.name,
@@ -109,7 +109,7 @@ def prepare(
     }
     if fold_batch_norm:
         recipe["fold_batch_norm"] = True
-    converted = build(model, recipe, chosen, example)
+    converted = build(model, recipe, chosen, images)
     converted.report.seconds = {"graph": time.perf_counter() - began}
     return converted
 
@@ -160,7 +160,7 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
     began = time.perf_counter()
     like = reference_tensor(model)
     if batches is None:
-        images = _example(tuple(converted.recipe["input_size"]), like)
+        images = example(tuple(converted.recipe["input_size"]), like)
     else:
         images = to_model(batches.first[:3], like)
     report.self_test = self_test(converted, model, images)
@@ -174,16 +174,16 @@ def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bo
     return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress)
 
 
-def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, example: Tensor) -> ConvertedModel:
+def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: Tensor) -> ConvertedModel:
     """The network as ``recipe`` has it, thresholds and corrections still empty."""
-    program = export(model, example)
+    program = export(model, images)
     if recipe.get("fold_batch_norm"):
         fold_batch_norms(program)
     method.prepare(program)
     clock = Clock(int(recipe["time_steps"]))
     placement = method.place(program, clock)
     for _, site in (*placement.replaced.values(), *placement.before.values()):
-        site.to(example.device)
+        site.to(images.device)
     if not placement.replaced and not placement.before:
         raise ConversionError(
             f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
@@ -228,7 +228,7 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
     size = tuple(int(s) for s in recipe["input_size"])
     training = model.training
     try:
-        return build(model.eval(), recipe, method, _example(size, reference_tensor(model)))
+        return build(model.eval(), recipe, method, example(size, reference_tensor(model)))
     finally:
         model.train(training)
 
@@ -312,19 +312,20 @@ def _input_size(model: nn.Module, batches: Batches | None, given: Sequence[int] 
     )
 
 
-def _example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
+def example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
+    """Two images of noise ``[2, C, H, W]``, on the device and in the dtype of ``like``."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *size, generator=generator)
     return to_model(images, like)
 
 
-def _check_runs(model: nn.Module, example: Tensor) -> None:
+def _check_runs(model: nn.Module, images: Tensor) -> None:
     try:
         with torch.no_grad():
-            model(example)
+            model(images)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ConversionError(
-            f"the source does not run on images [B, C, H, W] = {tuple(example.shape)}: {error}; give"
+            f"the source does not run on images [B, C, H, W] = {tuple(images.shape)}: {error}; give"
             " calibration images or input_size=(C, H, W) as the model takes them"
         ) from error
 

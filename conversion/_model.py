@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from conversion._chunks import check_chunk, in_chunks
 from conversion._count import count
 from conversion._site import sites
 
@@ -26,8 +27,9 @@ META = "fulgurite"  # where a graph module's meta holds what is known about the 
 class ConvertedModel(fx.GraphModule):
     """A spiking network that was converted from an ANN; ``[B, C, H, W]`` -> ``[B, K]``.
 
-    ``model(x)`` gives the mean over T, ``model(x, steps=True)`` all steps, ``[T, B, K]``. Parameters keep the
-    names of the source. It is an ordinary module: it trains, copies, pickles, moves and saves.
+    ``model(x)`` gives the mean over T, ``model(x, steps=True)`` all steps, ``[T, B, K]``; memory grows with
+    T unless `chunk` bounds it. Parameters keep the names of the source. It is an ordinary module: it trains,
+    copies, pickles, moves and saves.
 
     Attributes:
         num_classes: K.
@@ -106,6 +108,27 @@ class ConvertedModel(fx.GraphModule):
         self.method.check_time_steps(value, self)
         set_time_steps(self, value)
         self.method.follow(self)
+
+    @property
+    def chunk(self) -> int | None:
+        """How many of the T steps run at a time in evaluation; None, the default: all of them.
+
+        Memory grows with the steps that run at once, so this bounds it; the outputs do not change. What is
+        the same at every step, such as a first layer in front of all neurons, runs anew for each chunk. Not
+        kept in files.
+        """
+        return self.meta[META].get("chunk")  # type: ignore[no-any-return]
+
+    @chunk.setter
+    def chunk(self, value: int | None) -> None:
+        self.meta[META]["chunk"] = check_chunk(value, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The generated forward, over all steps at once or `chunk` of them at a time."""
+        chunk = self.chunk
+        if chunk is None or self.training or chunk >= self.time_steps:
+            return super().__call__(*args, **kwargs)
+        return in_chunks(self, *args, chunk=chunk, **kwargs)
 
     @property
     def operations(self) -> tuple[Operation | None, ...]:

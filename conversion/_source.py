@@ -30,6 +30,8 @@ def describe_source(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, 
     if input_size[0] != 3:
         arguments["in_chans"] = input_size[0]
     embed = getattr(model, "patch_embed", None)
-    if getattr(embed, "img_size", None) is not None and cfg.get("input_size") != tuple(input_size):
-        arguments.setdefault("img_size", list(input_size[1:]))
+    if getattr(embed, "img_size", None) is not None:
+        arguments.pop("img_size", None)  # of before a `set_input_size`
+        if cfg.get("input_size") != tuple(input_size):
+            arguments["img_size"] = list(input_size[1:])
     return {"architecture": f"timm/{cfg['architecture']}", "model_args": arguments}

@@ -139,12 +139,15 @@ class Encode(nn.Module):
             hint = "; add the batch axis with x.unsqueeze(0)" if x.dim() == len(self.shape) else ""
             raise ValueError(f"expected [B, C, H, W], got {x.dim()} axes {tuple(x.shape)}{hint}")
         if tuple(x.shape[1:]) != self.shape:
-            what = "channels" if x.shape[1] != self.shape[0] else "pixels"
-            raise ValueError(
-                f"expected C, H, W = {self.shape}, got {tuple(x.shape[1:])}: other {what} than the network"
-                " was converted for, and sizes are fixed in the converted graph; convert it again with"
-                f" input_size={tuple(x.shape[1:])}"
-            )
+            size = tuple(x.shape[1:])
+            if size[0] != self.shape[0]:
+                what = f"channels than the network was converted for; convert a source of C = {size[0]}"
+            else:
+                what = (
+                    "pixels than the network was converted for, and sizes are fixed in the converted graph;"
+                    f" conversion.resize(network, source, {size}) exports the source again"
+                )
+            raise ValueError(f"expected C, H, W = {self.shape}, got {size}: other {what}")
         if not x.numel():
             raise ValueError(f"empty input {tuple(x.shape)}: every axis needs at least one element")
         if x.device.type != "meta" and not bool(x.detach().sum().isfinite()):

@@ -6,10 +6,11 @@ negative, in front of every layer with weights and at the operands of products. 
 level, those of DCGS the largest.
 
 Followed is the authors' code (h-z-h-cell/Transformer-to-SNN-ECMT), which leaves the patch embedding and the
-head without neurons. It measures signals of both signs; a signal without negative values, such as that of a
-ReLU, gets a negative side as large as the positive one here, since a running mean that went too high comes
-down only by negative steps. Parallel parameter normalisation, a copy of the next weights for each level, is a matter
+head without neurons. Parallel parameter normalisation, a copy of the next weights for each level, is a matter
 of hardware: sending the level through the weights gives the same numbers.
+
+The code measures signals of both signs. A signal without negative values, such as that of a ReLU, here gets a
+negative side as large as the positive one: a running mean that went too high comes down by negative steps.
 """
 
 from __future__ import annotations

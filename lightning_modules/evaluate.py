@@ -118,7 +118,8 @@ def compare(
         raise ValueError(f"evaluate_at must name time steps of at least 1, got {list(time_steps)}")
     if energy_batches < 0:
         raise ValueError(f"energy_batches must be 0 or more, got {energy_batches}")
-    method, before = snn.method, snn.time_steps
+    method, before, chunk = snn.method, snn.time_steps, snn.chunk
+    snn.chunk = None  # rates are wanted for every step of one pass, and images already come in parts
 
     def at(steps: int) -> ConvertedModel:
         if method.free_time_steps:
@@ -142,6 +143,7 @@ def compare(
                 operations = _operations(at(mark) if method.anytime else network, loader, energy_batches)
                 points.append(run.point(mark, method.latency(mark), operations))
     finally:
+        snn.chunk = chunk
         if method.free_time_steps:
             snn.time_steps = before
     return Comparison(

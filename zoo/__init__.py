@@ -20,6 +20,7 @@ from zoo._remote import HubError, HubFileNotFoundError
 from zoo._save import NotRebuildableError, save
 from zoo._tokens import Scorer, TokenBlock
 from zoo._weights import WeightsCfg
+from zoo.converted import resize
 from zoo.token_maps import TokenImportance, token_importance
 from zoo.token_reduction import reduce_tokens
 from zoo.uncert import FluctuationChoice, choose_fluctuation_weight
@@ -61,6 +62,7 @@ __all__ = [
     "recognize",
     "reduce_tokens",
     "register_model",
+    "resize",
     "save",
     "token_importance",
 ]

@@ -12,9 +12,9 @@ import conversion
 from zoo._registry import get_entry, register_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from conversion import ConvertedModel
 
@@ -64,6 +64,35 @@ def converted(
                 " trained so, and a new conversion"
             )
     return network
+
+
+def resize(
+    network: ConvertedModel,
+    input_size: Sequence[int],
+    calibration: Tensor | Iterable[Any] | None = None,
+    *,
+    progress: bool = True,
+) -> ConvertedModel:
+    """`conversion.resize` for a network that knows its source, which is built again with its weights.
+
+    Args:
+        network: a converted network; not changed.
+        input_size: ``(C, H, W)``.
+        calibration: see `conversion.resize`.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: the source is not known, or its weights are gone, as batch norms were folded into them.
+        ConversionError: see `conversion.resize`.
+    """
+    recipe = network.recipe
+    why = (
+        "does not know its source" if recipe["source"] is None else "has batch norms folded into its weights"
+    )
+    if recipe["source"] is None or recipe.get("fold_batch_norm"):
+        raise ValueError(f"this network {why}; use conversion.resize(network, source, {tuple(input_size)})")
+    source = build_source(recipe["source"])
+    return conversion.resize(network, source, input_size, calibration, progress=progress)
 
 
 def build_source(source: Mapping[str, Any]) -> nn.Module:

@@ -223,7 +223,7 @@ def test_forms_of_data(relu_net, images):
 
 def test_images_at_run_time(qcfs_net, images):
     snn = convert(qcfs_net, "qcfs", 4, input_size=(3, 12, 12), **quiet)
-    again = r"fixed in the converted graph; convert it again with input_size=\(3, 16, 16\)"
+    again = r"fixed in the converted graph; conversion.resize\(network, source, \(3, 16, 16\)\)"
     with pytest.raises(ValueError, match=rf"got \(3, 16, 16\): other pixels.*{again}"):
         snn(images(pixels=16))
     with pytest.raises(ValueError, match=r"got \(1, 12, 12\): other channels"):
