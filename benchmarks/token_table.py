@@ -64,7 +64,7 @@ SETS = {
         Source("spikingresformer/mnist5k.yaml", "spikingresformer_nano"),
     ),
     "cifar10": tuple(
-        Source(f"{name}/cifar10_jpeg_short.yaml", folder=CIFAR, every=20)
+        Source(f"{name}/cifar10_jpeg_small.yaml", folder=CIFAR, every=5)
         for name in ("spikformer", "qkformer", "spikingresformer")
     ),
     "nmnist": tuple(
