@@ -5,8 +5,9 @@
 Sets are ``digits`` (MNIST-5k), ``cifar10`` (JPEG copy, ``CIFAR10_JPEG``) and ``nmnist`` (event recordings,
 ``NMNIST_SMALL``), each with a small Spikformer, QKFormer and SpikingResformer. Networks that the package does
 not ship are trained first by their configuration, and a cut-off training goes on. Every share of tokens is
-measured for every scorer: accuracy, operations and energy with the scoring included, and CPU time. Rows that
-the table has are not computed again; the figure is drawn from the table.
+measured for every scorer: accuracy, operations and energy with the scoring included, and CPU time. Uncert
+comes also with the lambda that `zoo.choose_fluctuation_weight` finds on training samples. Rows that the table
+has are not computed again; the figure is drawn from the table.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ KEEPS = (0.9, 0.7, 0.5, 0.3, 0.1)
 SEEDS = (0, 1, 2)  # of random scores
 ABLATED = ("spikformer", (0.5, 0.3))  # where the settings of Uncert are varied
 COUNTED = 50  # samples that operations are counted on
+CHOSEN = "uncert, chosen lambda"
+CHOOSING = 64  # training samples that choose lambda
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def cases(network: str, keep: float) -> list[Case]:
             uncert[f"uncert, lambda {weight:g}"] = {"fluctuation_weight": weight}
         uncert["uncert, entropy"] = {"kind": "entropy"}
     return [
+        Case(CHOSEN),  # its settings depend on the network
         *(Case(name, ({"method": "uncert", **settings},)) for name, settings in uncert.items()),
         *(Case(name, ({"method": name},)) for name in ("firing_rate", "norm", "tp", "tp_code", "tome")),
         Case("random", tuple({"method": "random", "seed": seed} for seed in SEEDS)),
@@ -131,6 +135,16 @@ def samples(source: Source) -> tuple[Tensor, Tensor]:
     return (x.transpose(0, 1).contiguous() if x.dim() == 5 else x), y
 
 
+def chosen_weight(model: Any, source: Source) -> float:
+    """Lambda of the network, by what leaving out a token costs on training samples."""
+    data = data_of(source)
+    data.prepare_data()
+    data.setup()
+    x, y = next(iter(data.calibration_dataloader(CHOOSING, batch_size=CHOOSING)))
+    x = x.transpose(0, 1).contiguous() if x.dim() == 5 else x
+    return float(zoo.choose_fluctuation_weight(model, x, y).weight)
+
+
 @torch.no_grad()
 def measure(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
     """Accuracy; operations, energy and CPU time of one sample."""
@@ -151,10 +165,13 @@ def measure(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def row(
-    name: str, source: Source, keep: float, case: Case, model: Any, x: Tensor, y: Tensor
+    name: str, source: Source, keep: float, case: Case, weight: float, model: Any, x: Tensor, y: Tensor
 ) -> dict[str, Any]:
     """Measure one scorer at one share; a refusal is written down as one."""
-    operator, error = "", ""
+    operator, error, note = "", "", ""
+    if case.name == CHOSEN:
+        case = Case(CHOSEN, ({"method": "uncert", "fluctuation_weight": weight},))
+        note = f"lambda {weight:g}"
     found: list[dict[str, float]] = []
     for settings in case.settings:
         try:
@@ -165,7 +182,7 @@ def row(
             break
         operator = reduced.token_reduction.operator
     mean = {k: statistics.mean(f[k] for f in found) for k in found[0]} if found and not error else {}
-    return cells(name, source, keep, case.name, operator, mean, len(y), error)
+    return cells(name, source, keep, case.name, operator, mean, len(y), error or note)
 
 
 def cells(
@@ -176,7 +193,7 @@ def cells(
     operator: str,
     mean: dict[str, float],
     count: int,
-    error: str = "",
+    note: str = "",
 ) -> dict[str, Any]:
     """A line of the table."""
     digits = {"accuracy": "{:.4f}", "sops": "{:.4g}", "energy_uj": "{:.4g}", "ms": "{:.3f}"}
@@ -189,7 +206,7 @@ def cells(
         **{k: form.format(mean[k]) if mean else "" for k, form in digits.items()},
         "samples": count,
         "date": time.strftime("%Y-%m-%d"),
-        "note": error,
+        "note": note,
     }
 
 
@@ -214,6 +231,7 @@ def figure(rows: list[dict[str, str]], path: Path) -> None:
 
     shown = {
         "uncert": ("#2b6cb0", "-"),
+        CHOSEN: ("#2b6cb0", "--"),
         "uncert, not centred": ("#2b6cb0", ":"),
         "tp": ("#dd6b20", "-"),
         "tome": ("#805ad5", "-"),
@@ -264,6 +282,7 @@ def main() -> None:
         for source in SETS[name]:
             net = Path(source.config).parts[0]
             loaded = functools.cache(lambda s=source: (network(s, args.threads), *samples(s)))
+            weight = functools.cache(lambda s=source: chosen_weight(network(s, args.threads), s))
             if (name, net, "1.0", "all tokens") not in done:
                 print(name, net, "all tokens", flush=True)
                 if not args.list:
@@ -276,7 +295,8 @@ def main() -> None:
                         continue
                     print(name, net, keep, case.name, flush=True)
                     if not args.list:
-                        real_runs.append(args.table, row(name, source, keep, case, *loaded()))
+                        chosen = weight() if case.name == CHOSEN else 0.0
+                        real_runs.append(args.table, row(name, source, keep, case, chosen, *loaded()))
     if not args.list:
         figure(read(args.table), args.figure)
 

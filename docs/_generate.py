@@ -142,7 +142,8 @@ def write_token_table(table: Path, path: Path) -> None:
             mine = {row["keep"]: row for row in own if row["scorer"] == scorer}
             operator = next((row["operator"] for row in mine.values() if row["operator"]), "refused")
             cells = [_token_cell(mine.get(keep), whole) for keep in keeps]
-            rows.append([f"`{scorer}`", operator, *cells])
+            notes = {row["note"] for row in mine.values() if row["note"].startswith("lambda")}
+            rows.append([", ".join([f"`{scorer}`", *sorted(notes)]), operator, *cells])
         text.append(
             f"**{name}, {network}**: {float(whole['accuracy']):.1%} with all tokens,"
             f" {float(whole['sops']) / 1e6:.2f} M operations, {float(whole['ms']):.2f} ms a sample;"

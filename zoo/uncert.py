@@ -16,6 +16,7 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, K classes.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spiking.layers import SpikeMatmul
-from zoo._tokens import Point, Scorer, TokenReduction
+from zoo._tokens import Point, Scorer, TokenBlock, TokenReduction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,6 +195,32 @@ class LeaveOut(Scorer):
         return scores
 
 
+@torch.no_grad()
+def leave_out_cost(model: SpikingModel, images: Tensor, labels: Tensor, block: TokenBlock) -> Tensor:
+    """What the true class's logit loses when a block runs without a token, for every token: ``[B, N]``.
+
+    Args:
+        model: in evaluation mode.
+        images: a batch, ``[B, C, H, W]`` or ``[T, B, C, H, W]``.
+        labels: classes ``[B]``.
+        block: one of the model's token blocks.
+    """
+    sizes: list[tuple[int, int]] = []
+    handle = model.get_submodule(block.path).register_forward_pre_hook(
+        lambda module, inputs: sizes.append(tuple(inputs[0].shape[-2:]))
+    )
+    whole = model(images)
+    handle.remove()
+    N = math.prod(sizes[0])
+    drops = []
+    for place in range(N):
+        pruned = copy.deepcopy(model)
+        operator: Literal["remove", "bypass"] = "remove" if block.removable else "bypass"
+        TokenReduction(pruned, LeaveOut(place), [block], [(N - 1) / N], operator)
+        drops.append((whole - pruned(images)).gather(1, labels.view(-1, 1)).squeeze(1))
+    return torch.stack(drops, dim=1)
+
+
 @dataclass(frozen=True)
 class FluctuationChoice:
     """What `choose_fluctuation_weight` found.
@@ -223,8 +250,7 @@ def choose_fluctuation_weight(
 ) -> FluctuationChoice:
     """The sign and weight of the fluctuation that agree best with what leaving out a token costs.
 
-    For every token of the block's input the network runs without it; the loss of the true class's logit is
-    compared by rank with the importance under every weight (Spearman, mean over images).
+    `leave_out_cost` is compared by rank with the importance under every weight (Spearman, mean over images).
 
     Args:
         model: a trained model, in evaluation mode.
@@ -234,8 +260,6 @@ def choose_fluctuation_weight(
         weights: values of lambda to compare.
         scorer: other settings of `Uncert`.
     """
-    import copy
-
     blocks = model.token_blocks()
     last = [b for b in blocks if b.stage == max(b.stage for b in blocks)]
     chosen = last[len(last) // 2] if block is None else next((b for b in blocks if b.path == block), None)
@@ -246,18 +270,10 @@ def choose_fluctuation_weight(
     handle = model.get_submodule(chosen.path).register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0])
     )
-    whole = model(images)
+    model(images)
     handle.remove()
     u = scorer.token_uncertainty(seen[0], Point(model, chosen))
-    N = u.shape[-1]
-    truth = labels.view(-1, 1)
-    drops = []
-    for place in range(N):
-        pruned = copy.deepcopy(model)
-        operator: Literal["remove", "bypass"] = "remove" if chosen.removable else "bypass"
-        TokenReduction(pruned, LeaveOut(place), [chosen], [(N - 1) / N], operator)
-        drops.append((whole - pruned(images)).gather(1, truth).squeeze(1))
-    cost = torch.stack(drops, dim=1)  # [B, N]
+    cost = leave_out_cost(model, images, labels, chosen)
     correlations = {
         w: float(rank_correlation(importance(u, w, scorer.fluctuation), cost).mean()) for w in weights
     }
