@@ -72,7 +72,7 @@ class _Counter(fx.Interpreter):
         self.evaluations = torch.zeros(self.steps, dtype=torch.float64)
         self.updates = torch.zeros(self.steps, dtype=torch.float64)
         self.ann_evaluations = 0.0
-        self.counted = model.method.counted
+        self.counted, self.own_step = model.method.counted, model.method.counts_own_step
 
     def _watched(self, model: ConvertedModel) -> dict[fx.Node, fx.Node]:
         """Units that make running means of spikes, with the operands of products that these become."""
@@ -183,7 +183,9 @@ class _Counter(fx.Interpreter):
             before = [sent_before(m) for m in now]
             sops, macs = partial_products(product, *now, *before), nothing
             # ECMT's code takes the sums with step t, so that what is sent now meets itself three times
-            official = partial_products(product, *now, *(before if self.means else [v != 0 for v in values]))
+            official = sops
+            if self.own_step:
+                official = partial_products(product, *now, *(v != 0 for v in values))
             spikes_in, elements = float(sum(m.sum() for m in now)), float(sum(m.numel() for m in now))
         return LayerOperations(
             name=operation.name,

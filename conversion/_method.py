@@ -31,7 +31,8 @@ class Method:
         anytime: whether one pass yields accuracy at every T.
         free_time_steps: whether T can be changed after the conversion.
         counted: kinds of layers that the paper's own energy ratio is made of; empty where it gives none.
-        domain: whether neurons exchange steps or running means; see `conversion._time`.
+        counts_own_step: whether this ratio takes what is sent at a step for known when it meets itself in a
+            product of two signals.
     """
 
     name: ClassVar[str]
@@ -40,7 +41,12 @@ class Method:
     anytime: ClassVar[bool]
     free_time_steps: ClassVar[bool] = True
     counted: ClassVar[frozenset[str]] = frozenset()
-    domain: ClassVar[Literal["step", "mean"]] = "step"
+    counts_own_step: ClassVar[bool] = False
+
+    @property
+    def domain(self) -> Literal["step", "mean"]:
+        """Whether neurons exchange steps or running means; see `conversion._time`."""
+        return "step"
 
     def window(self, time_steps: int) -> int:
         """Steps that the network runs for an output of ``time_steps`` steps."""

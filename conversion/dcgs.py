@@ -5,6 +5,9 @@ right, nothing is sent. The network runs on represented values (`conversion._tim
 functions need no change, and only neurons know of time. The authors' code (h-z-h-cell/ANN-to-SNN-DCGS) sends
 the increments through the layers and keeps the constants in a slot of their own; the numbers are the same.
 
+The same neurons can send in rate code, as the authors' code can, too: a spike then stands for its share of the
+average over time, and the network runs on steps.
+
 Thresholds name the *largest* level, those of ECMT the smallest.
 """
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from conversion._time import Clock
 
 Policy = Literal["auto", "official-cnn", "official-transformer"]
+Code = Literal["differential", "rate"]
 Iteration = ("iterated", "converged")
 
 
@@ -77,12 +81,27 @@ class TrackingSite(Site):
         self.register_buffer("mean", torch.zeros(size) if moments else None)
         self.register_buffer("var", torch.zeros(size) if moments else None)
 
+    def thresholds(self) -> Levels:
+        """The levels, for ``[B, ...]``."""
+        theta = self.v_threshold.unsqueeze(0)
+        return Levels.largest(theta, self.n) if self.n else Levels.single(theta)
+
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Represented output ``[T, B, ...]``."""
-        theta = self.v_threshold.unsqueeze(0)
-        levels = Levels.largest(theta, self.n) if self.n else Levels.single(theta)
-        outputs, _, state = multi_threshold.track(x, levels, state, kind=self.kind, keep_state=keep_state)
+        outputs, _, state = multi_threshold.track(
+            x, self.thresholds(), state, kind=self.kind, keep_state=keep_state
+        )
         return outputs, state
+
+
+class RateSite(TrackingSite):
+    """The same neuron in rate code: currents in, levels out; see `spiking.multi_threshold.rate_coded`."""
+
+    domain: ClassVar[Literal["step", "mean"]] = "step"
+
+    def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Levels ``[T, B, ...]``."""
+        return multi_threshold.rate_coded(x, self.thresholds(), state, kind=self.kind, keep_state=keep_state)
 
 
 @register_method
@@ -100,6 +119,9 @@ class DCGSConversion(Method):
             and the last included, and at the operands of products. ``"auto"``: as the latter, but a ReLU that
             feeds nothing but such layers becomes a neuron itself, and the image enters the first layer as it
             is.
+        code: ``"differential"``, or ``"rate"``, which the authors' code has for comparison
+            (``MTH_with_neg`` and ``MTH_with_neg_line``): what is sent means its average over time, which the
+            largest level bounds.
         levels: n, levels a side, each half of the one before; 0 for one threshold (IF).
         threshold: the largest level: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
             the threshold iteration on mean and variance of its currents, ``"iterated"`` (100 updates, as
@@ -116,9 +138,9 @@ class DCGSConversion(Method):
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
     counted: ClassVar[frozenset[str]] = frozenset({"conv", "linear", "matmul"})
-    domain: ClassVar[Literal["step", "mean"]] = "mean"
 
     policy: Policy = "auto"
+    code: Code = "differential"
     levels: int = 8
     threshold: str = "99.9%"
     threshold_scale: float = 1.0
@@ -129,6 +151,8 @@ class DCGSConversion(Method):
         check_integer("levels", self.levels, 0)
         if self.policy not in get_args(Policy):
             raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {self.policy!r}")
+        if self.code not in get_args(Code):
+            raise ValueError(f"code must be one of {', '.join(get_args(Code))}, got {self.code!r}")
         reduced_axes(self.level, 4)
         if self.threshold not in Iteration and check_rule(self.threshold) is None:
             raise ValueError("threshold 'mse' is for integrate-and-fire neurons; use 'iterated' or '99.9%'")
@@ -139,6 +163,11 @@ class DCGSConversion(Method):
             )
         if not self.threshold_scale > 0.0:
             raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
+
+    @property
+    def domain(self) -> Literal["step", "mean"]:
+        """Means in differential code, steps in rate code."""
+        return "mean" if self.code == "differential" else "step"
 
     def prepare(self, program: Program) -> None:
         """Take fused attention apart."""
@@ -164,9 +193,10 @@ class DCGSConversion(Method):
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:
-        """A differential neuron."""
+        """A neuron of the code."""
         moments = self.threshold in Iteration and _is_relu(spec.activation)
-        return TrackingSite(spec, clock, self.levels, self.level, moments)
+        kind = TrackingSite if self.code == "differential" else RateSite
+        return kind(spec, clock, self.levels, self.level, moments)
 
     def fine_tuning(self, model: ConvertedModel) -> str:
         """Straight through graded neurons."""

@@ -88,6 +88,7 @@ class ECMTConversion(Method):
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
     counted: ClassVar[frozenset[str]] = frozenset({"linear", "matmul"})
+    counts_own_step: ClassVar[bool] = True
 
     levels: int = 8
     softmax_levels: int = 8

@@ -304,7 +304,7 @@ def _check_site(name: str, site: Site) -> None:
     kind = type(site).__name__
     if not isinstance(site, IntegratorSite | ParallelNeuron):
         raise ValueError(
-            f"{name!r} of the source is a {kind}, which sends graded corrections and has no clipping value"
+            f"{name!r} of the source is a {kind}, which sends one of several levels and has no clipping value"
             " that LM-HT could start from; convert the ANN with qcfs, srp, cos or parallel"
         )
     if site.v_threshold.numel() != 1:

@@ -19,7 +19,12 @@ MODELS = {
     "resnet": lambda: timm.create_model("resnet10t", num_classes=5),
     "gates": lambda: timm.create_model("lcnet_050", num_classes=5),  # hard swish, squeeze and excitation
 }
-METHODS = ("ecmt", "dcgs")
+METHODS = {
+    "ecmt": ("ecmt", {}),
+    "dcgs": ("dcgs", {}),
+    # an average is never above the largest level, so that what a smaller one clips would stay an error
+    "rate": ("dcgs", {"code": "rate", "threshold": "max"}),
+}
 
 
 def images(count=4, seed=0):
@@ -42,9 +47,9 @@ def means(steps):
 
 @pytest.fixture(scope="module", params=[(m, n) for m in METHODS for n in MODELS], ids="-".join)
 def case(request):
-    method, name = request.param
+    (method, settings), name = METHODS[request.param[0]], request.param[1]
     model = ann(name)
-    return model, convert(model, method, 8, images(), progress=False)
+    return model, convert(model, method, 8, images(), progress=False, **settings)
 
 
 @torch.no_grad()
@@ -153,6 +158,7 @@ def test_iterated_thresholds_follow_t():
     ("settings", "message"),
     [
         ({"policy": "best"}, "official-cnn"),
+        ({"code": "temporal"}, "code must be one of differential, rate, got 'temporal'"),
         ({"threshold": "mse"}, "iterated"),
         ({"threshold": "iterated", "policy": "official-transformer"}, "ReLU"),
         ({"threshold_scale": 0.0}, "positive"),

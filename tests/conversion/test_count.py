@@ -13,6 +13,7 @@ from conversion._site import sites
 from tests.conversion.test_any_backbone import ann, images
 
 T = 4
+CODES = {"ecmt": ("ecmt", {}), "dcgs": ("dcgs", {}), "rate": ("dcgs", {"code": "rate"})}
 
 
 class Attention(nn.Module):
@@ -27,18 +28,20 @@ class Attention(nn.Module):
         return self.head(torch.einsum("bij,bjk->bik", q @ k.transpose(-2, -1), v).mean(1))
 
 
-def attention(method):
+def attention(code):
     torch.manual_seed(0)
     x = torch.randn(8, 4, 2, 3, generator=torch.Generator().manual_seed(0))
-    settings = {"include_head": True} if method == "ecmt" else {}
+    method, settings = CODES[code]
+    settings = {"include_head": True} if method == "ecmt" else settings
     return convert(Attention().eval(), method, T, x, progress=False, **settings), x[:2]
 
 
-@pytest.mark.parametrize("method", ["ecmt", "dcgs"])
+@pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 @torch.no_grad()
-def test_layers_receive_what_is_counted(name, method):
-    snn = convert(ann(name), method, T, images(), progress=False)
+def test_layers_receive_what_is_counted(name, code):
+    method, settings = CODES[code]
+    snn = convert(ann(name), method, T, images(), progress=False, **settings)
     x, seen, outputs = images(3, seed=1), {}, {}
     before = snn(x, steps=True)
     found = snn.count_operations(x)
@@ -60,7 +63,7 @@ def test_layers_receive_what_is_counted(name, method):
             assert row.macs[1:].sum() == row.sops.sum() == 0
             continue
         steps = value.unflatten(0, (T, -1))
-        sent = steps if method == "ecmt" else torch.cat([steps[:1], steps.diff(dim=0)])
+        sent = torch.cat([steps[:1], steps.diff(dim=0)]) if code == "dcgs" else steps
         if isinstance(module, nn.Linear):
             sops, macs = energy.linear_operations(sent, module.out_features)
         else:
@@ -73,10 +76,10 @@ def test_layers_receive_what_is_counted(name, method):
     assert torch.equal(found.updates, torch.full((T,), float(sum(o[0].numel() for o in outputs.values()))))
 
 
-@pytest.mark.parametrize("method", ["ecmt", "dcgs"])
+@pytest.mark.parametrize("code", CODES)
 @torch.no_grad()
-def test_products_receive_what_is_counted(method):
-    snn, x = attention(method)
+def test_products_receive_what_is_counted(code):
+    snn, x = attention(code)
     found = snn.count_operations(x)
     caught = []
     for path in sites(snn):
@@ -86,8 +89,8 @@ def test_products_receive_what_is_counted(method):
     q, k, scores, v = caught[1:] if len(caught) == 5 else caught  # DCGS sends what the first layer gets, too
     rows = [row for row in found.layers if row.kind == "matmul"]
     for row, pair in zip(rows, ((q, k), (scores, v)), strict=True):
-        sent = [o if method == "ecmt" else torch.cat([o[:1], o.diff(dim=0)]) for o in pair]
-        known = [s.cumsum(0) if method == "ecmt" else energy.sent_before(s) for s in sent]
+        sent = [torch.cat([o[:1], o.diff(dim=0)]) if code == "dcgs" else o for o in pair]
+        known = [s.cumsum(0) if code == "ecmt" else energy.sent_before(s) for s in sent]
         sops, macs = energy.product_operations(*sent, *known)
         assert row.spikes
         assert torch.equal(row.official[0], sops)

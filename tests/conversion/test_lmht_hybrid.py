@@ -139,8 +139,9 @@ def test_measured_thresholds_are_thresholds():
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("dcgs", {}, "is a TrackingSite, which sends graded corrections"),
-        ("ecmt", {}, "is a MultiThresholdSite, which sends graded corrections"),
+        ("dcgs", {}, "is a TrackingSite, which sends one of several levels"),
+        ("dcgs", {"code": "rate"}, "is a RateSite, which sends one of several levels"),
+        ("ecmt", {}, "is a MultiThresholdSite, which sends one of several levels"),
         ("qcfs", {"channelwise": True}, "has a threshold for each channel"),
         ("parallel", {}, "has a threshold for each channel"),
     ],
