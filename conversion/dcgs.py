@@ -5,7 +5,7 @@ right, nothing is sent. The network runs on represented values (`conversion._tim
 functions need no change, and only neurons know of time. The authors' code (h-z-h-cell/ANN-to-SNN-DCGS) sends
 the increments through the layers and keeps the constants in a slot of their own; the numbers are the same.
 
-The same neurons can send in rate code, as the authors' code can, too: a spike then stands for its share of the
+In rate code, which the authors' code has, too, a spike of the same neurons stands for its share of the
 average over time, and the network runs on steps.
 
 Thresholds name the *largest* level, those of ECMT the smallest.

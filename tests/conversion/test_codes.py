@@ -1,4 +1,4 @@
-"""DCGS's neurons in differential and in rate code: what the codes are, and how near each comes to the source."""
+"""DCGS's neurons in differential and in rate code: what the codes are, and how near each comes to the ANN."""
 
 import pytest
 import timm
