@@ -95,7 +95,7 @@ class RunningMean(Temporal):
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Running means; the state is (steps seen, their sum)."""
         means, after = running_mean(x, state)
-        return means, after if keep_state else None
+        return means, _alone(after) if keep_state else None
 
 
 class Increments(Temporal):
@@ -104,7 +104,12 @@ class Increments(Temporal):
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Steps; the state is (steps seen, their sum)."""
         steps, after = increments(x, state)
-        return steps, after if keep_state else None
+        return steps, _alone(after) if keep_state else None
+
+
+def _alone(state: tuple[int, Tensor]) -> tuple[int, Tensor]:
+    """The state without the steps before the last one, which a view would keep alive."""
+    return state[0], state[1].clone()
 
 
 class Encode(nn.Module):

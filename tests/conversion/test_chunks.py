@@ -12,9 +12,17 @@ from conversion import convert
 STEPS = 7
 
 
+@pytest.fixture(scope="module")
+def made():
+    return {}
+
+
 @pytest.fixture(params=["qcfs", "ecmt", "dcgs"])
-def snn(request, relu_net, images):
-    return convert(relu_net, request.param, STEPS, images(6), progress=False)
+def snn(request, made, relu_net, images):
+    """A conversion is made once; each test has a copy of its own."""
+    if request.param not in made:
+        made[request.param] = convert(relu_net, request.param, STEPS, images(6), progress=False)
+    return copy.deepcopy(made[request.param])
 
 
 class Largest(TorchDispatchMode):
@@ -59,6 +67,17 @@ def test_memory_follows_the_chunk(snn, images):
             seen[chunk, time_steps] = largest.elements
     assert seen[None, 32] > 3.5 * seen[None, 8]  # a unit may hold one step more
     assert seen[2, 32] == seen[2, 8] < seen[None, 8]
+
+
+@torch.no_grad()
+def test_a_stream_keeps_single_steps(snn, images):
+    with spiking.streaming(snn):
+        snn(images(2))
+        for module in snn.modules():
+            state = getattr(getattr(module, "_stream", None), "state", None)
+            for part in state if isinstance(state, tuple) else ():
+                if isinstance(part, torch.Tensor):
+                    assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
 
 
 @torch.no_grad()
