@@ -129,6 +129,8 @@ class DCGSConversion(Method):
         threshold_scale: c, by which it is multiplied.
         level: what shares a threshold: ``"layer"``, ``"channel"`` (the first axis of a sample: the token or
             the head of transformers, as published), ``"feature"`` (the last axis) or ``"neuron"``.
+        include_patch_embed: whether the image itself is sent as spikes; None: as the policy has it.
+        include_head: whether the layer that makes the logits receives spikes; None: it does.
         signed: take the share of signed values, as published, not of magnitudes; where it is negative, the
             neuron is silent.
     """
@@ -146,6 +148,8 @@ class DCGSConversion(Method):
     threshold_scale: float = 1.0
     level: Level = "layer"
     signed: bool = False
+    include_patch_embed: bool | None = None
+    include_head: bool | None = None
 
     def __post_init__(self) -> None:
         check_integer("levels", self.levels, 0)
@@ -160,6 +164,11 @@ class DCGSConversion(Method):
             raise ValueError(
                 f"threshold {self.threshold!r} needs currents of ReLU, which policy 'official-transformer'"
                 " leaves exact; use '99.9%'"
+            )
+        if self.policy == "official-cnn" and (self.include_patch_embed, self.include_head) != (None, None):
+            raise ValueError(
+                "policy 'official-cnn' puts neurons nowhere but for ReLUs, so include_patch_embed and"
+                " include_head have no meaning; leave them out, or use policy='auto'"
             )
         if not self.threshold_scale > 0.0:
             raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
@@ -187,8 +196,8 @@ class DCGSConversion(Method):
         return _policy.at_operands(
             program,
             build,
-            include_patch_embed=everywhere,
-            include_head=True,
+            include_patch_embed=everywhere if self.include_patch_embed is None else self.include_patch_embed,
+            include_head=self.include_head is not False,
             stands=lambda activation: not everywhere and _is_relu(activation),
         )
 

@@ -110,8 +110,10 @@ def test_neurons_of_the_policies():
     depth = 2
     every = convert(vit, "dcgs", 2, images(), progress=False, policy="official-transformer")
     assert len(sites(every)) == 8 * depth + 2  # four layers, four operands; patch embedding and head
+    inner = {"include_patch_embed": False, "include_head": False}
+    fewer = convert(vit, "dcgs", 2, images(), progress=False, policy="official-transformer", **inner)
     ecmt = convert(vit, "ecmt", 2, images(), progress=False)
-    assert len(sites(ecmt)) == 8 * depth
+    assert len(sites(ecmt)) == len(sites(fewer)) == 8 * depth
     official = convert(resnet, "dcgs", 2, images(), progress=False, policy="official-cnn")
     assert {s.activation.kind for s in sites(official).values()} == {"relu"}
     with pytest.raises(ConversionError, match="layer_norm"):
@@ -158,6 +160,7 @@ def test_iterated_thresholds_follow_t():
     ("settings", "message"),
     [
         ({"policy": "best"}, "official-cnn"),
+        ({"policy": "official-cnn", "include_head": False}, "have no meaning"),
         ({"code": "temporal"}, "code must be one of differential, rate, got 'temporal'"),
         ({"threshold": "mse"}, "iterated"),
         ({"threshold": "iterated", "policy": "official-transformer"}, "ReLU"),
