@@ -45,7 +45,8 @@ def convert(
 
     Args:
         model: a classifier ``[B, C, H, W]`` -> ``[B, K]`` in evaluation mode: of the zoo, of timm, of
-            torchvision, or any other that ``torch.export`` takes.
+            torchvision, or any other that ``torch.export`` takes; it may also give ``[B, N, K]``, logits of N
+            positions. For detectors see `conversion.detection`.
         method: name of a method, see `list_methods`, or a method with its settings.
         time_steps: T.
         calibration: images as for the model's own evaluation: a tensor ``[N, C, H, W]`` or any iterable of
@@ -68,7 +69,7 @@ def convert(
         ValueError: a wrong name or value; names what is accepted.
     """
     chosen = get_method(method, settings)
-    _check_model(model)
+    check_model(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     size = _input_size(model, batches, input_size)
     converted = prepare(
@@ -94,7 +95,7 @@ def prepare(
     half; arguments and errors are those of `convert`.
     """
     chosen = get_method(method, settings)
-    _check_model(model)
+    check_model(model)
     chosen.check_time_steps(time_steps)
     began = time.perf_counter()
     size = _input_size(model, None, input_size)
@@ -206,7 +207,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
         "clock": clock,
         "report": report,
         "operations": made.operations,
-        "num_classes": int(program.output.meta["val"].shape[1]),
+        "num_classes": int(program.output.meta["val"].shape[-1]),
         "num_features": 0 if head is None else int(head.shape[1]),
         "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),
         "origin": getattr(model, "origin", None),
@@ -262,8 +263,9 @@ def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> fl
             f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
             " look for broken weights, or statistics of batch norm that were never set"
         )
-    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device).view(-1, 1, 1)
-    means = torch.cat([steps.cumsum(dim=0) / counts, spread.unsqueeze(0)])
+    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device)
+    sums = steps.cumsum(dim=0)
+    means = torch.cat([sums / counts.view(-1, *(1,) * (sums.dim() - 1)), spread.unsqueeze(0)])
     scale = float(expected.abs().max().clamp(min=1e-6))
     difference = float((means - expected).abs().max()) / scale
     limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05
@@ -276,7 +278,8 @@ def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> fl
     return difference
 
 
-def _check_model(model: nn.Module) -> None:
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no ANN in evaluation mode with finite weights."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model, got {type(model).__name__}")
     if isinstance(model, ConvertedModel):

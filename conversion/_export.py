@@ -53,14 +53,15 @@ class Program:
 
     @property
     def output(self) -> fx.Node:
-        """The node of the logits ``[B, K]``."""
+        """The node of the logits ``[B, K]``, or ``[B, N, K]`` of N positions."""
         last = next(iter(reversed(self.graph.nodes)))
         value = last.args[0]
         while isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
-        if not isinstance(value, fx.Node) or value.meta["val"].dim() != 2:
+        if not isinstance(value, fx.Node) or value.meta["val"].dim() not in (2, 3):
             raise ConversionError(
-                "the source must return logits [B, K]; convert the part of the network that makes them"
+                "the source must return logits [B, K], or [B, N, K] for N positions of an image; convert the"
+                " part of the network that makes them, or join what it returns"
             )
         return value
 
@@ -85,7 +86,7 @@ def export(model: nn.Module, example: Tensor) -> Program:
     """A `Program` of a copy of ``model``, which must be in evaluation mode.
 
     Args:
-        model: maps ``[B, C, H, W]`` to ``[B, K]``.
+        model: maps ``[B, C, H, W]`` to ``[B, K]`` or ``[B, N, K]``.
         example: images ``[B, C, H, W]``, B of at least 2, on the device of the model.
 
     Raises:

@@ -27,9 +27,10 @@ META = "fulgurite"  # where a graph module's meta holds what is known about the 
 class ConvertedModel(fx.GraphModule):
     """A spiking network that was converted from an ANN; ``[B, C, H, W]`` -> ``[B, K]``.
 
-    ``model(x)`` gives the mean over T, ``model(x, steps=True)`` all steps, ``[T, B, K]``; memory grows with
-    T unless `chunk` bounds it. Parameters keep the names of the source. It is an ordinary module: it trains,
-    copies, pickles, moves and saves.
+    ``model(x)`` gives the mean over T, ``model(x, steps=True)`` all steps, ``[T, B, K]``; where the source
+    gives logits of N positions, ``[B, N, K]`` and ``[T, B, N, K]``. Memory grows with T unless `chunk` bounds
+    it. Parameters keep the names of the source. It is an ordinary module: it trains, copies, pickles, moves
+    and saves.
 
     Attributes:
         num_classes: K.

@@ -61,7 +61,10 @@ def at_activations(
 
 
 def require_only_relu(program: Program) -> None:
-    """Raise an error unless ReLU and max pooling are the only nonlinear operations."""
+    """Raise an error unless ReLU, max pooling and group norms are the only nonlinear operations.
+
+    Group norms in front of a ReLU stay exact, as in the detectors of DCGS.
+    """
     signals = depends_on_image(program)
 
     def is_signal(value: Any) -> bool:
@@ -71,11 +74,14 @@ def require_only_relu(program: Program) -> None:
         if node not in signals or node.op != "call_function":
             continue
         name, role = _ops.op_name(node.target), _ops.role(node, is_signal)
-        if name == "relu" or name.startswith("max_pool") or role not in ("nonlinear", "activation"):
+        if name in ("relu", "group_norm") or name.startswith("max_pool"):
+            continue
+        if role not in ("nonlinear", "activation"):
             continue
         raise ConversionError(
-            f"the policy 'official-cnn' is for networks whose only nonlinear operations are ReLU and max"
-            f" pooling; this one has {name} at {_ops.module_path(node) or node.name!r}: use policy='auto'"
+            f"the policy 'official-cnn' is for networks whose only nonlinear operations are ReLU, max"
+            f" pooling and group norms; this one has {name} at {_ops.module_path(node) or node.name!r}: use"
+            " policy='auto'"
         )
 
 
@@ -96,7 +102,7 @@ def at_operands(
         program: the graph.
         build: makes the neuron of a site.
         include_patch_embed: whether the image itself, where it enters the first layer, becomes spikes.
-        include_head: whether the layer that makes the logits receives spikes.
+        include_head: whether the layers that make the logits receive spikes.
         stands: whether a neuron can stand for such an activation where it feeds nothing but layers with
             weights; all others stay exact, and identity neurons send their results.
     """
@@ -109,7 +115,7 @@ def at_operands(
         return isinstance(value, fx.Node) and value in signals
 
     names: set[str] = set()
-    head = _head(program, is_signal)
+    heads = _heads(program, is_signal)
     varying: set[fx.Node] = set()
     spiking: set[fx.Node] = set()  # carries what neurons send, in another shape at most
     for node in program.graph.nodes:
@@ -122,7 +128,7 @@ def at_operands(
                 placement.replaced[node] = name, build(spec)
                 varies = True
                 spiking.add(node)
-            elif wants_neuron(node, is_signal) and (include_head or node is not head):
+            elif wants_neuron(node, is_signal) and (include_head or node not in heads):
                 for operand in node.all_input_nodes:
                     if operand not in signals or operand in spiking or operand in placement.before:
                         varies = varies or operand in placement.before
@@ -173,14 +179,20 @@ def _producer(node: fx.Node, is_signal: Callable[[Any], bool]) -> str:
     return _ops.op_name(node.target)
 
 
-def _head(program: Program, is_signal: Callable[[Any], bool]) -> fx.Node | None:
-    """The layer that makes the logits: the last one with weights on the way to the output."""
-    node: fx.Node | None = program.output
-    while node is not None and node.op != "placeholder":
+def _heads(program: Program, is_signal: Callable[[Any], bool]) -> set[fx.Node]:
+    """The layers that make the logits: the last ones with weights on the way to each part of the output."""
+    found: set[fx.Node] = set()
+    todo = [program.output]
+    while todo:
+        node = todo.pop()
+        if node.op == "placeholder":
+            continue
         if wants_neuron(node, is_signal):
-            return node
-        node = next((a for a in node.all_input_nodes if is_signal(a)), None)
-    return None
+            found.add(node)
+            continue
+        operands = [a for a in node.all_input_nodes if is_signal(a)]
+        todo += operands if _ops.op_name(node.target) == "cat" else operands[:1]
+    return found
 
 
 def _operand_name(program: Program, node: fx.Node, operand: fx.Node, names: set[str]) -> str:

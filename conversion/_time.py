@@ -170,14 +170,14 @@ class Encode(nn.Module):
 
 
 class Decode(nn.Module):
-    """Logits of all steps ``[T, B, K]`` -> those that count, or their mean ``[B, K]``."""
+    """Logits of all steps ``[T, B, ..., K]`` -> those that count, or their mean ``[B, ..., K]``."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.clock = clock
 
     def forward(self, logits: Tensor, steps: bool = False) -> Tensor:
-        """``[window, B, K]`` -> ``[T, B, K]`` with ``steps``, else ``[B, K]``."""
+        """``[window, B, ..., K]`` -> ``[T, B, ..., K]`` with ``steps``, else ``[B, ..., K]``."""
         first = self.clock.first
         logits = logits[first : first + self.clock.time_steps]
         return logits if steps else logits.mean(dim=0)

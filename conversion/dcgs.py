@@ -111,14 +111,15 @@ class DCGSConversion(Method):
 
     The published settings: CNNs ``policy="official-cnn", threshold="iterated", level="channel", levels=4``;
     transformers ``policy="official-transformer", threshold="99.9%", signed=True, level="channel",
-    threshold_scale=4, levels=8`` (the released code multiplies by 8 whatever its files say).
+    threshold_scale=4, levels=8`` (the released code multiplies by 8 whatever its files say); detectors, see
+    `conversion.detection`, ``policy="official-cnn", threshold="99.9%", level="channel", levels=8``.
 
     Attributes:
         policy: where neurons stand. ``"official-cnn"``: for each ReLU, which must be the only nonlinearity
-            beside max pooling. ``"official-transformer"``: in front of every layer with weights, the first
-            and the last included, and at the operands of products. ``"auto"``: as the latter, but a ReLU that
-            feeds nothing but such layers becomes a neuron itself, and the image enters the first layer as it
-            is.
+            beside max pooling and group norms. ``"official-transformer"``: in front of every layer with
+            weights, the first and the last included, and at the operands of products. ``"auto"``: as the
+            latter, but a ReLU that feeds nothing but such layers becomes a neuron itself, and the image
+            enters the first layer as it is.
         code: ``"differential"``, or ``"rate"``, which the authors' code has for comparison
             (``MTH_with_neg`` and ``MTH_with_neg_line``): what is sent means its average over time, which the
             largest level bounds.

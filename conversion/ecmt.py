@@ -80,7 +80,7 @@ class ECMTConversion(Method):
         gelu_bases: smallest positive and negative level behind a GELU; empty: measured. The code fixes
             [0.25, 0.08] for the ViTs of timm.
         include_patch_embed: whether the image is sent as spikes.
-        include_head: whether the layer that makes the logits receives spikes.
+        include_head: whether the layers that make the logits receive spikes.
     """
 
     name: ClassVar[str] = "ecmt"

@@ -208,9 +208,11 @@ class OperationCounter(HookedModules):
         super().__init__(model, COUNTED)
         self.time_axis = time_axis
         neurons = [module for module in model.modules() if isinstance(module, Neuron)]
+        asked: list[str] = []
         for name, part in model.named_modules():  # these know their spikes, so nothing inside them is watched
-            if hasattr(part, "count_operations"):
+            if hasattr(part, "count_operations") and not name.startswith(tuple(asked)):
                 inside = name + "." if name else ""
+                asked.append(inside)
                 self._watched = {n: m for n, m in self._watched.items() if not n.startswith(inside)}
                 self._watched[name] = part
         self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
@@ -227,6 +229,10 @@ class OperationCounter(HookedModules):
     def begin(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """Read T and B off the input of the model."""
         x = next((v for v in (*inputs, *arguments.values()) if isinstance(v, Tensor)), None)
+        if x is None and inputs and isinstance(inputs[0], list | tuple):  # pictures of several sizes
+            self._axes = (_time_steps(model), len(inputs[0]))
+            self.samples, self._frames, self._inner = self.samples + len(inputs[0]), False, False
+            return
         if x is None:
             raise TypeError(f"{type(model).__name__} was called without a tensor, so the batch is unknown")
         timed = x.dim() in (3, 5) if self.time_axis is None else self.time_axis
@@ -267,12 +273,13 @@ class OperationCounter(HookedModules):
         count.dense += dense
         count.single += dense / self._passes(module, x)
 
-    def _ask(self, name: str, part: Any, x: Tensor) -> None:
+    def _ask(self, name: str, part: Any, x: Any) -> None:
         """Add what a part of the model has counted itself."""
+        device = x.device if isinstance(x, Tensor) else x[0].device
         for row in part.count_operations(x).layers:
-            count = self._row(f"{name}.{row.name}" if name else row.name, row.kind, x.device)
+            count = self._row(f"{name}.{row.name}" if name else row.name, row.kind, device)
             sums = [row.sops.sum(), row.spikes_in, row.elements, row.macs.sum(), float(not row.spikes)]
-            count.sums += torch.tensor(sums, dtype=torch.float64, device=x.device)
+            count.sums += torch.tensor(sums, dtype=torch.float64, device=device)
             count.calls += 1
             count.dense += row.dense_macs
             count.single += row.ann_macs
@@ -339,7 +346,7 @@ class OperationCounter(HookedModules):
 
 
 def profile_energy(
-    model: nn.Module, x: Tensor, *, time_axis: bool | None = None, **arguments: Any
+    model: nn.Module, x: Tensor | Sequence[Tensor], *, time_axis: bool | None = None, **arguments: Any
 ) -> EnergyReport:
     """Operations and energy of ``model`` on ``x``, for one sample; needs no gradient, changes nothing.
 
@@ -347,7 +354,8 @@ def profile_energy(
 
     Args:
         model: any module.
-        x: a batch, ``[B, C, H, W]`` or ``[T, B, ...]``; real data, since the numbers depend on it.
+        x: a batch, ``[B, C, H, W]`` or ``[T, B, ...]``, or a list of pictures for a model that takes one, as
+            detectors do; real data, since the numbers depend on it.
         time_axis: see `OperationCounter`.
         **arguments: of the model.
 
