@@ -72,6 +72,7 @@ TRAINED = (
     Method("dcgs"),
 )
 COMPENSATED = (Method("dcgs"), Method("ecmt", {"percent": 0.9}))
+RATE = (Method("dcgs", {"code": "rate"}), Method("dcgs", {"code": "rate", "threshold": "max"}))
 TRAINING_FREE = (
     *COMPENSATED,
     Method("parallel", {"threshold": "mse"}, steps=(16,)),
@@ -79,8 +80,8 @@ TRAINING_FREE = (
     Method("qcfs", {"threshold": "mse", "channelwise": True}),
 )
 SOURCES = {
-    "cifar10_vit": ("cifar10_vit", 5, (*COMPENSATED, Method("ecmt"))),
-    "cifar10_resnet": ("cifar10_resnet", 5, (*COMPENSATED, Method("ecmt"))),
+    "cifar10_vit": ("cifar10_vit", 5, (*COMPENSATED, Method("ecmt"), *RATE)),
+    "cifar10_resnet": ("cifar10_resnet", 5, (*COMPENSATED, Method("ecmt"), *RATE)),
     "fashion_mnist": ("qcfs_fashion_mnist", 2, TRAINED),
     "cifar10": ("qcfs_cifar10", 5, TRAINED),
     "efficientnet_lite0": (None, 1, TRAINING_FREE),
