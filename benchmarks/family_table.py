@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import real_runs
 import timm
 import torch
+from torch import nn
 
 from conversion import convert
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 STEPS = (1, 2, 4, 8, 16, 32)
 PICTURES = 8  # for the calibration, and as many for the comparison
@@ -80,6 +81,9 @@ def source(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     arguments, pixels = FAMILIES[name]
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=CLASSES, **arguments).eval()
+    head = model.get_classifier()
+    if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # MLP-Mixer starts from zero logits
+        nn.init.trunc_normal_(head.weight, std=0.02)
     pictures = torch.randn(2 * PICTURES, 3, pixels, pixels, generator=torch.Generator().manual_seed(1))
     return model, pictures[:PICTURES], pictures[PICTURES:]
 

@@ -128,6 +128,25 @@ def _energy_cell(row: dict[str, str]) -> str:
     return f"{float(row['energy_ratio']):.2f} ({float(row['logit_difference']):.3f})"
 
 
+FAMILY_COLUMNS = {"differential": (4, 8), "rate": (4, 16, 32), "ecmt": (8, 32)}  # T shown of each code
+
+
+def write_family_table(table: Path, path: Path) -> None:
+    """Relative errors of ``benchmarks/family_table.py``, one row a family."""
+    with table.open(newline="") as file:
+        found = {(row["name"], row["code"], int(row["time_steps"])): row for row in csv.DictReader(file)}
+    columns = [(code, t) for code, steps in FAMILY_COLUMNS.items() for t in steps]
+    rows = []
+    for name in dict.fromkeys(name for name, _, _ in found):
+        own = [found.get((name, *column)) for column in columns]
+        known = next(row for row in own if row is not None)
+        errors = ["-" if row is None else f"{float(row['relative_error']):.4f}" for row in own]
+        rows.append([f"`{name}`", known["pixels"], known["layers_of_neurons"], *errors])
+    titles = {"differential": "differential", "rate": "rate", "ecmt": "ECMT"}
+    header = ["family", "pixels", "neuron layers", *(f"{titles[code]}, T = {t}" for code, t in columns)]
+    path.write_text(_table(header, rows))
+
+
 def write_token_table(table: Path, path: Path) -> None:
     """Accuracy and cost at every share of tokens, of ``benchmarks/token_table.py``, one table a network."""
     with table.open(newline="") as file:

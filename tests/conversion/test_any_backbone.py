@@ -87,9 +87,10 @@ def test_chunks_are_the_whole(case):
     torch.testing.assert_close(chunks, whole)
 
 
+@pytest.mark.parametrize("code", ["differential", "rate"])
 @torch.no_grad()
-def test_round_trip_through_a_folder(tmp_path):
-    snn = convert(ann("resnet"), "dcgs", 4, images(), progress=False, level="channel")
+def test_round_trip_through_a_folder(tmp_path, code):
+    snn = convert(ann("resnet"), "dcgs", 4, images(), progress=False, level="channel", code=code)
     zoo.save(snn, tmp_path / "out")
     back = zoo.load(f"local-dir:{tmp_path / 'out'}")
     back.time_steps = snn.time_steps = 16

@@ -34,3 +34,14 @@ def test_the_shipped_measurements_fit_the_table(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["accuracy"]]
     assert rows
     assert all(f"{float(row['accuracy']):.1%}" in text for row in rows)
+
+
+def test_the_family_table_shows_what_was_measured(tmp_path):
+    lines = ["name,pixels,code,time_steps,relative_error,layers_of_neurons"]
+    lines += [f"vit,64,differential,{t},{1 / t:.5f},98" for t in (1, 4, 8)]
+    lines += [f"vit,64,rate,{t},{3 / t:.5f},98" for t in (4, 16, 32)]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    _generate.write_family_table(tmp_path / "table.csv", tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    assert "| `vit` | 64 | 98 | 0.2500 | 0.1250 | 0.7500 | 0.1875 | 0.0938 | - | - |" in text
+    assert "rate, T = 16" in text
