@@ -92,8 +92,18 @@ def cases(network: str, keep: float) -> list[Case]:
         for weight in (0.5, 0.0, -0.5, -1.0):
             uncert[f"uncert, lambda {weight:g}"] = {"fluctuation_weight": weight}
         uncert["uncert, entropy"] = {"kind": "entropy"}
+    bypass: list[Case] = []
+    if network != "spikingresformer" and keep <= 0.5:  # where bypassing is not what these take by themselves
+        bypass = [
+            Case(f"{CHOSEN}, bypass", ({"operator": "bypass"},)),
+            Case("firing_rate, bypass", ({"method": "firing_rate", "operator": "bypass"},)),
+            Case(
+                "random, bypass", tuple({"method": "random", "seed": s, "operator": "bypass"} for s in SEEDS)
+            ),
+        ]
     return [
-        Case(CHOSEN),  # its settings depend on the network
+        Case(CHOSEN, ({},)),
+        *bypass,
         *(Case(name, ({"method": "uncert", **settings},)) for name, settings in uncert.items()),
         *(Case(name, ({"method": name},)) for name in ("firing_rate", "norm", "tp", "tp_code", "tome")),
         Case("random", tuple({"method": "random", "seed": seed} for seed in SEEDS)),
@@ -169,8 +179,9 @@ def row(
 ) -> dict[str, Any]:
     """Measure one scorer at one share; a refusal is written down as one."""
     operator, error, note = "", "", ""
-    if case.name == CHOSEN:
-        case = Case(CHOSEN, ({"method": "uncert", "fluctuation_weight": weight},))
+    if case.name.startswith(CHOSEN):
+        uncert = {"method": "uncert", "fluctuation_weight": weight}
+        case = Case(case.name, tuple({**uncert, **settings} for settings in case.settings))
         note = f"lambda {weight:g}"
     found: list[dict[str, float]] = []
     for settings in case.settings:
@@ -295,7 +306,7 @@ def main() -> None:
                         continue
                     print(name, net, keep, case.name, flush=True)
                     if not args.list:
-                        chosen = weight() if case.name == CHOSEN else 0.0
+                        chosen = weight() if case.name.startswith(CHOSEN) else 0.0
                         real_runs.append(args.table, row(name, source, keep, case, chosen, *loaded()))
     if not args.list:
         figure(read(args.table), args.figure)
