@@ -121,15 +121,23 @@ def test_a_picture_is_dropped(page, network, digit, strangers, tmp_path):
 def test_the_command(tmp_path):
     words = [sys.executable, "-m", "cli", "demo", NAME, "--no-browser"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        words,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    ) as server:
         try:
             line = server.stdout.readline()
             assert line.startswith(f"{NAME}: http://127.0.0.1:"), line
             with urllib.request.urlopen(line.split()[1], timeout=60) as answer:
                 assert b"gradio" in answer.read()
-        finally:
             server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=60) == 0
+            assert server.wait(timeout=60) == 0
+        finally:
+            server.kill()
     assert not list(tmp_path.glob("fulgurite-demo-*"))
 
 
