@@ -75,7 +75,8 @@ class ECMTConversion(Method):
         levels: n, levels a side, each twice the one before; the code's ``linear_num`` and ``qkv_num``.
         softmax_levels: n behind a softmax.
         percent: share of the values at a site below the smallest positive level. As published 0.99, for
-            transformers; CNNs of ReLUs want finer levels, 0.9.
+            transformers; CNNs of ReLUs want finer levels, 0.9. Where that share is zero, as behind ReLUs
+            that are mostly silent, it is taken of the values that are not.
         softmax_base: smallest level of either sign behind a softmax, whose values are not measured.
         gelu_bases: smallest positive and negative level behind a GELU; empty: measured. The code fixes
             [0.25, 0.08] for the ViTs of timm.
@@ -146,16 +147,23 @@ class ECMTConversion(Method):
         assert batches is not None
         found = {n: s for n, s in sites(model).items() if isinstance(s, MultiThresholdSite)}
         seen = {n: Average() for n, s in found.items() if not self.fixed(s)}
+        sparse = {n: Average() for n in seen}  # of what is not zero, where the share lies at zero
 
         def watch(name: str, site: Site, x: Tensor) -> Tensor:
             if name in seen:
-                seen[name].add(base_quantiles(x, self.percent))
+                value = base_quantiles(x, self.percent)
+                seen[name].add(value)
+                if not bool((value > 0).any()) and bool(x.any()):
+                    sparse[name].add(base_quantiles(x[x != 0], self.percent))
             return x
 
         run_observed(model, batches, "thresholds", watch)
         for name, site in found.items():
             value = seen[name].value if name in seen else torch.tensor(self.fixed(site))
             assert value is not None
+            if name in seen and not bool((value > 0).any()) and sparse[name].value is not None:
+                value = sparse[name].value
+                assert value is not None
             if not bool((value > 0).any()):
                 raise ConversionError(
                     f"the signal at {name!r} has no spread on the calibration images ({value.tolist()}), so"

@@ -146,6 +146,19 @@ def test_ecmt_takes_back_what_a_relu_sent_too_much():
 
 
 @torch.no_grad()
+def test_ecmt_finds_levels_of_sparse_signals():
+    conv = nn.Conv2d(3, 4, 1)
+    nn.init.eye_(conv.weight[:3, :, 0, 0])
+    nn.init.zeros_(conv.weight[3])
+    nn.init.constant_(conv.bias, -0.95)  # some five of a hundred values pass
+    net = nn.Sequential(conv, nn.ReLU(), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(4 * 64, 4)).eval()
+    x = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    snn = convert(net, "ecmt", 4, x, progress=False, percent=0.9)
+    behind_relu = next(iter(sites(snn).values()))
+    assert 0 < behind_relu.v_threshold.item() < 0.05
+
+
+@torch.no_grad()
 def test_iterated_thresholds_follow_t():
     settings = {"policy": "official-cnn", "threshold": "iterated", "level": "channel", "levels": 4}
     snn = convert(ann("resnet"), "dcgs", 4, images(), progress=False, **settings)
