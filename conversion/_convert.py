@@ -18,6 +18,7 @@ from conversion._rewrite import Rewriter
 from conversion._site import bypassed, overridden
 from conversion._source import describe_source
 from conversion._time import Clock
+from spiking.codes import running_mean
 from spiking.neurons.base import Neuron, check_time_steps
 
 if TYPE_CHECKING:
@@ -263,9 +264,7 @@ def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> fl
             f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
             " look for broken weights, or statistics of batch norm that were never set"
         )
-    counts = torch.arange(1, len(steps) + 1, dtype=steps.dtype, device=steps.device)
-    sums = steps.cumsum(dim=0)
-    means = torch.cat([sums / counts.view(-1, *(1,) * (sums.dim() - 1)), spread.unsqueeze(0)])
+    means = torch.cat([running_mean(steps)[0], spread.unsqueeze(0)])
     scale = float(expected.abs().max().clamp(min=1e-6))
     difference = float((means - expected).abs().max()) / scale
     limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05

@@ -85,11 +85,12 @@ def resize(
         ValueError: the source is not known, or its weights are gone, as batch norms were folded into them.
         ConversionError: see `conversion.resize`.
     """
-    recipe = network.recipe
-    why = (
-        "does not know its source" if recipe["source"] is None else "has batch norms folded into its weights"
-    )
-    if recipe["source"] is None or recipe.get("fold_batch_norm"):
+    recipe, why = network.recipe, ""
+    if recipe["source"] is None:
+        why = "does not know its source"
+    elif recipe.get("fold_batch_norm"):
+        why = "has batch norms folded into its weights"
+    if why:
         raise ValueError(f"this network {why}; use conversion.resize(network, source, {tuple(input_size)})")
     source = build_source(recipe["source"])
     return conversion.resize(network, source, input_size, calibration, progress=progress)
