@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import datamodules
 import zoo
 from conversion import convert
-from lightning_modules.evaluate import compare
+from lightning_modules.conversion.evaluate import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,7 +24,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import box_iou
 
-from conversion.detection import convert_detector
+from conversion.detection.detector import convert_detector
 
 SIZE, WIDTH, CLASSES = 128, 64, 10
 STEPS = (1, 2, 4, 8, 16)

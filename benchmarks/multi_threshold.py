@@ -19,7 +19,7 @@ import _timing
 import torch
 from torch.nn import functional as F
 
-from spiking import codes, multi_threshold
+from spiking.functional import codes, multi_threshold
 from spiking.levels import Levels
 
 if TYPE_CHECKING:

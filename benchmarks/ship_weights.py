@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import zoo
-from cli._export import export_run
+from cli.run.package import export_run
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_000_000  # bytes; larger weights belong on a hub

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from token_table import SETS, Source, network, samples
 
-from zoo._tokens import Point, Scorer, TokenReduction
-from zoo.token_reduction import make_scorer
-from zoo.uncert import leave_out_cost, rank_correlation
+from zoo.tokens.hooks import Point, Scorer, TokenReduction
+from zoo.tokens.reduce import make_scorer
+from zoo.tokens.uncert import leave_out_cost, rank_correlation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo._tokens import TokenBlock
+    from zoo.tokens.hooks import TokenBlock
 
 SCORERS: dict[str, tuple[str, dict[str, Any]]] = {
     "uncert": ("uncert", {}),

@@ -16,7 +16,7 @@ import torch
 import spiking
 import zoo
 from datamodules import MNIST5kDataModule
-from zoo.uncert import Uncert
+from zoo.tokens.uncert import Uncert
 
 SEEDS = 3
 MEASURED = 100  # digits that the operations are counted on

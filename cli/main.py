@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cli._lightning import SpikingCLI
+    from cli.run.cli import SpikingCLI
 
 __all__ = ["SpikingCLI", "main"]
 
@@ -46,7 +46,7 @@ A run is one YAML file; any value in it can be changed on the command line
 def __getattr__(name: str) -> Any:
     """Import `SpikingCLI` when it is asked for: it takes seconds, and ``--help`` does not need it."""
     if name == "SpikingCLI":
-        from cli._lightning import SpikingCLI
+        from cli.run.cli import SpikingCLI
 
         return SpikingCLI
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -73,29 +73,29 @@ def main(args: Sequence[str] | None = None) -> None:
 
         sys.stdout.write(f"fulgurite {version('fulgurite')}\n")
     elif command == "models":
-        from cli.models import run as run_models
+        from cli.commands.models import run as run_models
 
         run_models(rest)
     elif command == "convert":
         check_config_files(rest)
-        from cli.convert import run as run_convert
+        from cli.commands.convert import run as run_convert
 
         run_convert(rest)
     elif command == "publish":
-        from cli.publish import run as run_publish
+        from cli.commands.publish import run as run_publish
 
         run_publish(rest)
     elif command == "demo":
-        from cli.demo import run as run_demo
+        from cli.demo.server import run as run_demo
 
         run_demo(rest)
     elif command == "import":
-        from cli.import_checkpoint import run as run_import
+        from cli.commands.import_checkpoint import run as run_import
 
         run_import(rest)
     elif command in RUNS:
         check_config_files(rest)
-        from cli._lightning import run as run_lightning
+        from cli.run.cli import run as run_lightning
 
         run_lightning(words)
     else:

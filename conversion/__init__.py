@@ -7,16 +7,22 @@
 torch.Size([2, 10])
 """
 
-from conversion import cos, dcgs, ecmt, lmht, parallel, qcfs, srp
-from conversion._batches import CalibrationError
-from conversion._convert import calibrate, convert, prepare, rebuild, self_test
-from conversion._export import ConversionError
-from conversion._method import Method, get_method, list_methods, register_method
-from conversion._model import ConvertedModel
-from conversion._ops import UnsupportedOperationError
-from conversion._report import Report
-from conversion._resize import resize
-from conversion._site import bypassed
+import sys
+
+from conversion import lmht
+from conversion.calibration.batches import CalibrationError
+from conversion.convert import calibrate, convert, prepare, rebuild, self_test
+from conversion.graph.export import ConversionError
+from conversion.graph.ops import UnsupportedOperationError
+from conversion.methods import cos, dcgs, ecmt, parallel, qcfs, srp
+from conversion.methods.base import Method, get_method, list_methods, register_method
+from conversion.model import ConvertedModel
+from conversion.network.site import bypassed
+from conversion.report import Report
+from conversion.resize import resize
+
+for _method in (cos, dcgs, ecmt, parallel, qcfs, srp):  # a method is also a module of this package by name
+    sys.modules[_method.__name__.replace(".methods", "")] = _method
 
 __all__ = [
     "CalibrationError",

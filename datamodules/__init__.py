@@ -1,22 +1,22 @@
 """Data modules: real sets that packages ship or that lie in folders, and made-up ones."""
 
-from datamodules._data import ArrayDataset, Arrays, DataError, PictureDataset, stratified_split
-from datamodules._loader import EpochLoader
-from datamodules._sampler import EvalSampler, TrainSampler
 from datamodules.base import ArrayDataModule, BaseDataModule
-from datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule
-from datamodules.cifar10_dvs import CIFAR10DVSDataModule
-from datamodules.digits import DigitsDataModule
-from datamodules.dvs_gesture import DVSGestureDataModule
-from datamodules.events import EventDataModule, EventPipeline, Recording
-from datamodules.fashion_mnist import FashionMNISTDataModule
-from datamodules.image_folder import ImageFolderDataModule
-from datamodules.imagenet import ImageNetDataModule
-from datamodules.mnist5k import MNIST5kDataModule
-from datamodules.nmnist import NMNISTDataModule
+from datamodules.events.base import EventDataModule, EventPipeline, Recording
+from datamodules.events.cifar10_dvs import CIFAR10DVSDataModule
+from datamodules.events.dvs_gesture import DVSGestureDataModule
+from datamodules.events.nmnist import NMNISTDataModule
+from datamodules.images.cifar import CIFAR10DataModule, CIFAR100DataModule
+from datamodules.images.digits import DigitsDataModule
+from datamodules.images.fashion_mnist import FashionMNISTDataModule
+from datamodules.images.image_folder import ImageFolderDataModule
+from datamodules.images.imagenet import ImageNetDataModule
+from datamodules.images.mnist5k import MNIST5kDataModule
+from datamodules.images.tiny_imagenet import TinyImageNetDataModule
+from datamodules.loading.data import ArrayDataset, Arrays, DataError, PictureDataset, stratified_split
+from datamodules.loading.loader import EpochLoader
+from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.synthetic import SyntheticDataModule
-from datamodules.tiny_imagenet import TinyImageNetDataModule
-from datamodules.transforms import Augmentation, PicturePipeline, TensorPipeline
+from datamodules.transforms.pipelines import Augmentation, PicturePipeline, TensorPipeline
 
 __all__ = [
     "ArrayDataModule",

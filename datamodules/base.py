@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from datamodules._data import (
+from datamodules.loading.data import (
     ArrayDataset,
     Arrays,
     BatchDataset,
@@ -23,9 +23,9 @@ from datamodules._data import (
     PictureDataset,
     stratified_split,
 )
-from datamodules._loader import EpochLoader, as_is
-from datamodules._sampler import EvalSampler, TrainSampler
-from datamodules.transforms import Augmentation, Interpolation, TensorPipeline
+from datamodules.loading.loader import EpochLoader, as_is
+from datamodules.loading.sampler import EvalSampler, TrainSampler
+from datamodules.transforms.pipelines import Augmentation, Interpolation, TensorPipeline
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 Pipeline = Any  # TensorPipeline or PicturePipeline: both have steps() and a readable repr
@@ -303,7 +303,7 @@ class BaseDataModule(pl.LightningDataModule):
 
     def _predict_transform(self) -> Any:
         """Return a map of one picture to float32 ``[C, H, W]`` of `input_size`."""
-        from datamodules._pictures import FitPicture
+        from datamodules.loading.images import FitPicture
 
         return FitPicture(self.input_size[1:], self.mean, self.std, self.interpolation)
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules._data import ArrayDataset, Arrays
 from datamodules.base import ArrayDataModule
-from datamodules.transforms import Augmentation, TensorPipeline
+from datamodules.loading.data import ArrayDataset, Arrays
+from datamodules.transforms.pipelines import Augmentation, TensorPipeline
 
 _COARSE = 4  # class patterns are this many cells wide, so that small crops do not destroy them
 

@@ -50,6 +50,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!(spiking|zoo|conversion|lightning_modules|datamodules|cli)\.).*"),
     ("py:.*", r".*\._.*"),
+    # types that appear in signatures and have no page of their own
+    ("py:class", r"zoo\.(registry\.F|tokens\.hooks\.Point)"),
+    ("py:class", r"datamodules\.(loading\.data\.BatchDataset|events\.readers\.Events)"),
 ]
 
 _generated = ROOT / "docs" / "generated"

@@ -3,8 +3,8 @@
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport, TokenMaps
 from lightning_modules.classification import ClassificationTask
-from lightning_modules.conversion import ConversionTask
-from lightning_modules.evaluate import Comparison, Point, compare
+from lightning_modules.conversion.evaluate import Comparison, Point, compare
+from lightning_modules.conversion.task import ConversionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
 from lightning_modules.shortcut import ShortcutTask

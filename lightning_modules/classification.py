@@ -264,7 +264,7 @@ def build(name: str, arguments: dict[str, Any]) -> ZooModel:
 
     ``hybrid: {source: ..., init: ..., official_bias: ...}`` starts an LM-HT network from a QCFS or converted
     network: the folder of a run, a checkpoint, or what `lightning_modules.source.Source` takes; see
-    `conversion.lmht.from_qcfs`.
+    `conversion.lmht.reparameterise.from_qcfs`.
     """
     arguments = dict(arguments)
     pretrained, weights, hybrid = (arguments.pop(key, None) for key in FIRST_WEIGHTS)

@@ -6,10 +6,10 @@
 """
 
 from spiking import encode, layers
-from spiking.energy import EnergyReport, OperationCounter, profile_energy
-from spiking.finite import check_finite
 from spiking.levels import Levels
-from spiking.monitor import FiringRateMonitor
+from spiking.measure.energy import EnergyReport, OperationCounter, profile_energy
+from spiking.measure.finite import check_finite
+from spiking.measure.monitor import FiringRateMonitor
 from spiking.neurons import (
     CLIF,
     GLIF,

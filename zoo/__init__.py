@@ -3,30 +3,31 @@
 import importlib
 import pkgutil
 
-from zoo._base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
-from zoo._build import build_model, create, load
-from zoo._checkpoint import CheckpointError, read_checkpoint
-from zoo._describe import Description, describe
-from zoo._import import Fit, UnrecognizedError, import_checkpoint, recognize
-from zoo._push import LicenceError, Published, push
-from zoo._registry import (
+from zoo import models
+from zoo.base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
+from zoo.describe import Description, describe
+from zoo.factory import build_model, create, load
+from zoo.files.checkpoint import CheckpointError, read_checkpoint
+from zoo.files.layout import WeightsCfg
+from zoo.files.save import NotRebuildableError, save
+from zoo.hub.download import HubError, HubFileNotFoundError
+from zoo.hub.push import LicenceError, Published, push
+from zoo.models.converted import resize
+from zoo.recognize import Fit, UnrecognizedError, import_checkpoint, recognize
+from zoo.registry import (
     UnknownModelError,
     is_registered,
     list_models,
     normalize_name,
     register_model,
 )
-from zoo._remote import HubError, HubFileNotFoundError
-from zoo._save import NotRebuildableError, save
-from zoo._tokens import Scorer, TokenBlock
-from zoo._weights import WeightsCfg
-from zoo.converted import resize
-from zoo.token_maps import TokenImportance, token_importance
-from zoo.token_reduction import reduce_tokens
-from zoo.uncert import FluctuationChoice, choose_fluctuation_weight
+from zoo.tokens.hooks import Scorer, TokenBlock
+from zoo.tokens.maps import TokenImportance, token_importance
+from zoo.tokens.reduce import reduce_tokens
+from zoo.tokens.uncert import FluctuationChoice, choose_fluctuation_weight
 
-for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
-    importlib.import_module(f"zoo.{_module}")  # each file registers its entries, here and with timm
+for _module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
+    importlib.import_module(f"zoo.models.{_module}")  # each file registers its entries, here and with timm
 
 __all__ = [
     "AnalogModel",

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from spiking import EnergyReport, OperationCounter
-from spiking.metrics import EnergyMetric, SynapticOperations
+from spiking.measure.metrics import EnergyMetric, SynapticOperations
 
 
 class Energy(pl.Callback):

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from lightning_modules import figures
 from lightning_modules._files import write_text
-from zoo._weights import sha256_of
+from zoo.files.layout import sha256_of
 
 if TYPE_CHECKING:
     from lightning_modules.figures import Curve

@@ -1,7 +1,7 @@
-"""Fused multi-step kernels behind `spiking.functional`.
+"""Fused multi-step kernels behind `spiking.functional.neurons`.
 
-``codegen`` writes and compiles vector code, ``rules`` holds the equations, ``writer`` puts loops around
-them, ``cpu`` runs the result, ``ops`` makes it differentiable; ``triton`` does the same job on CUDA.
+``rules`` holds the equations, ``cpu`` writes, compiles and runs them, ``ops`` makes them differentiable;
+``triton`` does the same job on CUDA.
 Nothing here is imported before a fast kernel is first wanted.
 """
 
@@ -46,7 +46,7 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | 
 
 
 def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
-    from spiking.kernels.rules import SURROGATES
+    from spiking.kernels.rules.neurons import SURROGATES
 
     if not surrogate.spiking or type(surrogate).__name__ not in SURROGATES:
         return f"the surrogate {surrogate}"
@@ -55,7 +55,7 @@ def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
     if x.dtype is torch.float16:
         if torch.compiler.is_compiling():
             return "float16 in a compiled program"
-        from spiking.kernels.codegen import has_float16
+        from spiking.kernels.cpu.codegen import has_float16
 
         if not has_float16():
             return "float16 on a machine that cannot convert it"
@@ -63,7 +63,7 @@ def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
 
 
 def _triton_refusal(x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
-    from spiking.kernels import triton
+    from spiking.kernels.triton import leaky as triton
 
     if not leaky:
         return "this neuron has no Triton kernel"

@@ -19,14 +19,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from spiking.kernels import cpu, layout, rules, threshold_rules
-from spiking.kernels.rules import LMHT
+from spiking.kernels import layout
+from spiking.kernels.cpu import runtime as cpu
+from spiking.kernels.rules import multi_threshold as threshold_rules
+from spiking.kernels.rules import neurons as rules
+from spiking.kernels.rules.neurons import LMHT
 from spiking.surrogate import get_surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spiking.kernels.rules import Rule
+    from spiking.kernels.rules.neurons import Rule
 
 # Tensors beside the currents: two states, learnt rate and gain, coefficients and conductance of GLIF. In the
 # place of the coefficients other rules have an array over the neurons or a table of numbers, see `Rule`.
@@ -64,7 +67,7 @@ def _with_table(rule: Rule, params: Sequence[float], table: Tensor) -> list[floa
 def _mixed(rule: LMHT) -> tuple[Any, Any]:
     """The two passes of LM-HT."""
     if rule.engine == "triton":
-        from spiking.kernels import triton_mixing
+        from spiking.kernels.triton import lmht as triton_mixing
 
         return triton_mixing.forward, triton_mixing.backward
     return cpu.forward_mixed, cpu.backward_mixed
@@ -83,7 +86,7 @@ def _forward(
         assert coefficients is not None
         return (_mixed(rule)[0](rule, x, coefficients),)
     if rule.engine == "triton":
-        from spiking.kernels import triton
+        from spiking.kernels.triton import leaky as triton
 
         spikes, ends = triton.forward(_leaky(rule), params, x, v, rate, keep)
         return (spikes, *ends)
@@ -110,7 +113,7 @@ def _backward(
         gx, g_table = _mixed(rule)[1](rule, x, coefficients, g)
         return gx, None, None, None, None, g_table.to(coefficients.dtype), None
     if rule.engine == "triton":
-        from spiking.kernels import triton
+        from spiking.kernels.triton import leaky as triton
 
         gx, g_starts, g_params = triton.backward(_leaky(rule), params, x, v, rate, g, g_ends[0])
         gv = None if v is None else g_starts[0].to(v.dtype)

@@ -82,7 +82,7 @@ class Neuron(Temporal):
     Args:
         v_threshold: fires at this potential and above.
         surrogate: name, object, or mapping such as ``{"name": "atan", "alpha": 2.0}``.
-        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `spiking.functional`.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"triton"``; see `spiking.functional.neurons`.
 
     Attributes:
         time_steps: T if the parameters fix it, else None.

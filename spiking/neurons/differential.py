@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spiking import multi_threshold as functional
+from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
 from spiking.neurons.base import state_dtype
 from spiking.neurons.multi_threshold import LevelledNeuron
@@ -34,7 +34,7 @@ class Differential(LevelledNeuron):
     def run(
         self, x: Tensor, state: functional.SlotState | None, keep_state: bool
     ) -> tuple[Tensor, functional.SlotState]:
-        """See `Neuron.run`; the state is `spiking.multi_threshold.SlotState`."""
+        """See `Neuron.run`; the state is `spiking.functional.multi_threshold.SlotState`."""
         return functional.differential(x, self.levels, state, kind=self.kind, backend=self.backend)
 
     def fired(self, output: Tensor) -> Tensor:
@@ -43,7 +43,9 @@ class Differential(LevelledNeuron):
 
 
 class Tracking(LevelledNeuron):
-    """The same neurons between represented values, ``[T, B, ...]``; see `spiking.multi_threshold.track`.
+    """The same neurons between represented values, ``[T, B, ...]``.
+
+    See `spiking.functional.multi_threshold.track`.
 
     >>> neuron = Tracking(Levels.largest(1.0, n=3))
     >>> neuron(torch.full((3, 1), 0.7)).flatten().tolist()
@@ -71,7 +73,7 @@ class Tracking(LevelledNeuron):
     def run(
         self, x: Tensor, state: functional.TrackState | None, keep_state: bool
     ) -> tuple[Tensor, functional.TrackState | None]:
-        """See `Neuron.run`; the state is `spiking.multi_threshold.TrackState`."""
+        """See `Neuron.run`; the state is `spiking.functional.multi_threshold.TrackState`."""
         mo, _, state = functional.track(
             x, self.levels, state, kind=self.kind, code=self.code, backend=self.backend, keep_state=keep_state
         )

@@ -88,7 +88,7 @@ class LMHT(Neuron):
     quantiser of L T levels. An omega below ``2 / T`` can never be the identity where T > 1; with
     ``squash=False`` the parameters are lambda (one for every step) and omega themselves, and
     ``set_matrix(torch.eye(T))`` makes an LM-HT of one level an IF neuron. Reparameterised networks
-    (`conversion.lmht`) are stored that way, too.
+    (`conversion.lmht.reparameterise`) are stored that way, too.
 
     A single frame ``[1, B, ...]`` is taken as given at all T steps and, as in the authors' code for event
     data, is not divided by T: it counts T-fold. The authors keep two matrices, one of which is never used;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from spiking import multi_threshold as functional
+from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
 from spiking.neurons.base import Neuron, state_dtype
 
@@ -15,7 +15,7 @@ class LevelledNeuron(Neuron):
 
     Args:
         levels: thresholds.
-        kind: ``"identity"``, ``"relu"`` or ``"positive"``; see `spiking.multi_threshold`.
+        kind: ``"identity"``, ``"relu"`` or ``"positive"``; see `spiking.functional.multi_threshold`.
         backend: see `Neuron`; there is no Triton kernel.
     """
 
@@ -47,7 +47,7 @@ class MultiThreshold(LevelledNeuron):
     """Currents in, levels out: what it sends means its average over time.
 
     ``MultiThreshold(Levels.smallest(p, q))`` is the neuron of ECMT; with `Levels.largest` or
-    `Levels.single` and a kind it is one of DCGS, see `spiking.multi_threshold.rate_coded`.
+    `Levels.single` and a kind it is one of DCGS, see `spiking.functional.multi_threshold.rate_coded`.
 
     >>> neuron = MultiThreshold(Levels.smallest(0.25, 0.25, n=3))  # sends 0.25, 0.5 or 1
     >>> neuron(torch.full((4, 1), 0.7)).flatten().tolist()

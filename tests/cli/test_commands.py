@@ -194,7 +194,7 @@ def test_a_full_disk_says_so_and_spoils_nothing(config, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("cli._storage.torch.save", full)
+    monkeypatch.setattr("cli.run.storage.torch.save", full)
     words = ["fit", "--config", config, "--ckpt_path", "last", "--trainer.max_epochs", "2"]
     text = refused(capsys, *words)
     assert "the disk is full" in text

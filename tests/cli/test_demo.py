@@ -9,9 +9,9 @@ from PIL import Image
 
 import spiking
 import zoo
-from cli import _demo_page
-from cli._explain import class_names, explain, prepare
-from cli.demo import frames
+from cli.demo import page
+from cli.demo.explain import class_names, explain, prepare
+from cli.demo.server import frames
 from cli.main import main
 from conversion import convert
 from datamodules import MNIST5kDataModule
@@ -128,7 +128,7 @@ def test_names_are_no_markup(digit):
     network = zoo.load("spiking_cnn_nano")
     network.label_names = [f"{hostile}{k}" for k in range(10)]
     shown = [part for frame in frames(network, digit[0], invert=False, seconds=0) for part in frame]
-    shown.append(_demo_page.heading(hostile, ""))
+    shown.append(page.heading(hostile, ""))
     assert not any(hostile in part for part in shown)
     assert any("&lt;img src=x" in part for part in shown)
 

@@ -3,8 +3,8 @@
 import pytest
 
 import zoo
+from cli.commands.models import parameters
 from cli.main import main
-from cli.models import parameters
 
 
 def shown(capsys, *words):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conversion.qcfs import QCFS
+from spiking.qcfs import QCFS
 
 PIXELS = 12
 

@@ -8,9 +8,9 @@ from torch import nn
 import spiking
 import zoo
 from conversion import ConversionError, bypassed, convert
-from conversion._site import sites
-from conversion.dcgs import TrackingSite
-from conversion.thresholds import iterated_threshold
+from conversion.calibration.statistics import iterated_threshold
+from conversion.methods.dcgs import TrackingSite
+from conversion.network.site import sites
 
 MODELS = {
     "vit": lambda: timm.create_model(

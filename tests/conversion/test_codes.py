@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 import spiking
 from conversion import convert
-from conversion._site import sites
-from spiking import multi_threshold_reference as reference
+from conversion.network.site import sites
+from spiking.reference import multi_threshold as reference
 
 EVERYWHERE = {"policy": "official-transformer", "levels": 6}
 

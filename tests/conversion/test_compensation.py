@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from oracles.compensation import compensate, compensate_product
+from oracles.slots import graded, graded_matmul, graded_mul
 from torch.nn import functional as F
 
-from conversion import _slots
-from conversion._compensation import compensate, compensate_product
-from spiking import codes
+from spiking.functional import codes
 
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -48,7 +48,7 @@ def test_the_mean_of_the_output_is_the_function_of_the_mean(name):
 def test_differential_units_represent_the_function_of_what_is_represented(name):
     function, slots = FUNCTIONS[name], sequence(8, 3, 4, 6, 7)
     for x in (slots, torch.cat([torch.zeros_like(slots[:1]), slots[1:]])):
-        y = _slots.graded(function, x)
+        y = graded(function, x)
         assert not y[0].any()
         m, _ = codes.represented(x[1:], x[0])
         expected = torch.stack([function(each) for each in m])
@@ -71,7 +71,7 @@ def test_the_mean_of_a_product_is_the_product_of_the_means(name):
     torch.testing.assert_close(y, compensate(operation, a, b)[0], **CLOSE)
     assert torch.equal(a, kept[0]), "the operands belong to the caller"
     assert torch.equal(b, kept[1])
-    form = _slots.graded_matmul if operation is torch.matmul else _slots.graded_mul
+    form = graded_matmul if operation is torch.matmul else graded_mul
     empty_a, empty_b = torch.zeros_like(a[:1]), torch.zeros_like(b[:1])
     slots = form(torch.cat([empty_a, a]), torch.cat([empty_b, b]))
     expected = operation(codes.represented(a)[0], codes.represented(b)[0])
@@ -80,7 +80,7 @@ def test_the_mean_of_a_product_is_the_product_of_the_means(name):
 
 def test_element_wise_products_of_signals_with_biases():
     a, b = sequence(7, 3, 5), sequence(7, 3, 5, seed=1)
-    y = _slots.graded_mul(a, b)
+    y = graded_mul(a, b)
     assert not y[0].any()
     expected = codes.represented(a[1:], a[0])[0] * codes.represented(b[1:], b[0])[0]
     torch.testing.assert_close(codes.represented(y[1:], y[0])[0], expected, **CLOSE)

@@ -9,7 +9,7 @@ from torch import nn
 
 import spiking
 from conversion import ConvertedModel, bypassed, convert
-from conversion._site import sites
+from conversion.network.site import sites
 
 SETTINGS = {"qcfs": {}, "srp": {"tau": 3}, "cos": {"rho": 3}, "parallel": {}}
 METHODS = sorted(SETTINGS)
@@ -409,7 +409,7 @@ def test_tied_weights_stay_tied(images):
 
 def test_vectors():
     """A QCFS source without data may take any shape; images are needed for thresholds alone."""
-    from conversion.qcfs import QCFS
+    from spiking.qcfs import QCFS
 
     net = nn.Sequential(nn.Linear(7, 9), QCFS(4, 1.0), nn.Linear(9, 5)).eval()
     snn = convert(net, "parallel", 4, input_size=(7,), progress=False)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion._integrate_fire import integrate_fire
-from conversion.cos import cos, initial_membrane
+from conversion.methods.cos import cos, initial_membrane
+from conversion.methods.integrate_fire import integrate_fire
 
 MANY = settings(deadline=None, max_examples=100)
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import spiking
-from conversion import convert, energy
-from conversion._site import sites
+from conversion import convert
+from conversion.network import operation as energy
+from conversion.network.site import sites
 from tests.conversion.test_any_backbone import ann, images
 
 T = 4

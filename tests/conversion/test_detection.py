@@ -21,8 +21,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import spiking
 from conversion import CalibrationError, ConversionError, bypassed
-from conversion._site import sites
-from conversion.detection import _Batched, _image_size, _Pictures, convert_detector
+from conversion.detection.detector import _Batched, _image_size, _Pictures, convert_detector
+from conversion.network.site import sites
 
 WIDTH, CLASSES = 64, 3
 SIZE = (64, 96)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from oracles.compensation import compensate_product
 from torch.nn import functional as F
 
-from conversion import energy
-from conversion._compensation import compensate_product
-from spiking import multi_threshold
+from conversion.network import operation as energy
+from spiking.functional import multi_threshold
 from spiking.levels import Levels
 
 

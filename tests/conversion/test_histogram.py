@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from conversion._histogram import BINS, Histogram
+from conversion.calibration.histogram import BINS, Histogram
 
 
 def draw(seed, *shape):

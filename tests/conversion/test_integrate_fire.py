@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion._integrate_fire import integrate_fire
+from conversion.methods.integrate_fire import integrate_fire
 from spiking.surrogate import ATan
 
 MANY = settings(deadline=None, max_examples=100)

@@ -13,7 +13,7 @@ from torch import nn
 import spiking
 import zoo
 from conversion import lmht
-from conversion._windows import window_sums
+from conversion.lmht.windows import window_sums
 from spiking.layers import FoldTime, SpikeMatmul
 
 SMALL = {

@@ -9,7 +9,7 @@ from torch import nn
 import spiking
 import zoo
 from conversion import convert, lmht
-from conversion.qcfs import QCFS, qcfs
+from spiking.qcfs import QCFS, qcfs
 
 LEVELS = [(1, 4), (2, 2), (2, 4), (4, 2)]
 PAIRS = {

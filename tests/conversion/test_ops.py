@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from conversion import ConversionError, UnsupportedOperationError, _ops, convert
+from conversion import ConversionError, UnsupportedOperationError, convert
+from conversion.graph import ops
 
 aten = torch.ops.aten
 W = torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -105,7 +106,7 @@ AFFINE = {
     "where": lambda x: aten.where(W[0, :, :1, :1] > 0, x, 2 * x + 1),
     "masked_fill": lambda x: aten.masked_fill(x, W[0, :, :1, :1] > 0, 3.0),
 }
-TABLES = _ops.SHAPE | _ops.LINEAR | _ops.SUMS | _ops.WEIGHTED | _ops.MASKS
+TABLES = ops.SHAPE | ops.LINEAR | ops.SUMS | ops.WEIGHTED | ops.MASKS
 
 
 def test_every_affine_operation_is_tried():
@@ -120,13 +121,13 @@ def test_affine_operations_commute_with_the_mean(name):
     torch.testing.assert_close(mean, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", sorted(_ops.NONLINEAR | _ops.PRODUCTS))
+@pytest.mark.parametrize("name", sorted(ops.NONLINEAR | ops.PRODUCTS))
 def test_other_names_are_operations(name):
     assert hasattr(aten, name)
 
 
 def test_tables_do_not_overlap():
-    tables = [TABLES, _ops.NONLINEAR, _ops.PRODUCTS, _ops.ACTIVATIONS]
+    tables = [TABLES, ops.NONLINEAR, ops.PRODUCTS, ops.ACTIVATIONS]
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
@@ -208,8 +209,8 @@ def test_refusal_names_the_module():
 
 def test_self_test_sees_what_still_images_hide(monkeypatch):
     """Steps that are all alike would let a nonlinear operation pass for an affine one."""
-    monkeypatch.setattr(_ops, "NONLINEAR", _ops.NONLINEAR - {"gelu"})
-    monkeypatch.setattr(_ops, "LINEAR", _ops.LINEAR | {"gelu"})
+    monkeypatch.setattr(ops, "NONLINEAR", ops.NONLINEAR - {"gelu"})
+    monkeypatch.setattr(ops, "LINEAR", ops.LINEAR | {"gelu"})
     with pytest.raises(ConversionError, match="self-test failed"):
         converted(lambda x: F.gelu(8 * x))
 

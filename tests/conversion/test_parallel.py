@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion.parallel import calibrate_step, clipped_relu, da_qcfs, parallel, parallel_spikes
-from conversion.qcfs import qcfs
+from conversion.methods.parallel import calibrate_step, clipped_relu, da_qcfs, parallel, parallel_spikes
+from spiking.qcfs import qcfs
 
 MANY = settings(deadline=None, max_examples=100)
 STEPS = st.sampled_from([1, 2, 3, 4, 6, 8, 16])

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from conversion import convert
-from conversion._site import sites
-from conversion.cos import initial_membrane
-from conversion.parallel import MOMENTUM
-from conversion.qcfs import QCFS
-from conversion.srp import MARGIN, srp
+from conversion.methods.cos import initial_membrane
+from conversion.methods.parallel import MOMENTUM
+from conversion.methods.srp import MARGIN, srp
+from conversion.network.site import sites
+from spiking.qcfs import QCFS
 
 SIZE = (3, 12, 12)
 

@@ -7,7 +7,7 @@ import torch
 import conversion
 import zoo
 from conversion import ConversionError, convert
-from conversion._site import sites
+from conversion.network.site import sites
 
 
 def noise(n, size, seed=0):

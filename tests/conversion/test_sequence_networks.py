@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from conversion._integrate_fire import integrate_fire
-from conversion.cos import cos
-from conversion.parallel import calibrate_step, clipped_relu, da_qcfs, parallel
-from conversion.srp import srp
+from conversion.methods.cos import cos
+from conversion.methods.integrate_fire import integrate_fire
+from conversion.methods.parallel import calibrate_step, clipped_relu, da_qcfs, parallel
+from conversion.methods.srp import srp
 from spiking.layers import fold_time
 
 EXACT = {"rtol": 0, "atol": 1e-12}

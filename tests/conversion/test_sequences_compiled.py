@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from conversion._integrate_fire import integrate_fire
-from conversion.cos import cos
-from conversion.parallel import parallel
-from conversion.srp import srp
+from conversion.methods.cos import cos
+from conversion.methods.integrate_fire import integrate_fire
+from conversion.methods.parallel import parallel
+from conversion.methods.srp import srp
 
 
 def corrected(x):

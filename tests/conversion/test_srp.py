@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion._integrate_fire import integrate_fire
-from conversion.srp import srp
+from conversion.methods.integrate_fire import integrate_fire
+from conversion.methods.srp import srp
 
 MANY = settings(deadline=None, max_examples=100)
 

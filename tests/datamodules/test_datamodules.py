@@ -22,10 +22,9 @@ from datamodules import (
     ImageFolderDataModule,
     MNIST5kDataModule,
     SyntheticDataModule,
-    fashion_mnist,
-    mnist5k,
     stratified_split,
 )
+from datamodules.images import fashion_mnist, mnist5k
 
 SMALL = {"num_workers": 0, "batch_size": 4}
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules import CIFAR10DVSDataModule, DataError, DVSGestureDataModule, NMNISTDataModule
-from datamodules._data import sample_keys
-from datamodules._events import Events, read_aedat2, read_aedat3, read_nmnist, to_frames
-from datamodules.cifar import CIFAR10_CLASSES
-from datamodules.events import EventPipeline
-from datamodules.transforms import Augmentation
+from datamodules.events.base import EventPipeline
+from datamodules.events.readers import Events, read_aedat2, read_aedat3, read_nmnist, to_frames
+from datamodules.images.cifar import CIFAR10_CLASSES
+from datamodules.loading.data import sample_keys
+from datamodules.transforms.pipelines import Augmentation
 
 
 def events(count, size, seed=0, start=0):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules import EpochLoader, EvalSampler, SyntheticDataModule, TrainSampler
-from datamodules._random import integers, kept_generators, sample_keys, seed_everything, uniforms
+from datamodules.loading.random import integers, kept_generators, sample_keys, seed_everything, uniforms
 
 
 def indices(sampler):

@@ -10,8 +10,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from datamodules import Augmentation, PicturePipeline, TensorPipeline
-from datamodules._random import sample_keys
-from datamodules.transforms import build_policy, cut_out, shifted_crops
+from datamodules.loading.random import sample_keys
+from datamodules.transforms.pipelines import build_policy, cut_out, shifted_crops
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from conversion.qcfs import QCFS
 from lightning_modules import ClassificationTask, Energy, FiringRate, RunReport
+from spiking.qcfs import QCFS
 
 SMALL = {"layers": [1, 1], "planes": [4, 8], "levels": 4, "v_threshold": 2.0}
 

@@ -7,9 +7,9 @@ import torch
 
 import zoo
 from conversion import convert
-from conversion.qcfs import QCFS
 from lightning_modules import ClassificationTask
 from lightning_modules.base import spared_from_decay
+from spiking.qcfs import QCFS
 
 
 @pytest.mark.parametrize(

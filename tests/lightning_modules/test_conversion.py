@@ -9,10 +9,10 @@ import torch
 import conversion
 import spiking
 import zoo
-from conversion._integrate_fire import integrate_fire
-from conversion._site import sites
-from conversion.cos import cos, initial_membrane
-from conversion.srp import srp
+from conversion.methods.cos import cos, initial_membrane
+from conversion.methods.integrate_fire import integrate_fire
+from conversion.methods.srp import srp
+from conversion.network.site import sites
 from lightning_modules import ConversionTask, Energy, FiringRate
 from lightning_modules.source import Calibration, Source
 
@@ -126,7 +126,9 @@ def test_every_method_is_here():
 def test_fine_tuning_of_every_method_moves_what_it_says(method, make, tiny_data, trainer, monkeypatch):
     settings, levels, words, learn = METHODS[method]
     told, losses = [], Losses()
-    monkeypatch.setattr("lightning_modules.conversion.rank_zero_info", lambda text: told.append(str(text)))
+    monkeypatch.setattr(
+        "lightning_modules.conversion.task.rank_zero_info", lambda text: told.append(str(text))
+    )
     task = make(method, net={"levels": levels}, method_args=settings, calibration={"samples": 16})
     data = tiny_data(train_samples=128)
     trainer().test(task, data, verbose=False)  # calibrates

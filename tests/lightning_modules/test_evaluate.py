@@ -7,7 +7,7 @@ from torch import nn
 import conversion
 import spiking
 import zoo
-from lightning_modules.evaluate import compare
+from lightning_modules.conversion.evaluate import compare
 from lightning_modules.metrics import AgreementOverTime
 
 METHODS = {"qcfs": {}, "srp": {"tau": 3}, "cos": {"rho": 2}, "parallel": {}}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from zoo import qcfs_resnet, qcfs_vgg
+from zoo.models import qcfs_resnet, qcfs_vgg
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDENS = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens"))
@@ -128,7 +128,7 @@ def qcfs_source(conversion_cnn):
         name, kwargs = described(sidecar, state, golden["input"])
         model = zoo.create(name, **kwargs).eval()
         module = qcfs_vgg if "vgg" in name else qcfs_resnet
-        zoo._checkpoint.load_strict(model, module.checkpoint_filter_fn(state, model), source=file)
+        zoo.files.checkpoint.load_strict(model, module.checkpoint_filter_fn(state, model), source=file)
         return model, sidecar, golden
 
     return read

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from zoo import qkformer, sdt
-from zoo._blocks import neuron_factory
-from zoo.spikformer import NEURON_DEFAULTS
+from zoo.layers.convolution import neuron_factory
+from zoo.models import qkformer, sdt
+from zoo.models.spikformer import NEURON_DEFAULTS
 
 FILE = "zoo_residual_blocks"
 GOLDEN_FILES = {"direct_training/zoo_residual_blocks"}

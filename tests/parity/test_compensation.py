@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from oracles.compensation import compensate, compensate_product
+from oracles.slots import graded, graded_matmul, graded_mul
 from torch.nn import functional as F
 
-from conversion import _slots
-from conversion._compensation import compensate, compensate_product
-from spiking import codes
+from spiking.functional import codes
 
 FOLDER = "conversion_transformer"
 GOLDEN_FILES = {
@@ -57,20 +57,20 @@ def test_dcgs_units(golden):
     data = golden(f"{FOLDER}/dcgs_graded_units")
     slots, steps = data["diff_input"], data["rate_input"]
     for name, function in functions(data).items():
-        data.close(f"{name}.diff_output", _slots.graded(function, slots))
+        data.close(f"{name}.diff_output", graded(function, slots))
         value = function(represented(slots).flatten(0, 1)).view(steps.shape)
         torch.testing.assert_close(value, represented(data[f"{name}.diff_output"]), rtol=1e-4, atol=1e-5)
         data.close(f"{name}.rate_output", compensate(function, steps)[0])
     a, b = data["matmul.a"], data["matmul.b"]
-    data.close("matmul.diff_output", _slots.graded_matmul(a, b))
+    data.close("matmul.diff_output", graded_matmul(a, b))
     product = represented(a) @ represented(b)
     torch.testing.assert_close(product, represented(data["matmul.diff_output"]), rtol=1e-4, atol=1e-5)
     data.close("matmul.rate_output", compensate_product(a[1:], b[1:])[0])
     a, b = data["mul.a"], data["mul.b"]
-    data.close("mul.diff_output", _slots.graded_mul(a, b))
+    data.close("mul.diff_output", graded_mul(a, b))
     product = represented(a) * represented(b)
     torch.testing.assert_close(product, represented(data["mul.diff_output"]), rtol=1e-4, atol=1e-5)
     pool, x = partial(F.max_pool2d, kernel_size=2), data["maxpool.input"]
-    data.close("maxpool.diff_output", _slots.graded(pool, x))
+    data.close("maxpool.diff_output", graded(pool, x))
     data.close("maxpool.rate_output", compensate(pool, x[1:])[0])
     data.everything_was_compared()

@@ -11,12 +11,13 @@ import pytest
 import torch
 import torchvision
 
-from conversion import convert, parallel
-from conversion._batches import Batches
-from conversion._calibrate import run_observed
-from conversion._site import sites
-from conversion.cos import initial_membrane
-from conversion.srp import srp
+from conversion import convert
+from conversion.calibration.batches import Batches
+from conversion.calibration.observe import run_observed
+from conversion.methods import parallel
+from conversion.methods.cos import initial_membrane
+from conversion.methods.srp import srp
+from conversion.network.site import sites
 
 GOLDEN_FILES = {
     "conversion_cnn/qcfs_net_vgg",

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from conversion._integrate_fire import integrate_fire
-from conversion.cos import cos, initial_membrane
-from conversion.parallel import calibrate_step, clipped_relu, da_qcfs, parallel
-from conversion.qcfs import qcfs
-from conversion.srp import MARGIN, srp
+from conversion.methods.cos import cos, initial_membrane
+from conversion.methods.integrate_fire import integrate_fire
+from conversion.methods.parallel import calibrate_step, clipped_relu, da_qcfs, parallel
+from conversion.methods.srp import MARGIN, srp
+from spiking.qcfs import qcfs
 
 COS = ("cos_layer", "cos_layer_iterative")
 CALIBRATION = ("da_qcfs_calibration_qcfs", "da_qcfs_calibration_relu")

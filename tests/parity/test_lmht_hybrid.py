@@ -5,8 +5,8 @@ import torch
 
 import zoo
 from conversion import convert, lmht
-from conversion.qcfs import QCFS
-from zoo.qcfs_resnet import checkpoint_filter_fn
+from spiking.qcfs import QCFS
+from zoo.models.qcfs_resnet import checkpoint_filter_fn
 
 FILE = "lmht_hybrid_qcfs"
 GOLDEN_FILES = {f"direct_training/{FILE}"}
@@ -32,7 +32,7 @@ def source(case):
 class AsRecorded(torch.autograd.Function):
     """QCFS with the gradient that the authors' ``clamp`` has in newer torch: none in the outer two bins.
 
-    Networks of the papers were trained with older ones, and `conversion.qcfs` keeps to those; the file was
+    Networks of the papers were trained with older ones, and `spiking.qcfs` keeps to those; the file was
     recorded with whatever torch its sidecar names.
     """
 

@@ -6,7 +6,7 @@ import torch
 import spiking
 import zoo
 from conversion import lmht
-from zoo.spiking_resnet import lmht_filter_fn
+from zoo.models.spiking_resnet import lmht_filter_fn
 
 FILE = "lmht_tiny_networks"
 GOLDEN_FILES = {f"direct_training/{FILE}"}

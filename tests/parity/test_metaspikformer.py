@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from zoo import metaspikformer
-from zoo._blocks import neuron_factory
-from zoo.sdt import MembraneMLP
-from zoo.spikformer import NEURON_DEFAULTS, Block, as_conv_weight
+from zoo.layers.convolution import neuron_factory
+from zoo.models import metaspikformer
+from zoo.models.sdt import MembraneMLP
+from zoo.models.spikformer import NEURON_DEFAULTS, Block, as_conv_weight
 
 FILE = "zoo_metaspikformer_blocks"
 GOLDEN_FILES = {"direct_training/zoo_metaspikformer_blocks"}

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from spiking import codes, multi_threshold, multi_threshold_reference
+from spiking.functional import codes, multi_threshold
 from spiking.levels import Levels
+from spiking.reference import multi_threshold as multi_threshold_reference
 
 FOLDER = "conversion_transformer"
 GOLDEN_FILES = {

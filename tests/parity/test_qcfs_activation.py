@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conversion.qcfs import qcfs
+from spiking.qcfs import qcfs
 
 FILE = "qcfs_activation"
 GOLDEN_FILES = {f"conversion_cnn/{FILE}"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conversion.qcfs import QCFS
+from spiking.qcfs import QCFS
 
 pytestmark = pytest.mark.golden
 # Claimed as GOLDEN_FILES by test_conversion_cnn_networks.py, which compares what the networks become.

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import zoo
-from zoo import qkformer
-from zoo._blocks import neuron_factory
-from zoo._build import load_weights
-from zoo._registry import get_entry
-from zoo.spikformer import NEURON_DEFAULTS, SSA, as_conv_weight
+from zoo.factory import load_weights
+from zoo.layers.convolution import neuron_factory
+from zoo.models import qkformer
+from zoo.models.spikformer import NEURON_DEFAULTS, SSA, as_conv_weight
+from zoo.registry import get_entry
 
 FILE = "zoo_qkformer_tiny"
 GOLDEN_FILES = {"direct_training/zoo_qkformer_tiny"}

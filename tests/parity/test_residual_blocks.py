@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from zoo._blocks import neuron_factory
-from zoo.ms_resnet import NEURON_DEFAULTS as MS_NEURON
-from zoo.ms_resnet import MSBlock
-from zoo.sew_resnet import NEURON_DEFAULTS as SEW_NEURON
-from zoo.sew_resnet import SEWBasicBlock, SEWBottleneck
+from zoo.layers.convolution import neuron_factory
+from zoo.models.ms_resnet import NEURON_DEFAULTS as MS_NEURON
+from zoo.models.ms_resnet import MSBlock
+from zoo.models.sew_resnet import NEURON_DEFAULTS as SEW_NEURON
+from zoo.models.sew_resnet import SEWBasicBlock, SEWBottleneck
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens")) / "direct_training"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import zoo
-from zoo import spikformer
-from zoo._blocks import neuron_factory
-from zoo._build import load_weights
-from zoo._registry import get_entry
+from zoo.factory import load_weights
+from zoo.layers.convolution import neuron_factory
+from zoo.models import spikformer
+from zoo.registry import get_entry
 
 FILE = "zoo_spikformer_tiny"
 GOLDEN_FILES = {"direct_training/zoo_spikformer_tiny"}

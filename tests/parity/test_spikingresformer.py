@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import spiking
 import zoo
 from spiking.layers import SpikeMatmul
-from zoo._blocks import neuron_factory
-from zoo.spikingresformer import DSSA, GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
+from zoo.layers.convolution import neuron_factory
+from zoo.models.spikingresformer import DSSA, GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
 
 FAMILY = "spiking_transformers"
 BLOCKS = ("dssa_p1", "dssa_p2", "dssa_p4_plif", "gwffn", "downsample")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conversion import thresholds
+from conversion.calibration import statistics as thresholds
 
 FOLDER = "conversion_transformer"
 GOLDEN_FILES = {

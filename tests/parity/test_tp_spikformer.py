@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zoo._tokens import best_tokens
-from zoo.tp_spikformer import TPCode, released_spatial, released_temporal
+from zoo.tokens.hooks import best_tokens
+from zoo.tokens.tp_spikformer import TPCode, released_spatial, released_temporal
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens")) / "spiking_transformers"

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from oracles.compensation import compensate, compensate_product
+from oracles.slots import graded, graded_matmul
 from torch.nn import functional as F
 
-from conversion import _slots, energy, thresholds
-from conversion._compensation import compensate, compensate_product
-from spiking import codes, multi_threshold, multi_threshold_reference
+from conversion.calibration import statistics as thresholds
+from conversion.network import operation as energy
+from spiking.functional import codes, multi_threshold
 from spiking.levels import Levels
+from spiking.reference import multi_threshold as multi_threshold_reference
 
 FOLDER = "conversion_transformer"
 GOLDEN_FILES = {
@@ -133,8 +136,8 @@ def test_dcgs_vit(golden):
     y = block(
         slots,
         lambda name, x: multi_threshold_reference.differential(x, levels[name]),
-        _slots.graded,
-        _slots.graded_matmul,
+        graded,
+        graded_matmul,
     )
     data.close("diff.output", y)
     data.close("diff.decoded", codes.decode(y[1:], y[0]))
@@ -271,7 +274,7 @@ def test_dcgs_resnet(golden):
 
     for pooling in (
         pooled,
-        lambda x: _slots.graded(pool, x),
+        lambda x: graded(pool, x),
     ):  # plain at each slot, as in the code; or in general
         y = network(slots, neuron, pooling)
         data.close("output", y)

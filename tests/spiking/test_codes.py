@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiking import codes
+from spiking.functional import codes
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

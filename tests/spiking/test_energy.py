@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import spiking
-from spiking.energy import E_AC, E_MAC, OperationCounter, profile_energy
 from spiking.layers import FoldTime, SpikeMatmul, fold_time
-from spiking.metrics import EnergyMetric, SynapticOperations
+from spiking.measure.energy import E_AC, E_MAC, OperationCounter, profile_energy
+from spiking.measure.metrics import EnergyMetric, SynapticOperations
 
 
 def spikes(*shape: int, rate: float = 0.3) -> torch.Tensor:

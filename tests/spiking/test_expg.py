@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spiking
-from conversion.qcfs import qcfs
 from spiking.neurons.expg import ExpGCode, ExpGIF, ExpGQuant, expg_reference, nearest_level, nearest_reference
+from spiking.qcfs import qcfs
 
 # (G, n): L, mean spikes if all levels were equally likely
 TABLE = {

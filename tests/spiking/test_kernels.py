@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spiking import functional, kernels, reference, surrogate
-from spiking.kernels import rules
+from spiking.kernels.rules import neurons as rules
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_LLVM, reason="llvmlite is not installed")
 
@@ -196,7 +196,7 @@ def test_states_in_another_layout():
 def test_half_precision(name, dtype):
     """Currents and spikes are short, the state and the arithmetic are float32: spikes are equal still."""
     if dtype is torch.float16:
-        from spiking.kernels.codegen import has_float16
+        from spiking.kernels.cpu.codegen import has_float16
 
         if not has_float16():
             pytest.skip("the machine does not convert float16")

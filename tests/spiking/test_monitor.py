@@ -8,7 +8,7 @@ from torch import nn
 
 import spiking
 from spiking.layers import FoldTime
-from spiking.monitor import FiringRateMonitor
+from spiking.measure.monitor import FiringRateMonitor
 
 
 def network() -> nn.Sequential:

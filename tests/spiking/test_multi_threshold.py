@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spiking
-from spiking import kernels, multi_threshold_reference
-from spiking import multi_threshold as fast
+from spiking import kernels
+from spiking.functional import multi_threshold as fast
 from spiking.levels import Levels
+from spiking.reference import multi_threshold as multi_threshold_reference
 
 needs_llvm = pytest.mark.skipif(not kernels.HAS_LLVM, reason="llvmlite is not installed")
 CLOSE = {"rtol": 1e-4, "atol": 5e-5}  # gradients are sums in another order, with fused multiply-add
@@ -138,7 +139,7 @@ def test_threads_change_nothing(threads):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_a_long_state(dtype):
     if dtype is torch.float16:
-        from spiking.kernels.codegen import has_float16
+        from spiking.kernels.cpu.codegen import has_float16
 
         if not has_float16():
             pytest.skip("the machine does not convert float16")

@@ -74,7 +74,7 @@ def cases():
         out[f"{function} bfloat16"] = {"x": drive(3, 2, 40, dtype=torch.bfloat16), **common}
         out[f"{function} float16"] = {"x": drive(3, 2, 40, dtype=torch.float16), **common}
         out[f"{function} state in another layout"] = {"x": drive(2, 3, 5), "v": drive(5, 3).T, **common}
-    from spiking.kernels import triton
+    from spiking.kernels.triton import leaky as triton
 
     for name, alpha in itertools.product(triton.SURROGATES, (None, 0.7)):
         slope = surrogate.get_surrogate(name, **({} if alpha is None else {"alpha": alpha}))
@@ -173,8 +173,8 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spiking.kernels import triton as ours
-from spiking.kernels import triton_mixing as mixing
+from spiking.kernels.triton import leaky as ours
+from spiking.kernels.triton import lmht as mixing
 
 INTEGERS = ("count", "steps", "x_step", "g_step")
 DATA = ("x_ptr", "out_ptr", "g_ptr", "gx_ptr")

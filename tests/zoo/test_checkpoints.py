@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo import ms_resnet, sew_resnet
-from zoo._build import load_weights
-from zoo._registry import get_entry
+from zoo.factory import load_weights
+from zoo.models import ms_resnet, sew_resnet
+from zoo.registry import get_entry
 
 NAME = "spiking_cnn_nano"
 

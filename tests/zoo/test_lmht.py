@@ -10,8 +10,8 @@ import torch
 import spiking
 import zoo
 from conversion import lmht
-from zoo._build import load_weights
-from zoo._registry import get_entry
+from zoo.factory import load_weights
+from zoo.registry import get_entry
 
 SMALL = {
     "lmht_vgg13": {"plan": ((8,), (8, 8), (16,)), "hidden": 32},

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import zoo
-from conversion.qcfs import QCFS
-from zoo import qcfs_resnet, qcfs_vgg
+from spiking.qcfs import QCFS
+from zoo.models import qcfs_resnet, qcfs_vgg
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 

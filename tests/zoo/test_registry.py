@@ -12,7 +12,7 @@ import torch
 from timm.models import _registry as timm_registry
 
 import zoo
-from zoo import _registry
+from zoo import registry
 
 # parameters at the entry's own number of classes, except where another is given; papers or authors' code
 PARAMETERS = {
@@ -204,10 +204,10 @@ def test_registering_a_taken_or_odd_name_is_refused():
     def sew_resnet18(**kwargs):
         raise AssertionError
 
-    before = _registry._ENTRIES["sew_resnet18"]
-    with pytest.raises(ValueError, match=r"taken by zoo\.sew_resnet"):
+    before = registry._ENTRIES["sew_resnet18"]
+    with pytest.raises(ValueError, match=r"taken by zoo\.models\.sew_resnet"):
         zoo.register_model(sew_resnet18)
-    assert _registry._ENTRIES["sew_resnet18"] is before
+    assert registry._ENTRIES["sew_resnet18"] is before
     sew_resnet18.__name__ = "SEW-ResNet18"
     with pytest.raises(ValueError, match="snake_case such as 'sew_resnet18'"):
         zoo.register_model(sew_resnet18)
@@ -237,7 +237,7 @@ def test_every_entry_is_described(name):
     first = model.get_submodule(model.default_cfg["first_conv"])
     assert first.weight.shape[1] == about.input_size[0]
     assert len(model.default_cfg["mean"]) == len(model.default_cfg["std"]) == about.input_size[0]
-    assert _registry.get_entry(name).fn.__doc__
+    assert registry.get_entry(name).fn.__doc__
 
 
 # -- timm ------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ import torch
 
 import zoo
 from datamodules import MNIST5kDataModule
-from zoo._weights import PACKAGED
-from zoo.uncert import Uncert
+from zoo.files.layout import PACKAGED
+from zoo.tokens.uncert import Uncert
 
 NAMES = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
 

@@ -12,10 +12,10 @@ from torch import nn
 
 import spiking
 import zoo
-from zoo import metaspikformer, qkformer, sdt, spikformer
-from zoo._blocks import neuron_factory
-from zoo._build import load_weights
-from zoo._registry import get_entry
+from zoo.factory import load_weights
+from zoo.layers.convolution import neuron_factory
+from zoo.models import metaspikformer, qkformer, sdt, spikformer
+from zoo.registry import get_entry
 
 # parameters at the entry's own number of classes; entries of the state dict, hash of their names and shapes
 SIZES = {

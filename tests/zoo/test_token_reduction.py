@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 import spiking
 import zoo
-from zoo import _tokens, token_reduction, uncert
-from zoo.tome import bipartite_matching
-from zoo.tp_spikformer import neighbourhood_distance, step_change
+from zoo.tokens import hooks, uncert
+from zoo.tokens import reduce as token_reduction
+from zoo.tokens.tome import bipartite_matching
+from zoo.tokens.tp_spikformer import neighbourhood_distance, step_change
 
 PLAIN = ("spikformer_nano", "sdt_nano")  # every block is token-wise
 REDUCIBLE = (*PLAIN, "qkformer_nano", "metaspikformer_15m", "spikingresformer_nano")
@@ -61,7 +62,7 @@ def test_scoring_changes_nothing(method, tiny, images):
     before = steps_of(model, images())
     scorer, made = token_reduction.METHODS[method](), []
     for block in model.token_blocks():
-        point = _tokens.Point(model, block)
+        point = hooks.Point(model, block)
         score = (lambda x, p: scorer.match(x, p, 40)) if method == "tome" else scorer
         model.get_submodule(block.path).register_forward_pre_hook(
             lambda m, args, p=point, score=score: made.append(score(args[0], p))
@@ -115,12 +116,12 @@ def test_bypassed_tokens_keep_value_and_place(tiny, images):
 def test_merging_keeps_the_sum():
     x = torch.randn(2, 3, 4, 2, 5, dtype=torch.float64)
     size = torch.randint(1, 4, (3, 10)).double()
-    index = _tokens.best_tokens(torch.rand(3, 10), 4).sort(-1).values
-    target = _tokens.nearest_kept(x, index)
+    index = hooks.best_tokens(torch.rand(3, 10), 4).sort(-1).values
+    target = hooks.nearest_kept(x, index)
     assert torch.equal(
         target.gather(1, index), torch.arange(4).expand(3, -1)
     )  # kept tokens stay with themselves
-    merged, sizes = _tokens.merge_tokens(x, size, index, target)
+    merged, sizes = hooks.merge_tokens(x, size, index, target)
     assert torch.equal(sizes.sum(1), size.sum(1))
     want = (x.flatten(3) * size.view(1, 3, 1, 10)).sum(-1)
     torch.testing.assert_close((merged.squeeze(-1) * sizes.view(1, 3, 1, 4)).sum(-1), want)
@@ -154,10 +155,10 @@ def test_left_out_tokens_do_no_work(name, tiny, images):
     rows = {r.name: r for r in dense.rows}
     assert sparse.sops + sparse.macs < dense.sops + dense.macs
     for path, share in zip(inside, chosen.token_reduction.shares, strict=True):
-        assert part[path] == _tokens.token_count(share, full[path])
+        assert part[path] == hooks.token_count(share, full[path])
     for row in sparse.rows:
         if any(row.name.startswith(f"{path}.") and "matmul" not in row.name for path in inside[-1:]):
-            ratio = _tokens.token_count(0.3, full[inside[-1]]) / full[inside[-1]]
+            ratio = hooks.token_count(0.3, full[inside[-1]]) / full[inside[-1]]
             assert row.dense_macs == pytest.approx(rows[row.name].dense_macs * ratio), row.name
 
 
@@ -213,7 +214,7 @@ def test_blocks_on_a_grid_leave_left_out_tokens_alone(name, tiny, images):
             before = before + reduced.get_submodule(block.path).attn(before)
     same = (before == after).all(dim=0).all(dim=1).flatten(1)
     N = same.shape[1]
-    assert ((~same).sum(1) <= _tokens.token_count(0.3, N)).all()
+    assert ((~same).sum(1) <= hooks.token_count(0.3, N)).all()
     assert (~same).any()
 
 
@@ -233,7 +234,7 @@ def test_the_choice_is_each_image_s_own(method, tiny, images):
 def test_permuting_tokens_permutes_scores(method, tiny):
     """Blocks without convolution: the order of tokens does not matter, but that tome's halves alternate."""
     model = tiny("sdt_nano").eval().double()
-    point = _tokens.Point(model, model.token_blocks()[0])
+    point = hooks.Point(model, model.token_blocks()[0])
     x = 2 * torch.randn(2, 2, 16, 8, 1, dtype=torch.float64)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
     if method == "tome":
@@ -252,14 +253,14 @@ def test_permuting_tokens_permutes_scores(method, tiny):
 
 def test_ties_go_to_the_first():
     scores = torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0]])
-    assert _tokens.best_tokens(scores, 3).tolist() == [[1, 3, 0]]
+    assert hooks.best_tokens(scores, 3).tolist() == [[1, 3, 0]]
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
 @settings(max_examples=200, deadline=None)
 def test_a_share_gives_back_its_count(count, tokens):
     count = min(count, tokens)
-    assert _tokens.token_count(count / tokens, tokens) == count
+    assert hooks.token_count(count / tokens, tokens) == count
 
 
 def test_default_schedule():
@@ -361,7 +362,7 @@ def test_steady_uncertainty_ranks_by_its_mean(fluctuation):
 
 def test_classes_of_the_pooled_logits(tiny, images):
     model = tiny("spikformer_nano", num_classes=20).eval().double()
-    point = _tokens.Point(model, model.token_blocks()[1])
+    point = hooks.Point(model, model.token_blocks()[1])
     with torch.no_grad():
         x = model.block[0](model.patch_embed(model.encode(images().double())))
         every = uncert.Uncert(classes=0).token_uncertainty(x, point)
@@ -378,7 +379,7 @@ def test_classes_of_the_pooled_logits(tiny, images):
 
 def test_a_common_shift_of_the_logits_changes_no_score(tiny, images):
     model = tiny("spikformer_nano", num_classes=10).eval().double()
-    point = _tokens.Point(model, model.token_blocks()[1])
+    point = hooks.Point(model, model.token_blocks()[1])
     shift = torch.randn(
         model.head.in_features, dtype=torch.float64
     )  # the softmax, and so training, ignores it

@@ -1,0 +1,112 @@
+"""``fulgurite convert``: an ANN into a spiking network, measured at every T, saved as a folder of the zoo."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from rich.console import Console
+
+import conversion
+import datamodules
+import zoo
+from cli import errors
+from cli.run import resume
+from cli.run.cli import SpikingParser
+from cli.run.package import anonymous
+from datamodules import BaseDataModule
+from lightning_modules.conversion import run as conversion_run
+from lightning_modules.conversion.run import ConversionRun
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = """\
+Convert a trained ANN into a spiking network: accuracy, firing rate and energy at every T next to the ANN,
+and a folder of the zoo that zoo.load and fulgurite publish take."""
+
+
+PLAN = [field.name for field in dataclasses.fields(ConversionRun) if field.name != "data"]
+
+
+def run(words: Sequence[str]) -> None:
+    """Convert; errors that are the user's to mend become one message.
+
+    Args:
+        words: options after ``fulgurite convert``.
+    """
+    from cli.main import fail
+
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # lightning 2.6 on torch 2.14
+    parser = _parser()
+    config = parser.parse_args(list(words))
+    settings = parser.dump(config, skip_none=False)
+    try:
+        _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
+    except (errors.CommandError, datamodules.DataError) as error:
+        if os.environ.get("FULGURITE_TRACEBACK"):
+            raise
+        fail(errors.summary(error))
+
+
+def _parser() -> SpikingParser:
+    parser = SpikingParser(prog="fulgurite convert", description=DESCRIPTION)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="A YAML file of these options.")
+    parser.add_argument("--seed_everything", type=int, default=0, help="Seed of everything random.")
+    parser.add_argument(
+        "--output", type=str, default=None, help="Folder to write; runs/conversion-NAME if missing."
+    )
+    parser.add_subclass_arguments(BaseDataModule, "data", required=True)
+    parser.add_class_arguments(ConversionRun, nested_key=None, as_group=False, skip={"data"})
+    return parser
+
+
+def _convert(parser: SpikingParser, config: Any, settings: str, command: str) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a pipe has no width; 80 columns would fold the captions
+    started = time.monotonic()
+    pl.seed_everything(config.seed_everything, verbose=False)
+    names = [str(getattr(path, "relative", path)) for path in config.config or []]
+    method = str(config.method)
+    folder = Path(config.output or resume.run_folder(names, f"conversion-{method}"))
+    try:
+        made = parser.instantiate_classes(config)
+        plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
+        ann, snn = plan.convert()
+    except (errors.CommandError, datamodules.DataError):
+        raise
+    except (
+        conversion.ConversionError,
+        zoo.CheckpointError,
+        ValueError,
+        TypeError,
+        OSError,
+        ImportError,
+    ) as error:
+        raise errors.CommandError(errors.summary(error)) from error
+    console.print(str(snn.report), highlight=False, markup=False)
+    comparison = plan.compare(ann, snn)
+    console.print(conversion_run.table(comparison, f"{snn.report.method}: {folder}"))
+    console.print(conversion_run.legend(comparison), highlight=False, soft_wrap=True)
+    try:
+        conversion_run.write(
+            folder,
+            plan,
+            snn,
+            comparison,
+            command=anonymous(command),
+            settings=anonymous(settings),
+            seed=config.seed_everything,
+            seconds=round(time.monotonic() - started, 1),
+        )
+    except (OSError, zoo.NotRebuildableError) as error:
+        raise errors.CommandError(errors.summary(error)) from error
+    console.print(f'written to {folder}: zoo.load("local-dir:{folder}") loads it', soft_wrap=True)

@@ -1,0 +1,119 @@
+"""``fulgurite publish``: a run, or a folder of the zoo, on the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HUB = "hub"  # subfolder with what is published
+
+
+def run(words: Sequence[str]) -> None:
+    """Publish.
+
+    Args:
+        words: options after ``fulgurite publish``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fulgurite publish",
+        description="Publish a run (runs/NAME) or a folder of zoo.save on the Hub, in one commit: weights,"
+        " description, model card, figures. The token is never an option: it is taken from HF_TOKEN or from"
+        " `hf auth login`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", help="a run's folder, or one of zoo.save")
+    parser.add_argument("--repo-id", required=True, metavar="OWNER/NAME", help="made if it does not exist")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="branch, made if it does not exist; main if missing")
+    parser.add_argument("--licence", help="licence of the weights: apache-2.0, mit, cc-by-nc-4.0, ...")
+    parser.add_argument("--limits", help="a sentence for the card: what users must know")
+    parser.add_argument("--message", help="message of the commit")
+    parser.add_argument(
+        "--token-from",
+        choices=("any", "env", "login"),
+        default="any",
+        help="env: HF_TOKEN only; login: only what `hf auth login` stored; any: the one, then the other",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help=f"write what would be published to SOURCE/{HUB}, and stop"
+    )
+    options = parser.parse_args(list(words))
+    _publish(options)
+
+
+def _publish(options: Any) -> None:
+    import zoo
+    from cli import errors
+    from cli.main import fail
+    from cli.run.package import export_run, is_run
+    from zoo.hub.push import prepare
+
+    source = Path(options.source)
+    mendable = (
+        errors.CommandError,
+        zoo.CheckpointError,
+        zoo.HubError,
+        zoo.LicenceError,
+        zoo.NotRebuildableError,
+        zoo.UnknownModelError,
+        FileNotFoundError,
+        ValueError,
+    )
+    if not source.is_dir():
+        fail(f"no such folder: {source}; give a run (runs/NAME) or a folder of zoo.save")
+    try:
+        folder = source
+        if is_run(source):
+            folder = export_run(source, source / HUB, licence=options.licence, limits=options.limits)
+        elif options.limits:
+            fail("--limits is for runs; a folder has its card already, write it there")
+        files = prepare(folder, options.repo_id, licence=options.licence)
+        if options.dry_run:
+            _write(files, source / HUB)
+            _show(files)
+            _say(f"nothing was sent; look at {source / HUB / 'README.md'}, then leave --dry-run out")
+            return
+        done = zoo.push(
+            folder,
+            options.repo_id,
+            private=options.private,
+            revision=options.revision,
+            licence=options.licence,
+            message=options.message,
+            token_from=options.token_from,
+        )
+    except mendable as error:
+        fail(errors.summary(error))
+    _show(files)
+    _say(f"published as {done.url}, commit {done.commit}")
+    _say(f'zoo.load("hf-hub:{done.repo_id}@{done.commit[:12]}") loads exactly this')
+
+
+def _write(files: dict[str, Path | bytes], target: Path) -> None:
+    """Put what would be published into a folder."""
+    for name, content in files.items():
+        path = target / name
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _show(files: dict[str, Path | bytes]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file")
+    table.add_column("bytes", justify="right")
+    for name, content in sorted(files.items()):
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        table.add_row(name, f"{size:,}")
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    print(text)

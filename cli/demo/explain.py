@@ -1,0 +1,142 @@
+"""What a network makes of one picture, step by step: prediction, spikes, energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, ImageOps
+
+import spiking
+from lightning_modules import figures
+from spiking.measure.energy import E_AC, E_MAC
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LAYERS = 4  # in the raster
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One picture through one network.
+
+    Attributes:
+        image: what the network saw, normalised, ``[C, H, W]``.
+        probabilities: after every step, of the mean logits so far, ``[T, K]``.
+        labels: of the classes.
+        spikes: ``[T, neurons]`` of some layers; empty for networks without neurons.
+        firing_rate: spikes per neuron and step, over all layers; 0 for networks without neurons.
+        energy: operations and energy of this picture.
+    """
+
+    image: Tensor
+    probabilities: Tensor
+    labels: list[str]
+    spikes: dict[str, Tensor]
+    firing_rate: float
+    energy: spiking.EnergyReport
+
+    def best(self, step: int, count: int = 5) -> dict[str, float]:
+        """The most probable classes after ``step`` steps (from 1), most probable first."""
+        values, classes = self.probabilities[step - 1].topk(min(count, self.probabilities.shape[1]))
+        return {self.labels[k]: v for k, v in zip(classes.tolist(), values.tolist(), strict=True)}
+
+    @property
+    def energy_text(self) -> str:
+        """Operations behind the energy, and what is assumed."""
+        report = self.energy
+        assumed = (
+            f"Estimated for 45 nm: {E_MAC} pJ a multiply-accumulate, {E_AC} pJ"
+            " an addition, no memory traffic."
+        )
+        if not self.spikes:
+            return f"{report.macs:,.0f} multiply-accumulates. {assumed}"
+        ratio = report.ann_energy_mj / report.energy_mj if report.energy_mj else float("inf")
+        return (
+            f"{report.sops:,.0f} additions caused by spikes and {report.macs:,.0f} multiply-accumulates. The"
+            f" same network as an ANN needs {ratio:.1f} times as much. {assumed}"
+        )
+
+
+def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Explanation:
+    """Run one picture.
+
+    Args:
+        model: a network of the zoo or of timm, in evaluation mode.
+        picture: of any size and mode.
+        invert: exchange light and dark first; networks for digits expect light ones on dark ground.
+    """
+    image = prepare(model, picture, invert)
+    batch = image.unsqueeze(0)
+    neurons = any(isinstance(module, spiking.Neuron) for module in model.modules())
+    spikes: dict[str, Tensor] = {}
+    rate = 0.0
+    with torch.no_grad():
+        if neurons:
+            with spiking.FiringRateMonitor(model, raster=True) as monitor:
+                logits = model(batch, steps=True)
+            rasters, rate = monitor.rasters(), monitor.rate()
+            spikes = {name: figures.thinned(rasters[name]) for name in figures.spread(list(rasters), LAYERS)}
+        else:
+            logits = model(batch).unsqueeze(0)
+    counts = torch.arange(1, len(logits) + 1).reshape(-1, 1, 1)
+    probabilities = (logits.cumsum(dim=0) / counts).softmax(dim=-1)[:, 0]
+    return Explanation(
+        image=image,
+        probabilities=probabilities,
+        labels=class_names(model, probabilities.shape[1]),
+        spikes=spikes,
+        firing_rate=rate,
+        energy=spiking.profile_energy(model, batch),
+    )
+
+
+def prepare(model: nn.Module, picture: Image.Image, invert: bool = False) -> Tensor:
+    """The picture as the network's evaluation has it, ``[C, H, W]``: resized, cropped, normalised."""
+    from timm.data import create_transform
+
+    data = preprocessing(model)
+    if picture.mode in ("RGBA", "LA", "PA", "P"):  # what is transparent becomes white, as a page shows it
+        ground = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+    elif picture.mode.startswith("I"):  # 16 bit; Pillow would clip them to 8
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    picture = picture.convert("L" if data["input_size"][0] == 1 else "RGB")
+    if invert:
+        picture = ImageOps.invert(picture)
+    image: Tensor = create_transform(**data, is_training=False)(picture)
+    return image
+
+
+def preprocessing(model: nn.Module) -> dict[str, Any]:
+    """What timm's transforms need to know.
+
+    Raises:
+        ValueError: pictures cannot be shown to this network.
+    """
+    from timm.data import resolve_data_config
+
+    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
+    chans = int(data["input_size"][0])
+    if chans not in (1, 3):
+        raise ValueError(f"this network takes {chans} channels, so pictures, which have 1 or 3, do not fit")
+    if not getattr(model, "num_classes", 0):
+        raise ValueError("this network has no classes, so there is no prediction to show")
+    return data
+
+
+def class_names(model: nn.Module, classes: int) -> list[str]:
+    """Names that the weights came with, ImageNet's for its 1,000 classes, or numbers."""
+    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    names = getattr(model, "label_names", None) or cfg.get("label_names")
+    if names and len(names) == classes:
+        return [str(name) for name in names]
+    if classes == 1000:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        return [str(info.index_to_description(k)) for k in range(classes)]
+    return [str(k) for k in range(classes)]

@@ -1,0 +1,218 @@
+"""Where a run lives, and which of its checkpoints to take."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+def run_folder(configs: Sequence[str | Path], fallback: str) -> Path:
+    """Return ``runs/METHOD-NAME`` for ``configs/METHOD/NAME.yaml``.
+
+    Args:
+        configs: the run's YAML files; names of further ones are appended, so that variants of one
+            base have folders of their own.
+        fallback: the name of a run without any file.
+    """
+    paths = [Path(p) for p in configs]
+    if not paths:
+        return Path("runs") / _plain(fallback)
+    if paths[0].name == "config.yaml" and (paths[0].parent / CHECKPOINTS).is_dir():
+        return paths[0].parent  # the copy that a run keeps of its own settings
+    names = [paths[0].stem, *(p.stem for p in paths[1:])]
+    parent = paths[0].resolve().parent.name
+    return Path("runs") / _plain(f"{parent}-{'+'.join(names)}".lstrip("-"))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.+=-]+", "_", name)
+
+
+def resolve(ckpt_path: str | Path | None, folder: Path) -> Path | str | None:
+    """Turn ``last``, ``best`` or a path into a checkpoint that is there and whole.
+
+    Args:
+        ckpt_path: what the user typed.
+        folder: the run's folder.
+
+    Returns:
+        The path; ``None`` if none was asked for; Lightning's own words (``hpc``, ``registry``) and
+        addresses of remote files unchanged.
+    """
+    if ckpt_path is None:
+        return None
+    word = str(ckpt_path)
+    if word == "last":
+        return newest_intact(folder)
+    if word == "best":
+        path = folder / CHECKPOINTS / BEST
+        if not path.exists():
+            raise CheckpointError(_nothing(folder, "best"))
+        read_progress(path)
+        return path
+    if word == "hpc" or word.startswith("registry") or "://" in word:
+        return word
+    path = Path(word)
+    if not path.exists():
+        raise CheckpointError(
+            f"no such checkpoint: {word}. Give a file, or 'last' or 'best' for those of {folder}"
+        )
+    read_progress(path)
+    return path
+
+
+def _nothing(folder: Path, word: str) -> str:
+    inside = folder / CHECKPOINTS
+    state = "that folder does not exist" if not inside.is_dir() else "it holds none"
+    return (
+        f"--ckpt_path {word}: no checkpoint in {inside} ({state}). Runs are looked for in the"
+        " current directory unless trainer.default_root_dir says otherwise; start the run without"
+        " --ckpt_path"
+    )
+
+
+def newest_intact(folder: Path) -> Path:
+    """Return the checkpoint with the most steps behind it that can be read as a whole.
+
+    Damaged ones (a machine that lost power, a disk that failed) are passed over.
+
+    Args:
+        folder: the run's folder; checkpoints are in its ``checkpoints``.
+    """
+    inside = folder / CHECKPOINTS
+    found = sorted(inside.glob("*.ckpt")) if inside.is_dir() else []
+    ranked, damaged = [], []
+    for path in found:
+        try:
+            step = read_progress(path)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        ranked.append((step, path.name == LAST, path.stat().st_mtime, path))
+    if ranked:
+        return max(ranked)[-1]
+    if damaged:
+        raise CheckpointError("no checkpoint is whole:\n  " + "\n  ".join(damaged))
+    raise CheckpointError(_nothing(folder, "last"))
+
+
+def read_progress(path: Path) -> int:
+    """Check that a checkpoint is whole and return its number of optimiser steps.
+
+    Args:
+        path: a file, or the folder that a sharded strategy writes.
+
+    Raises:
+        CheckpointError: it is truncated, altered, no checkpoint, or holds code.
+    """
+    import torch
+
+    if path.is_dir():  # FSDP and its like; the shards have checks of their own
+        if not (path / ".metadata").is_file():
+            raise CheckpointError(f"{path} is damaged: a sharded checkpoint without .metadata")
+        path = path / "meta.pt"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()  # compares the checksum of every tensor
+        if bad is not None:
+            raise CheckpointError(f"{path} is damaged: the checksum of {bad} does not match")
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} is truncated or no checkpoint ({error})") from error
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise CheckpointError(
+            f"{path} holds objects other than tensors and plain values{f' ({found[1]})' if found else ''},"
+            " which may run code when loaded; it is refused"
+        ) from error
+    except (OSError, RuntimeError, EOFError, KeyError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
+    if not isinstance(content, dict) or ("state_dict" not in content and not path.name == "meta.pt"):
+        raise CheckpointError(
+            f"{path} is no training checkpoint (it has no 'state_dict'); weights of the zoo go to"
+            " model_args: {weights: PATH}"
+        )
+    return int(content.get("global_step", 0))
+
+
+def check_fits(path: Path, module: nn.Module, training: bool) -> None:
+    """Compare a checkpoint with the module it is to be loaded into, before anything is changed.
+
+    Args:
+        path: a file that `read_progress` accepted; folders of sharded strategies check themselves.
+        module: the task.
+        training: whether training goes on from it, which needs the optimiser's state.
+
+    Raises:
+        CheckpointError: lists missing, unexpected and misshapen keys.
+    """
+    import torch
+
+    if path.is_dir():
+        return
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    stored, own = content["state_dict"], module.state_dict()
+    shapes = [
+        f"{key} is {_shape(stored[key])} there, {_shape(own[key])} here"
+        for key in own
+        if key in stored and _shape(stored[key]) != _shape(own[key])
+    ]
+    faults = {
+        "missing": [key for key in own if key not in stored],
+        "unexpected": [key for key in stored if key not in own],
+        "of another shape": shapes,
+    }
+    lines = [f"{name}: {_first(keys)}" for name, keys in faults.items() if keys]
+    if lines:
+        raise CheckpointError(
+            f"{path} does not fit the configured model; was it written by another configuration?\n  "
+            + "\n  ".join(lines)
+        )
+    if training and not {"optimizer_states", "loops"} <= set(content):
+        raise CheckpointError(
+            f"{path} holds weights only, so training cannot go on from it; to start from these weights:"
+            " --model.init_args.model_args.weights PATH"
+        )
+
+
+def _shape(value: Any) -> str:
+    return "x".join(str(n) for n in getattr(value, "shape", ())) or "a scalar"
+
+
+def _first(keys: Sequence[str], most: int = 5) -> str:
+    more = f", and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename the folder of an earlier run, so that a new one starts clean and nothing is lost.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        The new name, or ``None`` if there was no earlier run with a checkpoint.
+    """
+    if not list((folder / CHECKPOINTS).glob("*.ckpt")):
+        return None
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(target)
+    return target

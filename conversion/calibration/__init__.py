@@ -1,0 +1,1 @@
+"""What calibration data tell: batches, observation, statistics, thresholds."""

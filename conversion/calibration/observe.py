@@ -1,0 +1,120 @@
+"""One pass over images with every site computing the source's activation, watched by an observer."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from conversion.calibration.batches import reference_tensor, to_model
+from conversion.calibration.histogram import Histogram
+from conversion.graph.export import ConversionError
+from conversion.model import set_time_steps
+from conversion.network.site import overridden, sites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from conversion.calibration.batches import Batches
+    from conversion.model import ConvertedModel
+    from conversion.network.site import Site
+
+
+@contextmanager
+def single_step(model: ConvertedModel) -> Iterator[None]:
+    """Within the block the network runs one step, so that steps, means and values are the same."""
+    time_steps = model.time_steps
+    try:
+        model.clock.set(1, 1, 0)
+        yield
+    finally:
+        set_time_steps(model, time_steps)
+
+
+def run_observed(
+    model: ConvertedModel, batches: Batches, label: str, watch: Callable[[str, Site, Tensor], Tensor]
+) -> None:
+    """Send all images through, ``watch`` standing in for each neuron.
+
+    Args:
+        model: a converted network.
+        batches: the images.
+        label: of the progress bar.
+        watch: ``f(path, site, currents [B, ...]) -> activations [B, ...]``.
+    """
+
+    def stand_in(name: str, site: Site) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            if not bool(x.isfinite().all()):
+                raise ConversionError(
+                    f"the signal in front of {name!r} has NaN or infinite values on the calibration images;"
+                    " look for broken weights, and for images that are not normalised as for the source"
+                )
+            return watch(name, site, x[0]).unsqueeze(0)
+
+        return run
+
+    like = reference_tensor(model)
+    with torch.no_grad(), single_step(model), overridden(model, stand_in):
+        for images in batches.through(label):
+            model(to_model(images, like))
+
+
+def find_thresholds(model: ConvertedModel, batches: Batches, rule: str, levels: int) -> None:
+    """Set the threshold of every site that has no trained one.
+
+    Args:
+        model: a converted network.
+        batches: the images.
+        rule: see `check_rule`.
+        levels: steps between 0 and the threshold, for the rule ``"mse"``.
+
+    Raises:
+        ConversionError: a site is silent on all images.
+    """
+    share = check_rule(rule)
+    todo = {n: s for n, s in sites(model).items() if not is_trained(s)}
+    seen = {n: Histogram(s.v_threshold.shape[0] if s.channelwise else 1) for n, s in todo.items()}
+
+    def watch(name: str, site: Site, x: Tensor) -> Tensor:
+        y = site.analog(x)
+        if name in seen:
+            seen[name].add(y)
+        return y
+
+    run_observed(model, batches, "thresholds", watch)
+    for name, site in todo.items():
+        histogram = seen[name]
+        theta = histogram.best_threshold(levels) if share is None else histogram.quantile(share)
+        if not bool((theta > 0).any()):
+            raise ConversionError(
+                f"the activation at {name!r} is 0 on all {batches.images} calibration images, so it has no"
+                " threshold; use more or other images, and check that they are normalised as for the source"
+            )
+        site.v_threshold.copy_(theta.view_as(site.v_threshold).to(site.v_threshold))
+
+
+def check_rule(rule: str) -> float | None:
+    """The share of values below the threshold: 1 for ``"max"``, None for ``"mse"``.
+
+    Args:
+        rule: ``"max"``, a percentage such as ``"99.9%"``, or ``"mse"``, which makes the error of T equal
+            steps least.
+    """
+    if rule == "mse":
+        return None
+    if rule == "max":
+        return 1.0
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", str(rule))
+    if found is None or not 0.0 < float(found[1]) <= 100.0:
+        raise ValueError(f"threshold must be 'max', 'mse' or a percentage such as '99.9%', got {rule!r}")
+    return float(found[1]) / 100.0
+
+
+def is_trained(site: Site) -> bool:
+    """Whether the source was trained with this threshold."""
+    return isinstance(site.v_threshold, torch.nn.Parameter)

@@ -1,0 +1,337 @@
+"""The conversion itself: checks, export, neurons, calibration, self-test."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from conversion.calibration.batches import Batches, reference_tensor, to_model
+from conversion.graph.export import ConversionError, attribute, export
+from conversion.graph.fold_norms import fold_batch_norms
+from conversion.graph.rewrite import Rewriter
+from conversion.methods.base import Method, get_method
+from conversion.model import ConvertedModel, assemble, set_time_steps
+from conversion.network.site import bypassed, overridden
+from conversion.network.units import Clock
+from conversion.report import Report, site_rows
+from conversion.source import describe_source
+from spiking.functional.codes import running_mean
+from spiking.neurons.base import Neuron, check_time_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SELF_TEST_STEPS = 3
+TOLERANCE = 1e-3  # of the largest logit, in float32; what rounding adds up to stays far below
+
+
+def convert(
+    model: nn.Module,
+    method: str | Method = "qcfs",
+    time_steps: int = 8,
+    calibration: Tensor | Iterable[Any] | None = None,
+    *,
+    input_size: Sequence[int] | None = None,
+    source: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> ConvertedModel:
+    """Make a spiking network of an ANN.
+
+    Works on a copy: ``model`` is never changed, and the two share no storage.
+
+    Args:
+        model: a classifier ``[B, C, H, W]`` -> ``[B, K]`` in evaluation mode: of the zoo, of timm, of
+            torchvision, or any other that ``torch.export`` takes; it may also give ``[B, N, K]``, logits of N
+            positions. For detectors see `conversion.detection.detector`.
+        method: name of a method, see `list_methods`, or a method with its settings.
+        time_steps: T.
+        calibration: images as for the model's own evaluation: a tensor ``[N, C, H, W]`` or any iterable of
+            batches whose first entry is the images. Methods that need none do without.
+        input_size: ``(C, H, W)``; taken from the calibration data or from the model's ``default_cfg``.
+        source: ``{"architecture": ..., "model_args": {...}}``, from which the zoo can build the source again;
+            found by itself for models of the zoo and of timm.
+        fold_batch_norm: fold batch norms into the layers before them: faster, but these layers no longer
+            have the weights of the source, and fine-tuning goes without norms.
+        progress: show progress bars.
+        **settings: of the method.
+
+    Returns:
+        The spiking network, in evaluation mode.
+
+    Raises:
+        ConversionError: the model cannot be converted, or the self-test failed.
+        UnsupportedOperationError: an operation that no rule covers.
+        CalibrationError: calibration data that do not fit.
+        ValueError: a wrong name or value; names what is accepted.
+    """
+    chosen = get_method(method, settings)
+    check_model(model)
+    batches = None if calibration is None else _batches(model, calibration, progress)
+    size = _input_size(model, batches, input_size)
+    converted = prepare(
+        model, chosen, time_steps, input_size=size, source=source, fold_batch_norm=fold_batch_norm
+    )
+    _calibrate(converted, model, batches)
+    return converted
+
+
+def prepare(
+    model: nn.Module,
+    method: str | Method = "qcfs",
+    time_steps: int = 8,
+    *,
+    input_size: Sequence[int] | None = None,
+    source: Mapping[str, Any] | None = None,
+    fold_batch_norm: bool = False,
+    **settings: Any,
+) -> ConvertedModel:
+    """The first half of `convert`: neurons stand in their places, and nothing is calibrated.
+
+    Takes no images, so that a task can build its network before there are data. `calibrate` is the other
+    half; arguments and errors are those of `convert`.
+    """
+    chosen = get_method(method, settings)
+    check_model(model)
+    chosen.check_time_steps(time_steps)
+    began = time.perf_counter()
+    size = _input_size(model, None, input_size)
+    images = example(size, reference_tensor(model))
+    _check_runs(model, images)
+    recipe = {
+        "source": dict(source) if source is not None else describe_source(model, size),
+        "method": chosen.name,
+        "settings": chosen.settings(),
+        "time_steps": time_steps,
+        "input_size": list(size),
+    }
+    if fold_batch_norm:
+        recipe["fold_batch_norm"] = True
+    converted = build(model, recipe, chosen, images)
+    converted.report.seconds = {"graph": time.perf_counter() - began}
+    return converted
+
+
+def calibrate(
+    converted: ConvertedModel,
+    model: nn.Module,
+    calibration: Tensor | Iterable[Any] | None = None,
+    *,
+    progress: bool = True,
+) -> Report:
+    """The other half of `convert`: find what the method needs to know, and compare with the source.
+
+    Args:
+        converted: of `prepare`; changed in place.
+        model: its source.
+        calibration: see `convert`.
+        progress: show progress bars.
+
+    Returns:
+        The report of the conversion, also at ``converted.report``.
+
+    Raises:
+        ConversionError: the method needs images and there are none, or the self-test failed.
+        CalibrationError: calibration data that do not fit.
+    """
+    batches = None if calibration is None else _batches(model, calibration, progress)
+    expected = tuple(converted.recipe["input_size"])
+    if batches is not None and batches.shape != expected:
+        raise ConversionError(
+            f"the network was prepared for images {expected}, the calibration images are {batches.shape}"
+        )
+    return _calibrate(converted, model, batches)
+
+
+def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | None) -> Report:
+    method, report = converted.method, converted.report
+    if batches is None and method.needs_data(converted):
+        raise ConversionError(
+            f"{method.name} needs images to find thresholds for this source; give"
+            " calibration=LOADER_OR_TENSOR (in a YAML file, calibration: {samples: 100}), images as for the"
+            " model's own evaluation"
+        )
+    began = time.perf_counter()
+    with torch.no_grad():
+        method.calibrate(converted, batches)
+    report.seconds["calibration"] = time.perf_counter() - began
+    began = time.perf_counter()
+    like = reference_tensor(model)
+    if batches is None:
+        images = example(tuple(converted.recipe["input_size"]), like)
+    else:
+        images = to_model(batches.first[:3], like)
+    report.self_test = self_test(converted, model, images)
+    report.seconds["self-test"] = time.perf_counter() - began
+    report.rows = site_rows(converted)
+    report.images = batches.images if batches is not None else 0
+    return report
+
+
+def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bool) -> Batches:
+    return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress)
+
+
+def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: Tensor) -> ConvertedModel:
+    """The network as ``recipe`` has it, thresholds and corrections still empty."""
+    program = export(model, images)
+    if recipe.get("fold_batch_norm"):
+        fold_batch_norms(program)
+    method.prepare(program)
+    clock = Clock(int(recipe["time_steps"]))
+    placement = method.place(program, clock)
+    for _, site in (*placement.replaced.values(), *placement.before.values()):
+        site.to(images.device)
+    if not placement.replaced and not placement.before:
+        raise ConversionError(
+            f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
+            " ReLU, ReLU6 or QCFS"
+        )
+    made = Rewriter(program, clock, placement.replaced, placement.before, method.domain).run()
+    report = Report(
+        method=_method_text(method),
+        time_steps=clock.time_steps,
+        rows=[],
+        analog=made.analog,
+        skipped=placement.analog,
+        spiking_layers=len(made.spiking_inputs),
+        layers=len(made.weighted),
+    )
+    head = attribute(program.root, f"{made.weighted[-1]}.weight") if made.weighted else None
+    about = {
+        "recipe": dict(recipe),
+        "method": method,
+        "clock": clock,
+        "report": report,
+        "operations": made.operations,
+        "num_classes": int(program.output.meta["val"].shape[-1]),
+        "num_features": 0 if head is None else int(head.shape[1]),
+        "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),
+        "origin": getattr(model, "origin", None),
+    }
+    converted = assemble(program.root, made.graph, about)
+    report.rows = site_rows(converted)
+    return converted
+
+
+def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
+    """The network that ``recipe`` describes, from its source; its state comes from a file afterwards.
+
+    Args:
+        model: the source, with any weights.
+        recipe: of `ConvertedModel.recipe`.
+    """
+    method = get_method(str(recipe["method"]), dict(recipe["settings"]))
+    check_time_steps(int(recipe["time_steps"]))
+    size = tuple(int(s) for s in recipe["input_size"])
+    training = model.training
+    try:
+        return build(model.eval(), recipe, method, example(size, reference_tensor(model)))
+    finally:
+        model.train(training)
+
+
+def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> float:
+    """Compare the network with its neurons bypassed with the source.
+
+    With steps that are all alike at every step, which is what a still image gives, and with steps that
+    differ, as spikes do, over all of them: an operation wrongly run on every step alone, or a batch that is
+    not what time was folded into, shows only then.
+
+    Returns:
+        The largest difference, relative to the largest logit.
+
+    Raises:
+        ConversionError: they differ.
+    """
+    time_steps = converted.time_steps
+    try:
+        with torch.no_grad():
+            expected = model(images).double()
+            converted.clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
+            with bypassed(converted):
+                steps = converted(images, steps=True).double()
+            with overridden(converted, lambda name, site: site.analog_unevenly):
+                spread = converted(images).double()
+    finally:
+        set_time_steps(converted, time_steps)
+    if not bool(expected.isfinite().all()):
+        raise ConversionError(
+            f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
+            " look for broken weights, or statistics of batch norm that were never set"
+        )
+    means = torch.cat([running_mean(steps)[0], spread.unsqueeze(0)])
+    scale = float(expected.abs().max().clamp(min=1e-6))
+    difference = float((means - expected).abs().max()) / scale
+    limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05
+    if not difference <= limit:
+        raise ConversionError(
+            f"self-test failed: with its neurons bypassed the converted network differs from the source by"
+            f" {difference:.2e} of the largest logit (allowed: {limit:g}); this is an error of the conversion"
+            " rules, not of the data: please report the architecture"
+        )
+    return difference
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no ANN in evaluation mode with finite weights."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model, got {type(model).__name__}")
+    if isinstance(model, ConvertedModel):
+        raise ConversionError("this network is converted already; convert its source instead")
+    if any(isinstance(m, Neuron) for m in model.modules()):
+        raise ConversionError(f"{type(model).__name__} has spiking neurons already; only ANNs are converted")
+    training = [name or type(model).__name__ for name, m in model.named_modules() if m.training]
+    if training:
+        raise ConversionError(
+            f"the model is in training mode ({training[0]}); call model.eval() first, so that batch norm and"
+            " dropout are those of evaluation"
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ConversionError(f"{name} holds NaN or infinite values; the source cannot be converted")
+
+
+def _input_size(model: nn.Module, batches: Batches | None, given: Sequence[int] | None) -> tuple[int, ...]:
+    if given is not None:
+        size = tuple(int(s) for s in given)
+        if batches is not None and batches.shape != size:
+            raise ConversionError(f"input_size is {size}, the calibration images are {batches.shape}")
+        return size
+    if batches is not None and batches.shape is not None:
+        return batches.shape
+    for name in ("default_cfg", "pretrained_cfg"):
+        cfg = getattr(model, name, None)
+        if isinstance(cfg, dict) and cfg.get("input_size"):
+            return tuple(int(s) for s in cfg["input_size"])
+    raise ConversionError(
+        f"the input size of {type(model).__name__} is unknown; give input_size=(C, H, W) or calibration"
+        " images"
+    )
+
+
+def example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
+    """Two images of noise ``[2, C, H, W]``, on the device and in the dtype of ``like``."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, *size, generator=generator)
+    return to_model(images, like)
+
+
+def _check_runs(model: nn.Module, images: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            model(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise ConversionError(
+            f"the source does not run on images [B, C, H, W] = {tuple(images.shape)}: {error}; give"
+            " calibration images or input_size=(C, H, W) as the model takes them"
+        ) from error
+
+
+def _method_text(method: Method) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in method.settings().items())
+    return method.name + (f" ({settings})" if settings else "")

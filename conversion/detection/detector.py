@@ -1,0 +1,354 @@
+"""Detectors of torchvision with a spiking backbone and head: FCOS (1904.01355), RetinaNet (1708.02002).
+
+Backbone and head are converted as one network. What is no network stays torchvision's own code: resizing and
+normalising pictures, anchors, decoding of boxes, suppression of overlapping ones. DCGS (arXiv 2503.00301)
+converts these detectors so; its published settings for them are ``policy="official-cnn", threshold="99.9%",
+level="channel", levels=8`` at 4 or 8 steps, with a neuron for each ReLU and exact group norms. A head runs on
+every level of the pyramid with the same weights; each level has its own neurons and thresholds.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.image_list import ImageList
+
+from conversion.calibration.batches import CalibrationError
+from conversion.convert import check_model, convert
+from conversion.methods.base import get_method
+from spiking.functional.codes import running_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from conversion.methods.base import Method
+    from conversion.model import ConvertedModel
+    from conversion.network.operation import Operations
+    from conversion.report import Report
+
+Detections = list[dict[str, Tensor]]
+Size = tuple[int, int]  # (H, W)
+CHUNK = 4  # pictures at a time of a plain list
+
+
+def convert_detector(
+    detector: nn.Module,
+    method: str | Method = "dcgs",
+    time_steps: int = 8,
+    calibration: Iterable[Any] | None = None,
+    *,
+    image_size: Sequence[int] | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> SpikingDetector:
+    """Make a spiking detector of a trained one.
+
+    Works on a copy: ``detector`` is never changed, and the two share no storage.
+
+    Args:
+        detector: FCOS or RetinaNet of torchvision, on any backbone, in evaluation mode.
+        method: name of a method, see `conversion.list_methods`, or a method with its settings.
+        time_steps: T.
+        calibration: pictures as the detector takes them, ``[C, H, W]`` of values 0 to 1 and any size: a list,
+            or an iterable of batches, alone or in front of their targets.
+        image_size: ``(H, W)`` that batches are padded to, as sizes are fixed in the converted network:
+            multiples of the detector's ``transform.size_divisible``; what the calibration pictures need if
+            missing.
+        progress: show progress bars.
+        **settings: of the method.
+
+    Raises:
+        TypeError: no FCOS or RetinaNet, or an unknown setting.
+        ConversionError: it cannot be converted, or the self-test failed.
+        CalibrationError: calibration pictures that do not fit.
+        ValueError: a wrong name or value; names what is accepted.
+    """
+    if not isinstance(detector, FCOS | RetinaNet):
+        raise TypeError(
+            f"expected FCOS or RetinaNet of torchvision.models.detection, got {type(detector).__name__};"
+            " conversion.convert takes classifiers"
+        )
+    check_model(detector)
+    chosen = get_method(method, settings)
+    pictures = None if calibration is None else _Pictures(calibration)
+    size = _image_size(detector, pictures, image_size)
+    source = _Raw(detector)
+    channels = len(detector.transform.image_mean)
+    grids, widths = _layout(source, (channels, *size))
+    network = convert(
+        source,
+        chosen,
+        time_steps,
+        None if pictures is None else _Batched(pictures, detector, size),
+        input_size=(channels, *size),
+        progress=progress,
+    )
+    # of the detector itself only what is no network is copied
+    left_out: dict[int, Any] = {id(detector.backbone): nn.Identity(), id(detector.head): nn.Identity()}
+    return SpikingDetector(network, copy.deepcopy(detector, left_out), size, grids, widths).eval()
+
+
+class SpikingDetector(nn.Module):
+    """A detector whose backbone and head are a spiking network; made by `convert_detector`.
+
+    ``model(pictures)`` takes pictures ``[C, H, W]`` of values 0 to 1 and any size, and gives for each a
+    dictionary as torchvision's detectors do in evaluation mode: boxes ``[D, 4]`` (x1, y1, x2, y2 in pixels of
+    the picture), scores ``[D]`` and labels ``[D]``.
+
+    Args:
+        network: the converted network, ``[B, C, H, W]`` -> ``[B, N, K + 4 (+ 1)]`` for N anchors.
+        detector: what is left of the source: sizes, anchors, decoding, thresholds of scores. Its
+            ``score_thresh``, ``nms_thresh``, ``detections_per_img`` and ``topk_candidates`` can be set.
+        image_size: ``(H, W)`` that batches are padded to.
+        grids: ``(H, W)`` of each level of the feature pyramid.
+        widths: size of the last axis of each output of the head.
+    """
+
+    def __init__(
+        self,
+        network: ConvertedModel,
+        detector: FCOS | RetinaNet,
+        image_size: Size,
+        grids: Sequence[Size],
+        widths: dict[str, int],
+    ) -> None:
+        super().__init__()
+        self.network, self.detector = network, detector
+        self.image_size, self.grids, self.widths = image_size, tuple(grids), dict(widths)
+
+    @property
+    def time_steps(self) -> int:
+        """T. Can be set where the method allows it."""
+        return self.network.time_steps
+
+    @time_steps.setter
+    def time_steps(self, value: int) -> None:
+        self.network.time_steps = value
+
+    @property
+    def report(self) -> Report:
+        """What was converted and how; ``print`` it."""
+        return self.network.report
+
+    def forward(self, images: Sequence[Tensor], *, steps: bool = False) -> Any:
+        """Boxes, scores and labels of each picture; with ``steps`` T such lists, one after each step.
+
+        Args:
+            images: pictures ``[C, H, W]``.
+            steps: give what is found after 1, 2, ..., T steps.
+
+        Raises:
+            RuntimeError: in training mode.
+            TypeError: pictures that are no floating-point tensors.
+            ValueError: no picture, one of another shape, or one too large for ``image_size``.
+        """
+        batch = self.batch(images)
+        sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        outputs = self._outputs(batch, steps)
+        if steps:
+            return [self._detections(o, batch, sizes) for o in outputs]
+        return self._detections(outputs, batch, sizes)
+
+    def batch(self, images: Sequence[Tensor]) -> ImageList:
+        """Pictures resized and normalised as the source has it, and padded to ``image_size``.
+
+        Gives torchvision's ``ImageList``: ``tensors [B, C, H, W]``, and ``image_sizes`` without padding.
+        """
+        return _padded(_checked(images), self.detector, self.image_size)
+
+    def head_outputs(self, images: Sequence[Tensor], *, steps: bool = False) -> dict[str, Tensor]:
+        """What the head gives, under torchvision's names: ``cls_logits [B, N, K]``, ``bbox_regression``...
+
+        Args:
+            images: pictures ``[C, H, W]``.
+            steps: ``[T, B, N, ...]``, means of the steps up to 1, 2, ..., T.
+        """
+        return self._named(self._outputs(self.batch(images), steps))
+
+    def count_operations(self, images: Sequence[Tensor]) -> Operations:
+        """The operations of backbone and head on these pictures, step by step; changes nothing."""
+        return self.network.count_operations(self.batch(images).tensors)
+
+    def extra_repr(self) -> str:
+        """The size of the converted network."""
+        return f"image_size={self.image_size}"
+
+    def _outputs(self, batch: ImageList, steps: bool) -> Tensor:
+        """``[B, N, K + 4 (+ 1)]``, or what the steps up to each one represent, ``[T, B, N, K + 4 (+ 1)]``."""
+        if self.training:
+            raise RuntimeError(
+                "a converted detector only detects: call eval(); to train it, train the source with"
+                " torchvision's losses and convert it again"
+            )
+        outputs: Tensor = self.network(batch.tensors, steps=steps)
+        return running_mean(outputs)[0] if steps else outputs
+
+    def _named(self, outputs: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.widths, torch.split(outputs, list(self.widths.values()), dim=-1), strict=True))
+
+    def _detections(self, outputs: Tensor, batch: ImageList, sizes: list[Size]) -> Detections:
+        """As torchvision's detectors go on behind the head."""
+        maps = [outputs.new_empty(1, 1, *grid) for grid in self.grids]  # anchors depend on sizes alone
+        anchors = self.detector.anchor_generator(batch, maps)
+        each = outputs.shape[1] // sum(h * w for h, w in self.grids)
+        counts = [h * w * each for h, w in self.grids]
+        levels = {name: list(torch.split(o, counts, dim=1)) for name, o in self._named(outputs).items()}
+        found = self.detector.postprocess_detections(
+            levels, [list(torch.split(a, counts)) for a in anchors], batch.image_sizes
+        )
+        detections: Detections = self.detector.transform.postprocess(found, batch.image_sizes, sizes)
+        return detections
+
+
+class _Raw(nn.Module):
+    """Backbone and head of a detector, ``[B, C, H, W]`` -> the outputs of the head side by side."""
+
+    def __init__(self, detector: FCOS | RetinaNet) -> None:
+        super().__init__()
+        self.backbone, self.head = detector.backbone, detector.head
+        transform = detector.transform  # tells how large the values of normalised pictures become
+        self.pretrained_cfg = {"mean": transform.image_mean, "std": transform.image_std}
+        self.training = False
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The levels of the pyramid, ``[B, C, H, W]`` each."""
+        maps = self.backbone(x)
+        return [maps] if isinstance(maps, Tensor) else list(maps.values())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, N, K + 4]``, of FCOS ``[B, N, K + 5]``."""
+        return torch.cat(list(self.head(self.features(x)).values()), dim=-1)
+
+
+def _layout(source: _Raw, shape: tuple[int, ...]) -> tuple[list[Size], dict[str, int]]:
+    """Sizes of the pyramid's levels, and of the last axis of each output of the head."""
+    like = next(source.parameters())
+    with torch.no_grad():
+        maps = source.features(torch.zeros(1, *shape, device=like.device, dtype=like.dtype))
+        widths = {name: int(output.shape[-1]) for name, output in source.head(maps).items()}
+    return [(int(m.shape[-2]), int(m.shape[-1])) for m in maps], widths
+
+
+def _padded(images: list[Tensor], detector: FCOS | RetinaNet, size: Size) -> ImageList:
+    """The batch that the detector makes of pictures, with more of the padding that it has itself."""
+    transform = detector.transform
+    batch = transform(images)[0]
+    high, wide = batch.tensors.shape[-2:]
+    if high > size[0] or wide > size[1]:
+        raise ValueError(
+            f"the detector resizes these pictures to a batch of (H, W) = {(high, wide)} (min_size ="
+            f" {transform.min_size}, max_size = {transform.max_size}), but sizes are fixed in the converted"
+            f" network, which takes up to {size}: convert it with image_size={(high, wide)} or more"
+        )
+    padding = (0, size[1] - wide, 0, size[0] - high)
+    return ImageList(nn.functional.pad(batch.tensors, padding), batch.image_sizes)
+
+
+def _checked(images: Any) -> list[Tensor]:
+    """Pictures that a transform can take."""
+    if isinstance(images, Tensor) and images.dim() == 3:
+        raise ValueError(
+            f"expected a list of pictures [C, H, W], got one {tuple(images.shape)}; put it in a list"
+        )
+    pictures = list(images)
+    if not pictures:
+        raise ValueError("no pictures: expected a list of at least one tensor [C, H, W]")
+    for picture in pictures:
+        if not isinstance(picture, Tensor) or not picture.is_floating_point():
+            got = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
+            raise TypeError(
+                f"expected floating-point pictures [C, H, W] of values 0 to 1, got {got}"
+                " (torchvision.transforms.v2.functional.to_dtype(picture, scale=True) makes them)"
+            )
+        if picture.dim() != 3 or not picture.numel():
+            raise ValueError(f"expected pictures [C, H, W], got one of shape {tuple(picture.shape)}")
+    return pictures
+
+
+class _Pictures:
+    """Calibration pictures in batches, gone through as often as wanted.
+
+    Args:
+        source: pictures, or batches of them, alone or in front of their targets.
+    """
+
+    def __init__(self, source: Any) -> None:
+        if isinstance(source, Tensor) and source.dim() != 4:
+            raise CalibrationError(
+                f"expected pictures [N, C, H, W] or a list of [C, H, W], got a tensor {tuple(source.shape)}"
+            )
+        try:
+            batches = source if hasattr(source, "__len__") else list(source)
+        except TypeError as error:
+            raise CalibrationError(
+                f"calibration must be pictures [C, H, W] or batches of them, got {type(source).__name__}"
+            ) from error
+        if not len(batches):
+            raise CalibrationError("there is no calibration picture; check the list or the loader")
+        if (
+            isinstance(batches, Tensor | list | tuple)
+            and isinstance(batches[0], Tensor)
+            and batches[0].dim() == 3
+        ):
+            batches = [list(batches[i : i + CHUNK]) for i in range(0, len(batches), CHUNK)]
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        for batch in self.batches:
+            try:
+                yield _checked(_pictures_of(batch))
+            except (TypeError, ValueError) as error:
+                raise CalibrationError(f"in the calibration data: {error}") from error
+
+
+def _pictures_of(batch: Any) -> Any:
+    """The pictures of a batch, which may be one picture, and may stand in front of targets."""
+    if isinstance(batch, Tensor):
+        return batch if batch.dim() == 4 else [batch]
+    if (
+        isinstance(batch, list | tuple)
+        and batch
+        and not all(isinstance(p, Tensor) and p.dim() == 3 for p in batch)
+    ):
+        return _pictures_of(batch[0])
+    return batch
+
+
+class _Batched:
+    """Calibration pictures as the network gets them, ``[B, C, H, W]``."""
+
+    def __init__(self, pictures: _Pictures, detector: FCOS | RetinaNet, size: Size) -> None:
+        self.pictures, self.detector, self.size = pictures, detector, size
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for images in self.pictures:
+            yield _padded(images, self.detector, self.size).tensors
+
+
+def _image_size(detector: FCOS | RetinaNet, pictures: _Pictures | None, given: Sequence[int] | None) -> Size:
+    """``(H, W)`` of the converted network: as asked for, or what the calibration pictures need."""
+    unit = int(detector.transform.size_divisible)
+    if given is not None:
+        size = tuple(int(s) for s in given)
+        if len(size) != 2 or any(s < 1 or s % unit for s in size):
+            raise ValueError(f"image_size must be (H, W) in multiples of {unit}, got {tuple(given)}")
+        return size[0], size[1]
+    if pictures is None:
+        raise ValueError(
+            "the size of the pictures is unknown; give calibration=PICTURES or image_size=(H, W)"
+        )
+    found = [detector.transform(images)[0].tensors.shape[-2:] for images in pictures]
+    return max(int(s[0]) for s in found), max(int(s[1]) for s in found)
+
+
+__all__ = ["Detections", "SpikingDetector", "convert_detector"]

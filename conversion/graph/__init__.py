@@ -1,0 +1,1 @@
+"""From a model to a functional graph, and from there to one over time."""

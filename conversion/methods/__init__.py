@@ -1,0 +1,1 @@
+"""The conversion methods, one file each, and what they share."""

@@ -1,0 +1,160 @@
+"""What a conversion method is: settings, where neurons go, which neuron, how it is calibrated."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from conversion.graph import placement
+from spiking.neurons.base import check_time_steps
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from conversion.calibration.batches import Batches
+    from conversion.graph.export import Program
+    from conversion.model import ConvertedModel
+    from conversion.network.site import Site, SiteSpec
+    from conversion.network.units import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A conversion method with its settings; one subclass a paper.
+
+    Attributes:
+        name: what a user types.
+        paper: arXiv id.
+        causal: whether a step depends on no later one, so that the network can stream.
+        anytime: whether one pass yields accuracy at every T.
+        free_time_steps: whether T can be changed after the conversion.
+        counted: kinds of layers that the paper's own energy ratio is made of; empty where it gives none.
+        counts_own_step: whether this ratio takes what is sent at a step for known when it meets itself in a
+            product of two signals.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    causal: ClassVar[bool]
+    anytime: ClassVar[bool]
+    free_time_steps: ClassVar[bool] = True
+    counted: ClassVar[frozenset[str]] = frozenset()
+    counts_own_step: ClassVar[bool] = False
+
+    @property
+    def domain(self) -> Literal["step", "mean"]:
+        """Whether neurons exchange steps or running means; see `conversion.network.units`."""
+        return "step"
+
+    def window(self, time_steps: int) -> int:
+        """Steps that the network runs for an output of ``time_steps`` steps."""
+        return time_steps
+
+    def first(self, time_steps: int) -> int:
+        """The step of the window at which the output begins."""
+        return 0
+
+    def latency(self, time_steps: int) -> int:
+        """Steps that pass until the output of ``time_steps`` steps is there, rehearsals included."""
+        return self.window(time_steps)
+
+    def check_time_steps(self, time_steps: int, model: ConvertedModel | None = None) -> None:
+        """Raise an error if T cannot be ``time_steps``, or cannot be changed any more."""
+        check_time_steps(time_steps)
+        if model is not None and not self.free_time_steps and time_steps != model.time_steps:
+            raise ValueError(
+                f"{self.name} fixes T when it calibrates: this network was converted for T ="
+                f" {model.time_steps}; convert the source again with time_steps={time_steps}"
+            )
+
+    def prepare(self, program: Program) -> None:
+        """Change the graph before neurons are placed."""
+        placement.pool_before_activation(program)
+
+    def place(self, program: Program, clock: Clock) -> placement.Placement:
+        """The neurons and where they stand."""
+        return placement.at_activations(program, lambda spec: self.site(spec, clock), self.stays_analog)
+
+    def stays_analog(self, program: Program, node: fx.Node) -> str | None:
+        """Why the activation ``node`` gets no neuron, None if it gets one."""
+        return None
+
+    def site(self, spec: SiteSpec, clock: Clock) -> Site:
+        """The neuron of one site."""
+        raise NotImplementedError
+
+    def needs_data(self, model: ConvertedModel) -> bool:
+        """Whether `calibrate` needs images."""
+        return False
+
+    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+        """Fill thresholds and corrections; T of ``model`` is set already."""
+
+    def follow(self, model: ConvertedModel) -> None:
+        """Derive anew what depends on T, which has just been changed."""
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """What training the converted network changes and what it leaves, in a sentence.
+
+        Raises:
+            ValueError: training it makes no sense; says what to do instead.
+        """
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return dataclasses.asdict(self)
+
+
+def check_integer(label: str, value: int, low: int) -> None:
+    """Raise an error that names a setting that must be an integer of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{label} must be an integer of at least {low}, got {value!r}")
+
+
+GRADED = (
+    "neurons are graded: each passes the gradient of the ReLU or identity that it stands for, unless it is"
+    " saturated; thresholds get none and stay as they were measured, so keep the learning rate small. Where"
+    " the conversion is lossless this only trains the ANN on at T times the cost"
+)
+METHODS: dict[str, type[Method]] = {}
+
+
+def register_method(cls: type[Method]) -> type[Method]:
+    """Make a method known by its name."""
+    if cls.name in METHODS:
+        raise ValueError(f"the method {cls.name!r} exists already")
+    METHODS[cls.name] = cls
+    return cls
+
+
+def get_method(method: str | Method, settings: dict[str, Any]) -> Method:
+    """The method of this name with these settings.
+
+    Raises:
+        ValueError: an unknown name, or a value that the method refuses.
+        TypeError: a setting that the method does not have.
+    """
+    if isinstance(method, Method):
+        return dataclasses.replace(method, **settings)
+    cls = METHODS.get(str(method).lower().replace("-", "_"))
+    if cls is None:
+        near = difflib.get_close_matches(str(method).lower(), METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(METHODS))}"
+        raise ValueError(f"unknown conversion method {method!r}; {hint}")
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise TypeError(
+                f"{cls.name} has no setting {key!r}; {hint}accepted: {', '.join(known) or 'none'}"
+            )
+    return cls(**settings)
+
+
+def list_methods() -> list[str]:
+    """Names of all conversion methods."""
+    return sorted(METHODS)

@@ -1,0 +1,276 @@
+"""DCGS: differential coding, the training-free conversion of any backbone (arXiv 2503.00301).
+
+A spike corrects what has been represented so far, by its level divided by the step; once the value is
+right, nothing is sent. The network runs on represented values
+(`conversion.network.units`): affine layers and exact
+functions need no change, and only neurons know of time. The authors' code (h-z-h-cell/ANN-to-SNN-DCGS) sends
+the increments through the layers and keeps the constants in a slot of their own; the numbers are the same.
+
+In rate code, which the authors' code has, too, a spike of the same neurons stands for its share of the
+average over time, and the network runs on steps.
+
+Thresholds name the *largest* level, those of ECMT the smallest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import torch
+
+from conversion.calibration.observe import check_rule, run_observed
+from conversion.calibration.statistics import (
+    Average,
+    Level,
+    Moments,
+    best_threshold,
+    iterated_threshold,
+    maximum,
+    quantile,
+    quantisation_levels,
+    reduced_axes,
+)
+from conversion.graph import placement
+from conversion.graph.attention import split_attention
+from conversion.graph.export import ConversionError
+from conversion.methods.base import GRADED, Method, check_integer, register_method
+from conversion.network.site import Site, sites
+from spiking.functional import multi_threshold
+from spiking.levels import Levels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from conversion.calibration.batches import Batches
+    from conversion.graph.export import Program
+    from conversion.model import ConvertedModel
+    from conversion.network.site import Activation, SiteSpec
+    from conversion.network.units import Clock
+
+Policy = Literal["auto", "official-cnn", "official-transformer"]
+Code = Literal["differential", "rate"]
+Iteration = ("iterated", "converged")
+
+
+class TrackingSite(Site):
+    """A differential neuron between represented values; see `spiking.functional.multi_threshold.track`.
+
+    Args:
+        spec: of the site.
+        clock: of the network.
+        n: levels a side; 0 for one threshold that fires as an integrate-and-fire neuron does.
+        level: which neurons share a threshold.
+
+    Attributes:
+        v_threshold: the largest level, of the shape of a sample with axes of size 1.
+        mean: of the currents, for thresholds that follow T; absent otherwise.
+        var: of the currents, likewise.
+    """
+
+    domain: ClassVar[Literal["step", "mean"]] = "mean"
+    mean: Tensor | None
+    var: Tensor | None
+
+    def __init__(self, spec: SiteSpec, clock: Clock, n: int, level: Level, moments: bool) -> None:
+        super().__init__(spec, clock)
+        self.n, self.level = n, level
+        self.kind = "identity" if spec.activation.kind == "identity" else "relu"
+        reduced = reduced_axes(level, len(spec.shape) + 1)
+        size = tuple(1 if axis + 1 in reduced else s for axis, s in enumerate(spec.shape))
+        self.register_buffer("v_threshold", torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size) if moments else None)
+        self.register_buffer("var", torch.zeros(size) if moments else None)
+
+    def thresholds(self) -> Levels:
+        """The levels, for ``[B, ...]``."""
+        theta = self.v_threshold.unsqueeze(0)
+        return Levels.largest(theta, self.n) if self.n else Levels.single(theta)
+
+    def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Represented output ``[T, B, ...]``."""
+        outputs, _, state = multi_threshold.track(
+            x, self.thresholds(), state, kind=self.kind, keep_state=keep_state
+        )
+        return outputs, state
+
+
+class RateSite(TrackingSite):
+    """The same neuron in rate code: currents in, levels out.
+
+    See `spiking.functional.multi_threshold.rate_coded`.
+    """
+
+    domain: ClassVar[Literal["step", "mean"]] = "step"
+
+    def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Levels ``[T, B, ...]``."""
+        return multi_threshold.rate_coded(x, self.thresholds(), state, kind=self.kind, keep_state=keep_state)
+
+
+@register_method
+@dataclass(frozen=True, kw_only=True)
+class DCGSConversion(Method):
+    """Differential coding with neurons of several levels.
+
+    The published settings: CNNs ``policy="official-cnn", threshold="iterated", level="channel", levels=4``;
+    transformers ``policy="official-transformer", threshold="99.9%", signed=True, level="channel",
+    threshold_scale=4, levels=8`` (the released code multiplies by 8 whatever its files say); detectors, see
+    `conversion.detection.detector`, ``policy="official-cnn", threshold="99.9%", level="channel", levels=8``.
+
+    Attributes:
+        policy: where neurons stand. ``"official-cnn"``: for each ReLU, which must be the only nonlinearity
+            beside max pooling and group norms. ``"official-transformer"``: in front of every layer with
+            weights, the first and the last included, and at the operands of products. ``"auto"``: as the
+            latter, but a ReLU that feeds nothing but such layers becomes a neuron itself, and the image
+            enters the first layer as it is.
+        code: ``"differential"``, or ``"rate"``, which the authors' code has for comparison
+            (``MTH_with_neg`` and ``MTH_with_neg_line``): what is sent means its average over time, which the
+            largest level bounds.
+        levels: n, levels a side, each half of the one before; 0 for one threshold (IF).
+        threshold: the largest level: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
+            the threshold iteration on mean and variance of its currents, ``"iterated"`` (100 updates, as
+            published) or ``"converged"``; these two follow T when it is changed.
+        threshold_scale: c, by which it is multiplied.
+        level: what shares a threshold: ``"layer"``, ``"channel"`` (the first axis of a sample: the token or
+            the head of transformers, as published), ``"feature"`` (the last axis) or ``"neuron"``.
+        include_patch_embed: whether the image itself is sent as spikes; None: as the policy has it.
+        include_head: whether the layer that makes the logits receives spikes; None: it does.
+        signed: take the share of signed values, as published, not of magnitudes; where it is negative, the
+            neuron is silent.
+    """
+
+    name: ClassVar[str] = "dcgs"
+    paper: ClassVar[str] = "2503.00301"
+    causal: ClassVar[bool] = True
+    anytime: ClassVar[bool] = True
+    counted: ClassVar[frozenset[str]] = frozenset({"conv", "linear", "matmul"})
+
+    policy: Policy = "auto"
+    code: Code = "differential"
+    levels: int = 8
+    threshold: str = "99.9%"
+    threshold_scale: float = 1.0
+    level: Level = "layer"
+    signed: bool = False
+    include_patch_embed: bool | None = None
+    include_head: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("levels", self.levels, 0)
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {self.policy!r}")
+        if self.code not in get_args(Code):
+            raise ValueError(f"code must be one of {', '.join(get_args(Code))}, got {self.code!r}")
+        reduced_axes(self.level, 4)
+        if self.threshold not in Iteration and check_rule(self.threshold) is None:
+            raise ValueError("threshold 'mse' is for integrate-and-fire neurons; use 'iterated' or '99.9%'")
+        if self.threshold in Iteration and self.policy == "official-transformer":
+            raise ValueError(
+                f"threshold {self.threshold!r} needs currents of ReLU, which policy 'official-transformer'"
+                " leaves exact; use '99.9%'"
+            )
+        if self.policy == "official-cnn" and (self.include_patch_embed, self.include_head) != (None, None):
+            raise ValueError(
+                "policy 'official-cnn' puts neurons nowhere but for ReLUs, so include_patch_embed and"
+                " include_head have no meaning; leave them out, or use policy='auto'"
+            )
+        if not self.threshold_scale > 0.0:
+            raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
+
+    @property
+    def domain(self) -> Literal["step", "mean"]:
+        """Means in differential code, steps in rate code."""
+        return "mean" if self.code == "differential" else "step"
+
+    def prepare(self, program: Program) -> None:
+        """Take fused attention apart."""
+        super().prepare(program)
+        split_attention(program)
+
+    def place(self, program: Program, clock: Clock) -> placement.Placement:
+        """Neurons as `policy` has them."""
+
+        def build(spec: SiteSpec) -> TrackingSite:
+            return self.site(spec, clock)
+
+        if self.policy == "official-cnn":
+            placement.require_only_relu(program)
+            return placement.at_activations(program, build, self.stays_analog)
+        everywhere = self.policy == "official-transformer"
+        return placement.at_operands(
+            program,
+            build,
+            include_patch_embed=everywhere if self.include_patch_embed is None else self.include_patch_embed,
+            include_head=self.include_head is not False,
+            stands=lambda activation: not everywhere and _is_relu(activation),
+        )
+
+    def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:
+        """A neuron of the code."""
+        moments = self.threshold in Iteration and _is_relu(spec.activation)
+        kind = TrackingSite if self.code == "differential" else RateSite
+        return kind(spec, clock, self.levels, self.level, moments)
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Straight through graded neurons."""
+        return GRADED
+
+    def needs_data(self, model: ConvertedModel) -> bool:
+        """Always: thresholds are statistics of the signals."""
+        return True
+
+    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+        """Measure the signals in one pass; batches count by their size."""
+        assert batches is not None
+        found = {n: s for n, s in sites(model).items() if isinstance(s, TrackingSite)}
+        averages = {n: Average() for n, s in found.items() if s.mean is None}
+        moments = {n: Moments(self.level) for n, s in found.items() if s.mean is not None}
+        share = 0.999 if self.threshold in Iteration else check_rule(self.threshold)
+        assert share is not None
+
+        def watch(name: str, site: Site, x: Tensor) -> Tensor:
+            y = site.analog(x)
+            if name in moments:
+                moments[name].add(x)
+            elif share == 1.0:
+                averages[name].add(maximum(y, self.level, magnitude=not self.signed), len(x))
+            else:
+                averages[name].add(quantile(y, share, self.level, magnitude=not self.signed), len(x))
+            return y
+
+        run_observed(model, batches, "thresholds", watch)
+        for name, site in found.items():
+            if name in moments:
+                assert site.mean is not None
+                assert site.var is not None
+                site.mean.copy_(_first(moments[name].mean))
+                site.var.copy_(_first(moments[name].var))
+            else:
+                site.v_threshold.copy_(_first(averages[name].value) * self.threshold_scale)
+        self.follow(model)
+        for name, site in found.items():
+            if not bool((site.v_threshold > 0).any()):
+                raise ConversionError(
+                    f"the signal at {name!r} gives no positive threshold on the calibration images; use more"
+                    " or other images, or signed=False"
+                )
+
+    def follow(self, model: ConvertedModel) -> None:
+        """Thresholds of the iteration, for the T of ``model``."""
+        find = iterated_threshold if self.threshold == "iterated" else best_threshold
+        count = quantisation_levels(model.time_steps, self.levels or None)
+        for site in sites(model).values():
+            if isinstance(site, TrackingSite) and site.mean is not None and site.var is not None:
+                site.v_threshold.copy_(find(site.mean, site.var, count) * self.threshold_scale)
+
+
+def _is_relu(activation: Activation) -> bool:
+    """A threshold bounds no represented value, so a cap as that of ReLU6 cannot be left to the neuron."""
+    return activation.kind == "relu"
+
+
+def _first(statistic: Tensor | None) -> Tensor:
+    """``[1, ...]``, as statistics of batches are, -> the shape of a sample."""
+    assert statistic is not None
+    return statistic[0]

@@ -1,0 +1,84 @@
+"""What QCFS, SRP and COS share: integrate-and-fire neurons with a threshold that is trained or measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from conversion.calibration.observe import check_rule, find_thresholds, is_trained
+from conversion.methods.base import Method
+from conversion.network.site import Site, sites
+
+if TYPE_CHECKING:
+    from conversion.calibration.batches import Batches
+    from conversion.model import ConvertedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegratorMethod(Method):
+    """A method whose neurons integrate and fire.
+
+    Attributes:
+        threshold: for sources without trained thresholds: ``"max"``, a percentage of the activations such as
+            ``"99.9%"``, or ``"mse"``, the least squared error of T levels.
+        channelwise: such a threshold for each channel instead of one for a layer.
+    """
+
+    threshold: str = "99.9%"
+    channelwise: bool = False
+
+    def __post_init__(self) -> None:
+        check_rule(self.threshold)
+
+    def needs_data(self, model: ConvertedModel) -> bool:
+        """Whether a site has no trained threshold."""
+        return not all(is_trained(s) for s in sites(model).values())
+
+    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+        """Measure the thresholds that were not trained."""
+        check_trained(model)
+        if batches is not None and self.needs_data(model):
+            find_thresholds(model, batches, self.threshold, levels=model.time_steps)
+
+    def fine_tuning(self, model: ConvertedModel) -> str:
+        """Back-propagation through time."""
+        return f"gradients flow through all steps and the reset; {thresholds_learn(model)}"
+
+
+def thresholds_learn(model: ConvertedModel) -> str:
+    """Which thresholds a training of ``model`` moves, in words."""
+    learn = [is_trained(s) for s in sites(model).values()]
+    if all(learn):
+        return "thresholds learn with the weights"
+    if not any(learn):
+        return "thresholds stay as they were measured"
+    return "trained thresholds go on learning, measured ones stay"
+
+
+class IntegratorSite(Site):
+    """A site whose spikes are found in units of the threshold; subclasses write `spikes`."""
+
+    def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Spikes for currents in units of the threshold, ``[T, B, ...]``."""
+        raise NotImplementedError
+
+    def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Spikes times the threshold."""
+        theta = self.v_threshold if self.channelwise else self.v_threshold.reshape(())
+        # a channel that was silent in calibration stays silent: no current reaches an infinite threshold
+        reach = theta if is_trained(self) else torch.where(theta > 0, theta, torch.inf)
+        spikes, state = self.spikes(x / reach, state, keep_state)
+        return (spikes * theta).to(x.dtype), state
+
+
+def check_trained(model: ConvertedModel) -> None:
+    """Refuse trained thresholds that are not positive."""
+    for name, site in sites(model).items():
+        if is_trained(site) and not bool((site.v_threshold > 0).all()):
+            raise ValueError(
+                f"the trained threshold at {name!r} is {float(site.v_threshold.min()):g}, but a neuron needs"
+                " a positive one; train the source from a larger initial threshold (8) or with less decay"
+            )

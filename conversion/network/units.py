@@ -1,0 +1,183 @@
+"""How a signal is laid out over time inside a converted network, and the units that change the layout.
+
+A tensor of the graph is *static* (the same at every step, ``[B, ...]``, computed once), a *step* signal
+``x_t`` or a *mean* signal ``m_t = (x_1 + ... + x_t) / t``, both folded to ``[T * B, ...]`` with time outside.
+Neurons see them unfolded, ``[T, B, ...]``.
+
+Affine operations commute with the running mean, so they run on either kind; a nonlinear operation F runs on
+means, which is expectation compensation: ``mean(y_1..y_t) = F(mean(x_1..x_t))`` (ECMT, arXiv 2502.21193).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spiking.functional.codes import increments, running_mean
+from spiking.neurons.base import Temporal
+
+
+class Clock:
+    """The number of steps, shared by all units of one converted network.
+
+    Attributes:
+        time_steps: T, the steps whose output counts.
+        window: steps that the network runs in all; rehearsals come on top of T.
+        first: the step at which the output begins.
+    """
+
+    def __init__(self, time_steps: int) -> None:
+        self.time_steps = self.window = time_steps
+        self.first = 0
+
+    def set(self, time_steps: int, window: int, first: int) -> None:
+        """Change T and what follows from it."""
+        self.time_steps, self.window, self.first = time_steps, window, first
+
+
+class Unfold(nn.Module):
+    """``[T * B, ...]``, or a static ``[B, ...]``, -> ``[T, B, ...]``; a view either way.
+
+    Args:
+        clock: of the network.
+        static: whether the input is the same at every step.
+        axis: where the batch axis of the input is.
+    """
+
+    def __init__(self, clock: Clock, static: bool, axis: int = 0) -> None:
+        super().__init__()
+        self.clock, self.static, self.axis = clock, static, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[(T *) B, ...]`` -> ``[T, B, ...]``."""
+        if self.static:
+            x = x.movedim(self.axis, 0) if self.axis else x
+            return x.expand(self.clock.window, *x.shape)
+        x = x.movedim(self.axis, 0) if self.axis else x
+        steps = self.clock.window
+        return x.reshape(steps, x.shape[0] // steps, *x.shape[1:])
+
+    def extra_repr(self) -> str:
+        """Where the signal comes from."""
+        return "static" if self.static else ""
+
+
+class Fold(nn.Module):
+    """``[T, B, ...]`` -> ``[T * B, ...]``."""
+
+    def __init__(self, axis: int = 0) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, B, ...]`` -> ``[T * B, ...]``."""
+        x = x.flatten(0, 1)
+        return x.movedim(0, self.axis) if self.axis else x
+
+
+class FoldedSize(nn.Module):
+    """B -> T * B, for operations that name the size of the folded axis."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def forward(self, size: Any) -> Any:
+        """B -> T * B."""
+        return size * self.clock.window
+
+
+class RunningMean(Temporal):
+    """``x_t`` -> ``m_t``, the mean of the steps up to t; ``[T, B, ...]``, float32 inside."""
+
+    def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Running means; the state is (steps seen, their sum)."""
+        means, after = running_mean(x, state)
+        return means, _alone(after) if keep_state else None
+
+
+class Increments(Temporal):
+    """``m_t`` -> ``x_t = t m_t - (t - 1) m_(t - 1)``, whose running means are given; float32 inside."""
+
+    def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
+        """Steps; the state is (steps seen, their sum)."""
+        steps, after = increments(x, state)
+        return steps, _alone(after) if keep_state else None
+
+
+def _alone(state: tuple[int, Tensor]) -> tuple[int, Tensor]:
+    """The state without the steps before the last one, which a view would keep alive."""
+    return state[0], state[1].clone()
+
+
+class Encode(nn.Module):
+    """Checks the images that enter a converted network, ``[B, C, H, W]``.
+
+    Args:
+        shape: ``(C, H, W)`` that the network was exported for.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The images, unchanged.
+
+        Raises:
+            TypeError: no floating-point tensor.
+            ValueError: another number of axes or channels, another size, no sample, NaN or infinity.
+        """
+        if torch.compiler.is_compiling():
+            return x
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
+            raise TypeError(f"expected floating-point images [B, C, H, W], got {got}")
+        if x.dim() == len(self.shape) + 2:
+            raise ValueError(
+                f"a converted network takes still images [B, C, H, W] and makes its own steps, got"
+                f" {x.dim()} axes {tuple(x.shape)}; give the frames one by one, or their mean"
+            )
+        if x.dim() != len(self.shape) + 1:
+            hint = "; add the batch axis with x.unsqueeze(0)" if x.dim() == len(self.shape) else ""
+            raise ValueError(f"expected [B, C, H, W], got {x.dim()} axes {tuple(x.shape)}{hint}")
+        if tuple(x.shape[1:]) != self.shape:
+            size = tuple(x.shape[1:])
+            if size[0] != self.shape[0]:
+                what = f"channels than the network was converted for; convert a source of C = {size[0]}"
+            else:
+                what = (
+                    "pixels than the network was converted for, and sizes are fixed in the converted graph;"
+                    f" conversion.resize(network, source, {size}) exports the source again"
+                )
+            raise ValueError(f"expected C, H, W = {self.shape}, got {size}: other {what}")
+        if not x.numel():
+            raise ValueError(f"empty input {tuple(x.shape)}: every axis needs at least one element")
+        if x.device.type != "meta" and not bool(x.detach().sum().isfinite()):
+            bad = int((~x.detach().isfinite()).sum())
+            if bad:
+                raise ValueError(
+                    f"{bad} of {x.numel()} input values are NaN or infinite; a neuron would turn them into"
+                    " silence, so they are refused"
+                )
+        return x
+
+    def extra_repr(self) -> str:
+        """The input that is accepted."""
+        return f"shape={self.shape}"
+
+
+class Decode(nn.Module):
+    """Logits of all steps ``[T, B, ..., K]`` -> those that count, or their mean ``[B, ..., K]``."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def forward(self, logits: Tensor, steps: bool = False) -> Tensor:
+        """``[window, B, ..., K]`` -> ``[T, B, ..., K]`` with ``steps``, else ``[B, ..., K]``."""
+        first = self.clock.first
+        logits = logits[first : first + self.clock.time_steps]
+        return logits if steps else logits.mean(dim=0)

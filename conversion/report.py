@@ -1,0 +1,109 @@
+"""What a conversion did, for a person to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from conversion.model import ConvertedModel
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One neuron: where, what it stands for, its thresholds."""
+
+    name: str
+    neuron: str
+    activation: str
+    shape: tuple[int, ...]
+    v_threshold: torch.Tensor
+
+    def threshold_text(self) -> str:
+        """The threshold, or the range of thresholds."""
+        low, high = float(self.v_threshold.min()), float(self.v_threshold.max())
+        dead = int((self.v_threshold <= 0).sum())
+        text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+        return text + (f" ({dead} silent)" if dead else "")
+
+
+@dataclass
+class Report:
+    """Sites, layers, and what stayed real-valued; ``str()`` makes a table.
+
+    Attributes:
+        method: its name and settings.
+        time_steps: T when the network was converted.
+        rows: one a neuron.
+        analog: operations behind the first neuron that run on running means, by module path.
+        skipped: activations that got no neuron, and why.
+        spiking_layers: layers whose input is spikes.
+        layers: all layers with weights.
+        images: how many calibration images were used.
+        self_test: largest difference between the ANN and the network with its neurons bypassed, relative to
+            the largest logit.
+        seconds: what the steps of the conversion took.
+    """
+
+    method: str
+    time_steps: int
+    rows: list[SiteRow]
+    analog: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    spiking_layers: int = 0
+    layers: int = 0
+    images: int = 0
+    self_test: float = float("nan")
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        sites = [
+            {"name": r.name, "neuron": r.neuron, "activation": r.activation, "shape": list(r.shape)}
+            | {"v_threshold": [float(r.v_threshold.min()), float(r.v_threshold.max())]}
+            for r in self.rows
+        ]
+        plain = {k: v for k, v in vars(self).items() if k != "rows"}
+        return {**plain, "sites": sites}
+
+    def __str__(self) -> str:
+        head = ("site", "neuron", "stands for", "shape", "threshold")
+        body = [
+            (r.name, r.neuron, r.activation, "x".join(map(str, r.shape)), r.threshold_text())
+            for r in self.rows
+        ]
+        widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
+        ]
+        rule = "-" * max(map(len, lines))
+        text = [f"{self.method}, T = {self.time_steps}: {len(self.rows)} layers of neurons", ""]
+        text += [lines[0], rule, *lines[1:], rule]
+        text.append(f"{self.spiking_layers} of {self.layers} layers with weights receive spikes")
+        if self.analog:
+            text.append("on running means (expectation compensation): " + _listed(self.analog))
+        if self.skipped:
+            text.append("without a neuron: " + _listed(self.skipped))
+        if self.images:
+            text.append(f"calibrated on {self.images} images")
+        if self.self_test == self.self_test:
+            text.append(f"self-test with neurons bypassed: within {self.self_test:.1e} of the source")
+        return "\n".join(text)
+
+
+def site_rows(model: ConvertedModel) -> list[SiteRow]:
+    """The sites as they are now."""
+    from conversion.network.site import sites
+
+    return [
+        SiteRow(name, type(s).__name__, str(s.activation), s.shape, s.v_threshold.detach().cpu().clone())
+        for name, s in sites(model).items()
+    ]
+
+
+def _listed(items: dict[str, str], most: int = 6) -> str:
+    shown = [f"{path} ({what})" for path, what in list(items.items())[:most]]
+    more = len(items) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

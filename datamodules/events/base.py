@@ -1,0 +1,276 @@
+"""What the sets of event recordings share: frames, their copy on disk, and changes of training frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.base import ArrayDataModule
+from datamodules.events.readers import Events, SplitBy, to_frames
+from datamodules.loading.data import Arrays, DataError
+from datamodules.loading.folder import cache_folder, memory_mapped
+from datamodules.loading.loader import as_is
+from datamodules.loading.random import Keys, integers, uniforms
+from datamodules.transforms.pipelines import Augmentation, cut_out, draw_keys, shifted_crops
+
+# behind the slots of the picture transforms
+_WHICH, _ROLL_Y, _ROLL_X, _ANGLE = range(16, 20)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file, or a part of it in microseconds, and its class."""
+
+    path: Path
+    label: int = -1
+    start: int | None = None
+    stop: int | None = None
+
+
+class EventPipeline:
+    """Counts uint8 ``[N, T, 2, H, W]`` -> float32 ``[N, T, C, H', W']``; one draw for all T of a sample.
+
+    Order: resize (bilinear, antialiased), random crop, flip, one of three changes, third channel. Counts are
+    not normalised.
+
+    Args:
+        size: (height, width) to resize to; None keeps the size.
+        augmentation: of it ``crop_padding`` and ``flip``; None for evaluation.
+        one_of_three: in training, either roll by up to a third of the frame in both directions, or rotate
+            by up to 30 degrees, or cut out a square of a third (recipe of SpikingResformer, 2403.14302).
+        sum_channel: add the sum of the two polarities as a third channel.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        augmentation: Augmentation | None = None,
+        one_of_three: bool = False,
+        sum_channel: bool = False,
+    ) -> None:
+        self.size = size
+        self.augmentation = augmentation
+        self.one_of_three = one_of_three and augmentation is not None
+        self.sum_channel = sum_channel
+
+    def __call__(self, frames: Tensor, keys: Keys | None = None) -> Tensor:
+        """Transform a batch."""
+        N, T, C = frames.shape[:3]
+        flat = frames.flatten(1, 2)
+        a = self.augmentation
+        keys = draw_keys(N) if keys is None and a is not None else keys
+        if a is not None and keys is not None and (a.crop_padding or a.flip):
+            flat = shifted_crops(flat, keys, a.crop_padding, a.flip)
+        x = flat.to(torch.float32)
+        if self.size is not None and tuple(x.shape[-2:]) != self.size:
+            x = torch.nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
+        if self.one_of_three and keys is not None:
+            x = change(x, keys)
+        x = x.reshape(N, T, C, *x.shape[-2:])
+        return torch.cat([x, x.sum(dim=2, keepdim=True)], dim=2) if self.sum_channel else x
+
+    def steps(self) -> list[str]:
+        """Return the steps in the order in which they run, in words."""
+        a = self.augmentation or Augmentation()
+        words = [
+            a.crop_padding and f"random crop, padding {a.crop_padding}",
+            a.flip and f"horizontal flip, p={a.flip}",
+            "event counts to float32",
+            self.size and f"resize {self.size[0]}x{self.size[1]} (bilinear)",
+            self.one_of_three and "roll, rotation or cutout",
+            self.sum_channel and "third channel: sum of the polarities",
+        ]
+        return [word for word in words if word]
+
+    def __repr__(self) -> str:
+        return " -> ".join(self.steps())
+
+
+def change(x: Tensor, keys: Keys) -> Tensor:
+    """Roll, rotate or cut out, one of them for every sample.
+
+    Args:
+        x: float ``[N, C, H, W]``.
+        keys: random keys ``[N]``.
+    """
+    from torchvision.transforms.v2.functional import rotate
+
+    height = x.shape[-2]
+    reach = height // 3
+    which = integers(keys, _WHICH, 3)
+    down, right = (integers(keys, slot, 2 * reach + 1) - reach for slot in (_ROLL_Y, _ROLL_X))
+    angle = 60.0 * uniforms(keys, _ANGLE) - 30.0
+    x = x.clone()
+    for i, kind in enumerate(which.tolist()):
+        if kind == 0:
+            x[i] = x[i].roll((int(down[i]), int(right[i])), dims=(-2, -1))
+        elif kind == 1:
+            x[i] = rotate(x[i], float(angle[i]))
+        else:
+            cut_out(x[i : i + 1], keys[i : i + 1], reach)
+    return x
+
+
+class LazyFrames:
+    """Frames uint8 ``[N, T, 2, H, W]`` of recordings, counted when asked for."""
+
+    def __init__(self, module: EventDataModule, recordings: Sequence[Recording]) -> None:
+        self.module, self.recordings = module, list(recordings)
+        self.shape: tuple[int, ...] = (module.time_steps, 2, *module.native_size)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def decode(self, row: int) -> npt.NDArray[np.uint8]:
+        """The frames of one recording."""
+        recording = self.recordings[row]
+        try:
+            return to_frames(
+                self.module.read(recording),
+                self.module.time_steps,
+                self.module.native_size,
+                self.module.split_by,
+            )
+        except DataError as error:
+            raise DataError(f"{recording.path}: {error}") from error
+
+
+class RecordingDataset(Dataset[Any]):
+    """Recordings to predict: items are (frames ``[T, C, H, W]``, path)."""
+
+    def __init__(self, frames: LazyFrames, transform: EventPipeline) -> None:
+        self.frames, self.transform = frames, transform
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitems__(self, rows: Sequence[int]) -> tuple[Tensor, list[str]]:
+        frames = torch.from_numpy(np.stack([self.frames.decode(row) for row in rows]))
+        return self.transform(frames), [str(self.frames.recordings[row].path) for row in rows]
+
+
+class EventDataModule(ArrayDataModule):
+    """Base of the sets of event recordings; batches are ``[B, T, C, H, W]``.
+
+    `prepare_data` counts the events of every recording into frames, once, and keeps them in one file beside
+    `root`. Nothing is downloaded, as the publishers hand these sets out by browser only; an error names the
+    page and the layout.
+
+    Args:
+        root: the set's folder.
+        time_steps: T, the frames that a recording becomes.
+        split_by: ``count`` or ``time``, see `to_frames`.
+        event_augment: see ``one_of_three`` of `EventPipeline`.
+        sum_channel: a third channel, the sum of the polarities.
+        cache_dir: another place for the frames.
+        val: ``test``, or the fraction of the training set to validate on.
+        kwargs: see `BaseDataModule`; of its augmentations ``crop_padding`` and ``flip``.
+    """
+
+    suffixes: tuple[str, ...]  # of recordings
+    page: str  # where the publisher hands the set out
+    layout: str  # what lies where, in words
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        time_steps: int,
+        split_by: SplitBy = "count",
+        event_augment: bool = False,
+        sum_channel: bool = False,
+        cache_dir: str | None = None,
+        val: Literal["test"] | float = "test",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(val=val, **kwargs)
+        if time_steps < 1:
+            raise ValueError(f"time_steps must be at least 1, got {time_steps}")
+        if split_by not in ("count", "time"):
+            raise ValueError(f"split_by must be 'count' or 'time', got {split_by!r}")
+        a = self.augmentation
+        if a != Augmentation(crop_padding=a.crop_padding, flip=a.flip):
+            raise ValueError(
+                "of the augmentations of pictures, events take crop_padding and flip; event_augment has more"
+            )
+        self.root = Path(root).expanduser()
+        self.time_steps = time_steps
+        self.split_by: SplitBy = split_by
+        self.event_augment, self.sum_channel = event_augment, sum_channel
+        self.cache_dir = cache_dir
+        self.in_chans = 3 if sum_channel else 2
+        self.set_statistics([0.0] * self.in_chans, [1.0] * self.in_chans)
+
+    def recordings(self) -> tuple[list[Recording], list[Recording]]:
+        """The training and the test recordings; an empty list if the folder has none."""
+        raise NotImplementedError
+
+    def read(self, recording: Recording) -> Events:
+        """The events of a recording."""
+        raise NotImplementedError
+
+    @property
+    def train_transform(self) -> EventPipeline:
+        """The training transform; ``print`` shows its steps."""
+        return self._pipeline(self.augmentation)
+
+    @property
+    def eval_transform(self) -> EventPipeline:
+        """The transform of validation, test and prediction."""
+        return self._pipeline(None)
+
+    def _pipeline(self, augmentation: Augmentation | None) -> EventPipeline:
+        size = None if self.image_size is None else (self.image_size, self.image_size)
+        return EventPipeline(size, augmentation, self.event_augment, self.sum_channel)
+
+    def prepare_data(self) -> None:
+        """Count the events into frames; in one process only."""
+        self.load_arrays()
+
+    def load_arrays(self) -> tuple[Arrays, Arrays]:
+        """Return the training and the test frames, uint8 ``[N, T, 2, H, W]``, mapped into memory."""
+        train, test = self.recordings()
+        if not train or not test:
+            raise DataError(
+                f"{self.title} is missing: no recordings in {self.root}. Fetch them from {self.page} with a"
+                f" browser and unpack them to {self.layout.format(root=self.root)}"
+            )
+        folder = cache_folder(self.root, self.cache_dir)
+        return self._frames("train", train, folder), self._frames("test", test, folder)
+
+    def _frames(self, name: str, recordings: list[Recording], folder: Path) -> Arrays:
+        lazy = LazyFrames(self, recordings)
+        digest = hashlib.sha256(f"1 {self.split_by} {lazy.shape} {self.root.resolve()}".encode())
+        for r in recordings:
+            stat = r.path.stat()
+            where = r.path.relative_to(self.root).as_posix()
+            digest.update(f"{where} {r.start} {r.stop} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        frames = memory_mapped(folder / f"{name}-{digest.hexdigest()[:16]}.npy", lazy)
+        return Arrays(frames, np.array([r.label for r in recordings], dtype=np.int64))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return batches (frames, paths) of the recordings under `predict_dir`."""
+        if self.predict_dir is None:
+            raise DataError("nothing to predict: set predict_dir to a recording, a folder, or a list of them")
+        sources = [self.predict_dir] if isinstance(self.predict_dir, str) else self.predict_dir
+        found: list[Recording] = []
+        for source in sources:
+            path = Path(source).expanduser()
+            files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+            found += [Recording(p) for p in files if p.suffix.lower() in self.suffixes]
+        if not found:
+            raise DataError(f"no recordings ({', '.join(self.suffixes)}) in {', '.join(sources)}")
+        return DataLoader(
+            RecordingDataset(LazyFrames(self, found), self.eval_transform),
+            batch_size=self.eval_batch_size or self.batch_size,
+            collate_fn=as_is,
+        )

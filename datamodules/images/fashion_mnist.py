@@ -1,0 +1,90 @@
+"""Fashion-MNIST (arXiv 1708.07747): 60,000 and 10,000 grey pictures of clothes, 28x28."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from datamodules.base import ArrayDataModule
+from datamodules.loading.data import Arrays, DataError
+from datamodules.loading.idx import FILES, has_idx, read_split
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
+
+
+class FashionMNISTDataModule(ArrayDataModule):
+    """Fashion-MNIST from its IDX files, gzipped or plain.
+
+    Looked for in ``root/FashionMNIST/raw``, in ``root`` itself, and where Debian's package
+    ``dataset-fashion-mnist`` puts it. Only if it is nowhere, `prepare_data` downloads it into the
+    first of these.
+
+    Args:
+        root: folder of data sets.
+        val: ``test``, or the fraction of the training set to validate on.
+        download: allow `prepare_data` to download.
+        kwargs: see `BaseDataModule`.
+    """
+
+    title = "Fashion-MNIST"
+    hub_id = "zalando-datasets/fashion_mnist"
+    licence = "MIT"
+
+    def __init__(
+        self,
+        root: str = "data",
+        *,
+        val: Literal["test"] | float = "test",
+        download: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(val=val, **kwargs)
+        self.root = Path(root).expanduser()
+        self.download = download
+        self.num_classes, self.in_chans = 10, 1
+        self.class_names = (
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        )  # fmt: skip
+        self.set_statistics((0.2860,), (0.3530,))
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """28x28."""
+        return 28, 28
+
+    def find_folder(self) -> Path | None:
+        """Return the folder that holds the four files; ``None`` if there is none."""
+        places = (self.root / "FashionMNIST" / "raw", self.root, DEBIAN)
+        return next((place for place in places if has_idx(place)), None)
+
+    def prepare_data(self) -> None:
+        """Download the files if they are nowhere."""
+        if self.find_folder() is not None:
+            return
+        reason = "downloading is switched off"
+        if self.download:
+            from torchvision.datasets import FashionMNIST
+
+            try:
+                FashionMNIST(str(self.root), download=True)
+            except (OSError, RuntimeError) as error:
+                reason = f"downloading failed: {str(error).strip().splitlines()[-1]}"
+            if self.find_folder() is not None:
+                return
+        raise DataError(self._missing(reason))
+
+    def _missing(self, reason: str) -> str:
+        names = ", ".join(f"{name}.gz" for pair in FILES.values() for name in pair)
+        return (
+            f"Fashion-MNIST is missing ({reason}). Put {names} into"
+            f" {self.root / 'FashionMNIST' / 'raw'}, or on Debian and Ubuntu:"
+            " apt-get install dataset-fashion-mnist"
+        )
+
+    def load_arrays(self) -> tuple[Arrays, Arrays]:
+        """Return the training and the test set, uint8 ``[N, 1, 28, 28]``."""
+        folder = self.find_folder()
+        if folder is None:
+            raise DataError(self._missing("prepare_data() was not called"))
+        return read_split(folder, "train"), read_split(folder, "test")

@@ -1,0 +1,210 @@
+"""Any pictures sorted into one folder per class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from datamodules.base import BaseDataModule
+from datamodules.loading.data import (
+    ArrayDataset,
+    Arrays,
+    BatchDataset,
+    DataError,
+    PictureDataset,
+    open_picture,
+    stratified_split,
+)
+from datamodules.loading.folder import (
+    LazyPictures,
+    Listing,
+    cache_folder,
+    class_folders,
+    decoded,
+    list_pictures,
+)
+from datamodules.transforms.pipelines import Augmentation, PicturePipeline
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+class ImageFolderDataModule(BaseDataModule):
+    """Pictures under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``.
+
+    ``valid`` and ``validation`` do for ``val``. Without a test folder the validation set is the
+    test set. Class folders directly in ``root`` are a training set; `val` must then be a fraction.
+
+    Args:
+        root: the folder.
+        val: ``val`` or ``test`` names the folder to validate on; a fraction holds out that share of
+            every training class, always the same pictures. Missing: the val folder, else the test
+            folder.
+        style: ``small``: pictures of one size, changed as whole batches, with `crop_padding`;
+            ``imagenet``: any sizes, random resized crop in training, centre crop in evaluation.
+        in_chans: 3, or 1 to read everything as grey.
+        cache: ``small`` only: decode once into one file beside ``root`` and map it into memory.
+        cache_dir: another place for that file.
+        crop_scale: ``imagenet`` only, area of the random crop, (least, most).
+        crop_ratio: ``imagenet`` only, aspect ratio of the random crop, (least, most).
+        crop_pct: ``imagenet`` only, part of the short side that evaluation keeps.
+        color_jitter: ``imagenet`` only, strength; has no effect besides `auto_augment`, as in timm.
+        image_size: side of the result; ``imagenet`` needs one, ``small`` keeps the size without.
+        kwargs: see `BaseDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        val: Literal["val", "test"] | float | None = None,
+        style: Literal["small", "imagenet"] = "small",
+        in_chans: int = 3,
+        cache: bool = False,
+        cache_dir: str | None = None,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        crop_pct: float = 0.875,
+        color_jitter: float = 0.0,
+        image_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if style not in ("small", "imagenet"):
+            raise ValueError(f"style must be 'small' or 'imagenet', got {style!r}")
+        if in_chans not in (1, 3):
+            raise ValueError(f"in_chans must be 1 (grey) or 3 (RGB), got {in_chans}")
+        if style == "imagenet" and image_size is None:
+            raise ValueError("style: imagenet needs an image_size, for example 224")
+        if style == "imagenet" and cache:
+            raise ValueError("cache: true keeps pictures of one size; it needs style: small")
+        if not (val in ("val", "test", None) or (isinstance(val, float) and 0.0 < val < 1.0)):
+            raise ValueError(f"val must be 'val', 'test' or a fraction, got {val!r}")
+        super().__init__(image_size=image_size, **kwargs)
+        self.root = Path(root).expanduser()
+        self.val = val
+        self.style = style
+        self.in_memory = cache
+        self.cache, self.cache_dir = cache, cache_dir
+        self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
+        self.crop_pct, self.color_jitter = crop_pct, color_jitter
+        self.in_chans = in_chans
+        self.folders = self._find_folders()
+        self.class_names = tuple(class_folders(next(iter(self.folders.values()))))
+        self.num_classes = len(self.class_names)
+        grey = in_chans == 1
+        self.set_statistics((0.449,) if grey else IMAGENET_MEAN, (0.226,) if grey else IMAGENET_STD)
+        self._native_size: tuple[int, int] | None = None
+
+    def _find_folders(self) -> dict[str, Path]:
+        if not self.root.is_dir():
+            raise DataError(f"no such folder: {self.root}; expected train/CLASS/*.jpg inside")
+        found = {
+            split: self.root / name
+            for split, names in SPLITS.items()
+            for name in reversed(names)
+            if (self.root / name).is_dir()
+        }
+        return found or {"train": self.root}
+
+    def facts(self) -> dict[str, Any]:
+        """As for all; data without a title of their own are called after their folder."""
+        found = super().facts()
+        crop_pct = self.crop_pct if self.style == "imagenet" else 1.0
+        name = self.title or f"pictures of the folder {self.root.name}"
+        return {**found, "name": name, "crop_pct": crop_pct}
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width of the first picture; of all of them if the style is ``small``."""
+        if self._native_size is None:
+            folder = next(iter(self.folders.values()))
+            listing = list_pictures(folder, self.class_names)
+            picture = open_picture(listing.paths[0], self.in_chans)
+            self._native_size = picture.height, picture.width
+        return self._native_size
+
+    def _pipeline(self, augmentation: Augmentation | None) -> PicturePipeline:
+        return PicturePipeline(
+            size=self.input_size[1:],
+            mean=self.mean,
+            std=self.std,
+            augmentation=augmentation,
+            scale=cast("tuple[float, float]", self.crop_scale),
+            ratio=cast("tuple[float, float]", self.crop_ratio),
+            crop_pct=self.crop_pct,
+            color_jitter=self.color_jitter,
+            interpolation=self.interpolation,
+        )
+
+    @property
+    def train_transform(self) -> Any:
+        """The training transform; ``print`` shows its steps."""
+        return self._transform(self.augmentation)
+
+    @property
+    def eval_transform(self) -> Any:
+        """The transform of validation, test and prediction."""
+        return self._transform(None)
+
+    def _transform(self, augmentation: Augmentation | None) -> Any:
+        if self.style == "imagenet":
+            return self._pipeline(augmentation)
+        return self._tensor_pipeline(augmentation)
+
+    def _predict_transform(self) -> Any:
+        if self.style == "imagenet":
+            return self.eval_transform
+        return super()._predict_transform()
+
+    def _list(self, split: str, folder: Path) -> Listing:
+        return list_pictures(folder, self.class_names)
+
+    def _images(self, listing: Listing) -> Any:
+        if not self.cache:
+            return LazyPictures(listing.paths, self.native_size, self.in_chans)
+        folder = cache_folder(self.root, self.cache_dir)
+        return decoded(listing, self.native_size, self.in_chans, folder)
+
+    def _dataset(self, listing: Listing, augmentation: Augmentation | None, rows: Any = None) -> BatchDataset:
+        transform = self._transform(augmentation)
+        if self.style == "small":
+            arrays = Arrays(self._images(listing), listing.labels)
+            return ArrayDataset(arrays, transform, self.seed, rows)
+        rows = np.arange(len(listing.paths)) if rows is None else rows
+        paths = [listing.paths[row] for row in rows]
+        return PictureDataset(paths, listing.labels[rows], transform, self.in_chans, self.seed)
+
+    def prepare_data(self) -> None:
+        """Decode the pictures into the cache, if one is wanted; in one process only."""
+        if self.cache:
+            for folder in self.folders.values():
+                self._images(list_pictures(folder, self.class_names))
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the pictures, once; ``predict`` needs none of them."""
+        if stage == "predict" or self.test_set is not None or self.train_set is not None:
+            return
+        listings = {split: self._list(split, folder) for split, folder in self.folders.items()}
+        train = listings.get("train")
+        rows = None
+        if isinstance(self.val, float):
+            if train is None:
+                raise DataError(f"val: {self.val} holds out training pictures, but {self.root}"
+                                " has no folder 'train'")  # fmt: skip
+            rows, held = stratified_split(train.labels, self.val)
+            self.val_set = self._dataset(train, None, held)
+        else:
+            names = [self.val] if self.val else ["val", "test"]
+            name = next((n for n in names if n in listings), None)
+            if name is None:
+                raise DataError(
+                    f"{self.root} has no folder {' or '.join(repr(n) for n in names)} to validate"
+                    " on; add one, or set val to a fraction such as 0.1"
+                )
+            self.val_set = self._dataset(listings[name], None)
+        if train is not None:
+            self.train_set = self._dataset(train, self.augmentation, rows)
+        test = listings.get("test")
+        self.test_set = self.val_set if test is None else self._dataset(test, None)

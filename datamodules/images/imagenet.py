@@ -1,0 +1,55 @@
+"""ImageNet-1k in its usual folders."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from datamodules.images.image_folder import ImageFolderDataModule
+from datamodules.loading.data import DataError
+
+
+class ImageNetDataModule(ImageFolderDataModule):
+    """ImageNet (ILSVRC-2012): ``root/train/SYNSET/*.JPEG`` and ``root/val/SYNSET/*.JPEG``.
+
+    Labels are the positions of the sorted synset names, as everywhere. Training: random resized
+    crop, flip, policy; evaluation: resize and centre crop; both by timm. The validation set is the
+    test set, as in all papers.
+
+    Args:
+        root: the folder; ImageNet's terms do not allow a download by us.
+        val: as for `ImageFolderDataModule`.
+        image_size: side of the crops.
+        crop_pct: part of the short side that evaluation keeps; SpikingResformer uses 0.95.
+        flip: probability of a horizontal flip.
+        kwargs: see `ImageFolderDataModule`.
+    """
+
+    title = "ImageNet-1k"
+    hub_id = "ILSVRC/imagenet-1k"
+    licence = "ImageNet's own terms: research, not commercial"
+
+    def __init__(
+        self,
+        root: str = "data/imagenet",
+        *,
+        val: Literal["val", "test"] | float | None = None,
+        image_size: int = 224,
+        crop_pct: float = 0.875,
+        flip: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        try:
+            super().__init__(
+                root,
+                val=val,
+                style="imagenet",
+                image_size=image_size,
+                crop_pct=crop_pct,
+                flip=flip,
+                **kwargs,
+            )
+        except DataError as error:
+            raise DataError(
+                f"{error}\nImageNet cannot be downloaded for you: get it from image-net.org and"
+                f" unpack it to {root}/train/SYNSET/*.JPEG and {root}/val/SYNSET/*.JPEG"
+            ) from None

@@ -1,0 +1,76 @@
+"""Tiny-ImageNet, 200 classes of 64 x 64 pictures, as its archive unpacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from datamodules.images.image_folder import ImageFolderDataModule
+from datamodules.loading.data import DataError
+from datamodules.loading.folder import Listing, list_pictures
+
+
+class TinyImageNetDataModule(ImageFolderDataModule):
+    """Tiny-ImageNet-200 (CS231n): ``train/SYNSET/images/*.JPEG`` and ``val/images/*.JPEG``.
+
+    The labels of the validation pictures stand in ``val/val_annotations.txt``; pictures that were sorted
+    into ``val/SYNSET/`` are read, too. The test pictures have no labels, so the validation set is the test
+    set, as in all papers. Training: random resized crop, flip, policy; evaluation: as they are.
+
+    Args:
+        root: the unpacked folder.
+        val: ``val``, or the fraction of every training class to validate on.
+        image_size: side of the crops.
+        crop_pct: part of the short side that evaluation keeps.
+        flip: probability of a horizontal flip.
+        kwargs: see `ImageFolderDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/tiny-imagenet-200",
+        *,
+        val: Literal["val"] | float | None = None,
+        image_size: int = 64,
+        crop_pct: float = 1.0,
+        flip: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        try:
+            super().__init__(
+                root,
+                val=val,
+                style="imagenet",
+                image_size=image_size,
+                crop_pct=crop_pct,
+                flip=flip,
+                **kwargs,
+            )
+        except DataError as error:
+            raise DataError(
+                f"{error}\nunpack tiny-imagenet-200.zip (cs231n.stanford.edu) so that"
+                f" {root}/train/SYNSET/images/*.JPEG and {root}/val/val_annotations.txt exist"
+            ) from None
+        self.set_statistics((0.480, 0.448, 0.398), (0.272, 0.266, 0.274))
+
+    def _find_folders(self) -> dict[str, Path]:
+        found = {split: folder for split, folder in super()._find_folders().items() if split != "test"}
+        if "train" not in found or not (self.root / "train").is_dir():
+            raise DataError(f"{self.root} has no folder 'train', which names the classes")
+        return found
+
+    def _list(self, split: str, folder: Path) -> Listing:
+        table = folder / "val_annotations.txt"
+        if split != "val" or not table.is_file():
+            return list_pictures(folder, self.class_names)
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        paths, found = [], []
+        for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+            name, synset = (*line.split("\t"), "", "")[:2]
+            if synset not in labels:
+                raise DataError(f"{table}, line {number}: {synset!r} is no class of the training set")
+            paths.append(folder / "images" / name)
+            found.append(labels[synset])
+        return Listing(folder, tuple(paths), np.array(found, dtype=np.int64))

@@ -1,0 +1,1 @@
+"""Reading, sampling and collating, below any data set."""

@@ -1,0 +1,201 @@
+"""Data sets that hand out whole batches, splits, and the errors of missing or broken data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.loading.random import Keys, sample_keys
+
+SPLIT_SEED = 2024  # splits are part of a data set's definition; no run's seed changes them
+Key = int | tuple[int, int]
+Transform = Callable[[Tensor, Keys | None], Tensor]
+
+
+class DataError(RuntimeError):
+    """Data that is missing, unreadable, or not what it should be."""
+
+
+class Arrays(NamedTuple):
+    """Pictures ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, uint8, and labels ``[N]``."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+
+def split_keys(keys: Sequence[Key]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the indices and the epochs of sampler keys; a bare index belongs to epoch 0."""
+    pairs = [key if isinstance(key, tuple) else (0, int(key)) for key in keys]
+    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return table[:, 1], table[:, 0]
+
+
+def keys_of(seed: int, keys: Sequence[Key]) -> tuple[npt.NDArray[np.int64], Keys]:
+    """Return the indices ``[N]`` and the random keys ``[N]`` of sampler keys."""
+    indices, epochs = split_keys(keys)
+    random = np.empty(len(indices), dtype=np.uint64)
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        random[chosen] = sample_keys(seed, int(epoch), indices[chosen])
+    return indices, random
+
+
+class BatchDataset(Dataset[Any]):
+    """A set whose ``__getitems__`` returns one finished batch; items are (picture, label)."""
+
+    seed: int = 0
+    transform: Any
+
+    def with_transform(self, transform: Any) -> Self:
+        """Return the same samples, seen through another transform."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def __getitem__(self, key: Key) -> tuple[Any, Any]:
+        images, labels = self.__getitems__([key])
+        return images[0], labels[0]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+class ArrayDataset(BatchDataset):
+    """Pictures in memory (or memory-mapped), transformed as whole batches.
+
+    Args:
+        arrays: pictures and labels.
+        transform: maps uint8 ``[N, C, H, W]`` and random keys to float32 ``[N, C, H', W']``.
+        seed: seed of the augmentation.
+        rows: positions within `arrays` that belong to this set; all by default.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        transform: Transform,
+        seed: int = 0,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self.images = arrays.images
+        self.labels = torch.as_tensor(np.asarray(arrays.labels), dtype=torch.int64)
+        self.transform = transform
+        self.seed = seed
+        self.rows = np.arange(len(self.labels)) if rows is None else rows
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels of this set, int64 ``[N]``."""
+        return self.labels[torch.from_numpy(self.rows)]
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        indices, random = keys_of(self.seed, keys)
+        rows = self.rows[indices]
+        images = torch.from_numpy(np.ascontiguousarray(self.images[rows]))
+        return self.transform(images, random), self.labels[torch.from_numpy(rows)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def open_picture(path: str | Path, in_chans: int = 3) -> Image.Image:
+    """Read a picture whole, as grey (`in_chans` 1) or RGB; an error names the file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("L" if in_chans == 1 else "RGB")
+    except FileNotFoundError:
+        raise DataError(f"no such picture: {path}") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the picture {path}: {error}") from error
+
+
+def picture_array(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return a picture as uint8 ``[C, H, W]``."""
+    array = np.asarray(picture, dtype=np.uint8)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+class PictureDataset(BatchDataset):
+    """Picture files, decoded when asked for.
+
+    Args:
+        paths: the files.
+        labels: class numbers, or ``None`` to hand out paths instead of labels (prediction).
+        transform: maps one decoded picture and its random key to float32 ``[C, H, W]``.
+        in_chans: 1 for grey, 3 for RGB.
+        seed: seed of the augmentation.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: npt.NDArray[np.int64] | None,
+        transform: Callable[[Image.Image, int | None], Tensor],
+        in_chans: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self.paths = [str(path) for path in paths]
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
+        self.transform = transform
+        self.in_chans = in_chans
+        self.seed = seed
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels of this set, int64 ``[N]``."""
+        if self.labels is None:
+            raise DataError("pictures given for prediction have no labels")
+        return self.labels
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Any]:
+        indices, random = keys_of(self.seed, keys)
+        pictures = [
+            self.transform(open_picture(self.paths[i], self.in_chans), int(key))
+            for i, key in zip(indices, random, strict=True)
+        ]
+        if self.labels is None:
+            return torch.stack(pictures), [self.paths[i] for i in indices]
+        return torch.stack(pictures), self.labels[torch.from_numpy(indices)]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def stratified_split(
+    labels: npt.NDArray[np.int64], fraction: float, seed: int = SPLIT_SEED
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Hold out the same share of every class; the result depends on labels and seed only.
+
+    Args:
+        labels: class numbers ``[N]``.
+        fraction: share to hold out, between 0 and 1; at least one sample of each class stays on
+            either side where the class has two or more.
+        seed: seed of the choice.
+
+    Returns:
+        Sorted row numbers (kept, held out).
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"a held-out fraction must lie between 0 and 1, got {fraction}")
+    kept, held = [], []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        random = sample_keys(seed, int(label), np.arange(len(rows)))
+        rows = rows[np.argsort(random, kind="stable")]
+        count = round(len(rows) * fraction)
+        count = min(max(count, 1), len(rows) - 1)
+        held.append(rows[:count])
+        kept.append(rows[count:])
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))

@@ -1,0 +1,47 @@
+"""Pictures of any size brought to the form a small-picture network was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datamodules.loading.data import picture_array
+from datamodules.transforms.pipelines import Interpolation, TensorPipeline
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class FitPicture:
+    """Resize one decoded picture to a size and normalise it; picklable for workers.
+
+    Args:
+        size: (height, width).
+        mean: channel means in 0..1.
+        std: channel standard deviations.
+        interpolation: of resizing.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, ...],
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: Interpolation,
+    ) -> None:
+        self.size = size
+        self.resampling = RESAMPLING[interpolation]
+        self.normalise = TensorPipeline(mean=mean, std=std)
+
+    def __call__(self, picture: Image.Image, key: int | None = None) -> Tensor:
+        """``[C, H, W]``, resized if it has another size, and normalised."""
+        height, width = self.size
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), self.resampling)
+        return self.normalise(torch.from_numpy(picture_array(picture).copy()))

@@ -1,0 +1,53 @@
+"""Which backend runs a neuron, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spiking import kernels
+
+if TYPE_CHECKING:
+    from spiking.surrogate import Surrogate
+
+
+def check(x: Tensor, *states: Tensor | None) -> None:
+    """Raise an error that names what is wrong with currents or states."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"a neuron takes a tensor [T, B, ...], got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"a neuron takes floating-point currents, got {x.dtype}; use x.float()")
+    if x.dim() == 0:
+        raise ValueError("a neuron takes currents [T, B, ...], got a tensor without axes")
+    if x.shape[0] == 0:
+        raise ValueError(f"a neuron needs at least one time step, got [T, ...] = {tuple(x.shape)}")
+    for state in states:
+        if state is not None and state.shape != x.shape[1:]:
+            raise ValueError(
+                f"the state is {tuple(state.shape)} but one step of the currents is {tuple(x.shape[1:])};"
+                " start a new sequence for another batch size or map"
+            )
+
+
+def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) -> str:
+    """The backend that will run: ``"reference"``, ``"cpu"`` or ``"triton"``.
+
+    Raises:
+        ValueError: unknown backend, or one asked for by name that cannot run this.
+    """
+    if backend not in kernels.BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; known: {', '.join(kernels.BACKENDS)}")
+    if backend == "reference" or torch.compiler.is_exporting():
+        return "reference"
+    by_device = {"cpu": "cpu", "cuda": "triton"}.get(x.device.type, "reference")
+    engine = by_device if backend == "auto" else backend
+    if engine == "reference":
+        return engine
+    reason = kernels.refusal(engine, x, surrogate, leaky)
+    if reason is None:
+        return engine
+    if backend != "auto":
+        raise ValueError(f"backend {backend!r} cannot run this: {reason}; use backend='auto'")
+    return "reference"

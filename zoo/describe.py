@@ -1,0 +1,186 @@
+"""What is known about a model without building it in earnest: sizes, operations, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zoo.files.card import AT_T
+from zoo.registry import get_entry
+from zoo.timm_bridge.models import PREFIX, arxiv_id, timm_family, timm_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from zoo.files.layout import WeightsCfg
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``zoo.describe`` answers; ``str()`` of it is a readable card.
+
+    Attributes:
+        name: of the entry, or ``timm/NAME``.
+        family: the file it is written in.
+        task: what it is for.
+        parameters: their number.
+        spiking: whether it has neurons and takes T; the analog ones do not.
+        time_steps: T for still images; 1 for analog networks.
+        num_classes: K of the default classifier.
+        input_size: ``(C, H, W)`` of the default input.
+        paper: arXiv id.
+        weights: by tag, the one that ``zoo.load`` takes first.
+    """
+
+    name: str
+    family: str
+    task: str
+    parameters: int
+    spiking: bool
+    time_steps: int
+    num_classes: int
+    input_size: tuple[int, int, int]
+    paper: str | None
+    weights: dict[str, WeightsCfg] = field(default_factory=dict)
+    build: Callable[..., nn.Module] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of one dense pass, as in an ANN: T = 1, one sample.
+
+        Counted when asked for, on the meta device: convolutions, linear layers and matrix products,
+        attention included. None if the network cannot run there.
+        """
+        return None if self.build is None else count_macs(self.build, self.input_size, self.spiking)
+
+    @property
+    def sops(self) -> float | None:
+        """Synaptic operations of one sample over all T, as measured with the first weights that record it.
+
+        They depend on the weights and the pictures, so an entry without weights has none;
+        ``spiking.profile_energy(model, images)`` measures them.
+        """
+        recorded = (w.metrics.get("test/sops") for w in self.weights.values())
+        return next((value for value in recorded if value is not None), None)
+
+    def __str__(self) -> str:
+        channels, height, width = self.input_size
+        macs = "unknown" if self.macs is None else f"{_short(self.macs)} (one dense pass, T = 1)"
+        rows = [
+            ("family", self.family),
+            ("task", self.task),
+            ("parameters", f"{self.parameters:,}"),
+            ("MACs", macs),
+            ("time steps", f"T = {self.time_steps}" if self.spiking else "none, an ANN"),
+            ("input", f"C = {channels}, H = {height}, W = {width}"),
+            ("classes", f"K = {self.num_classes}"),
+            ("paper", f"arXiv {self.paper}" if self.paper else "-"),
+        ]
+        if self.spiking:
+            sops = "depend on weights and pictures: spiking.profile_energy(model, images)"
+            if self.sops is not None:
+                sops = f"{_short(self.sops)} a sample over all T, measured with the first weights"
+            rows.insert(4, ("SOPs", sops))
+        for tag, cfg in self.weights.items():
+            facts = [f"{k} {v:g}" for k, v in cfg.metrics.items() if not AT_T.search(k)]
+            facts += [f"licence {cfg.licence}"] if cfg.licence else []
+            rows.append(("weights", f"{self.name}.{tag}" + (f" ({', '.join(facts)})" if facts else "")))
+        if not self.weights:
+            rows.append(("weights", "none"))
+        return "\n".join([self.name, *(f"  {key:<11} {value}" for key, value in rows)])
+
+
+def describe(name: str) -> Description:
+    """Sizes, T, input, paper and weights of an entry or of ``timm/NAME``; built on the meta device.
+
+    >>> describe("spiking-cnn-nano").parameters
+    117882
+    """
+    if name.startswith(PREFIX):
+        return _describe_timm(name.removeprefix(PREFIX))
+    entry = get_entry(name)
+    with torch.device("meta"):
+        model = entry.fn()
+    size = entry.cfg["input_size"]
+    return Description(
+        name=entry.name,
+        family=entry.family,
+        task=entry.task,
+        parameters=sum(p.numel() for p in model.parameters()),
+        spiking="time_steps" in getattr(model, "model_args", {}),
+        time_steps=int(getattr(model, "time_steps", 1)),
+        num_classes=int(getattr(model, "num_classes", entry.cfg["num_classes"])),
+        input_size=(int(size[0]), int(size[1]), int(size[2])),
+        paper=entry.paper,
+        weights=entry.weights,
+        build=entry.fn,
+    )
+
+
+def _describe_timm(name: str) -> Description:
+    import timm
+
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        raise ValueError(f"timm has no model {name!r}; zoo.list_models('timm/*') lists what it has")
+    weights = timm_weights(base)
+    if tag:
+        if tag not in weights:
+            known = ", ".join(weights) or "none"
+            raise FileNotFoundError(f"timm has no weights {name!r}; of {base} it has: {known}")
+        weights = {tag: weights[tag]}
+    cfg: Any = timm.get_pretrained_cfg(name)
+
+    def build() -> nn.Module:
+        return timm.create_model(name, pretrained=False)  # type: ignore[no-any-return]
+
+    with torch.device("meta"):
+        model = build()
+    return Description(
+        name=PREFIX + base,
+        family=timm_family(base),
+        task="classification" if cfg.num_classes else "features",
+        parameters=sum(p.numel() for p in model.parameters()),
+        spiking=False,
+        time_steps=1,
+        num_classes=int(cfg.num_classes),
+        input_size=tuple(cfg.input_size),
+        paper=arxiv_id(cfg.paper_ids),
+        weights=weights,
+        build=build,
+    )
+
+
+def count_macs(
+    build: Callable[..., nn.Module], input_size: tuple[int, int, int], spiking: bool
+) -> int | None:
+    """Multiply-accumulates of one dense pass over one sample ``[1, C, H, W]``; None if it cannot run.
+
+    Args:
+        build: makes the model.
+        input_size: ``(C, H, W)``.
+        spiking: whether the model takes T, which is then 1.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = build(time_steps=1) if spiking else build()
+        images = torch.empty(1, *input_size)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.eval()(images)
+    except (RuntimeError, NotImplementedError):  # a step that looks at values, which meta tensors have not
+        return None
+    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
+
+
+def _short(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.2f} {unit}"
+    return f"{value:.0f}"

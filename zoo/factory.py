@@ -1,0 +1,236 @@
+"""From a name to a model: arguments merged and checked, weights loaded strictly or not at all."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+
+from zoo import locate
+from zoo.base import ZooModel
+from zoo.files import checkpoint
+from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
+from zoo.hub import download
+from zoo.registry import Entry, get_entry, split_tag
+from zoo.timm_bridge import models
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+M = TypeVar("M", bound=ZooModel)
+
+
+def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: Any) -> M:
+    """Build ``cls`` from the numbers of a variant and what the caller asked for.
+
+    Args:
+        cls: the model class.
+        name: entry name, the name of the calling function.
+        variant: arguments that make this entry what it is; ``kwargs`` win over them.
+        **kwargs: the caller's arguments; ``None`` means the default. Unknown ones raise.
+
+    Returns:
+        A model with random weights in training mode, which knows its name and arguments.
+    """
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    accepted = [p for p in inspect.signature(cls).parameters if p != "self"]
+    for key in kwargs:
+        if key not in accepted:
+            near = difflib.get_close_matches(key, accepted, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
+    model = cls(**{**variant, **kwargs})
+    model.architecture = name
+    always = [k for k in ("num_classes", "in_chans", "time_steps") if k in accepted]
+    model.model_args = {**kwargs, **{key: getattr(model, key) for key in always}}
+    entry_cfg = dict(get_entry(name).cfg)
+    size = kwargs.get("img_size")
+    height, width = entry_cfg["input_size"][1:] if size is None else _pair(size)
+    model.default_cfg = model.pretrained_cfg = {
+        **entry_cfg,
+        "input_size": (model.in_chans, height, width),
+        "num_classes": model.num_classes,
+        "architecture": name,
+    }
+    return model
+
+
+def create(name: str, **kwargs: Any) -> nn.Module:
+    """A fresh model with random weights, in training mode; what every training config uses.
+
+    >>> create("spikingresformer-nano", num_classes=3).num_classes
+    3
+
+    Args:
+        name: an entry, or ``"timm/NAME"`` for timm's own model.
+        **kwargs: its arguments.
+    """
+    if name.startswith(models.PREFIX):
+        return models.load_timm(name.removeprefix(models.PREFIX), False, None, kwargs).train()
+    entry = get_entry(name)
+    if split_tag(name)[1] is not None:
+        raise ValueError(f"create builds random weights, but {name!r} names trained ones; use zoo.load")
+    return entry.fn(**kwargs).train()
+
+
+def load(
+    name: str,
+    pretrained: bool | None = None,
+    weights: str | Path | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """A model ready for use, in evaluation mode.
+
+    Args:
+        name: an entry (``"spikingresformer-l"``, ``"name.tag"``), ``"local-dir:PATH"``, a path,
+            ``"hf-hub:OWNER/NAME@REV"``, or ``"timm/NAME"`` for timm's own model.
+        pretrained: ``True`` demands weights; ``False`` asks for random ones; ``None`` loads the
+            published weights if the entry has any, and otherwise builds random ones and warns.
+        weights: a checkpoint file or folder to load strictly instead: ours or the authors' own.
+        **kwargs: arguments of the entry.
+
+    Returns:
+        The model, in evaluation mode.
+    """
+    if weights is not None and pretrained is False:
+        raise ValueError("weights=... together with pretrained=False contradicts itself; give one")
+    if name.startswith(models.PREFIX):
+        return models.load_timm(name.removeprefix(models.PREFIX), pretrained, weights, kwargs).eval()
+    if locate.is_location(name):
+        return locate.load_location(name, pretrained, weights, kwargs).eval()
+
+    entry = get_entry(name)
+    tag = split_tag(name)[1]
+    available = entry.weights
+    if tag is not None and tag not in available:
+        known = ", ".join(f"{entry.name}.{t}" for t in available) or "none"
+        raise FileNotFoundError(f"no weights {name!r}; known: {known}; {_where(entry)}")
+    if weights is not None:
+        model = entry.fn(**kwargs)
+        load_weights(model, weights, entry, explicit=kwargs)
+    elif pretrained is False:
+        model = entry.fn(**kwargs)
+    elif available:
+        cfg = available[tag if tag is not None else next(iter(available))]
+        model = entry.fn(**{**cfg.model_args, **kwargs})
+        load_cfg(model, cfg, entry, explicit=kwargs)
+    elif pretrained:
+        raise FileNotFoundError(f"{entry.name} has no weights; {_where(entry)}")
+    else:
+        warnings.warn(
+            f"{entry.name} has no trained weights, so this model has random ones; {_where(entry)};"
+            " pretrained=False silences this",
+            stacklevel=2,
+        )
+        model = entry.fn(**kwargs)
+    return model.eval()
+
+
+def load_cfg(
+    model: nn.Module, cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any] | None = None
+) -> None:
+    """Load the weights that ``cfg`` describes into ``model``; the hash is checked first."""
+    if cfg.file is not None:
+        location = Path(cfg.file)
+        if not location.exists():
+            raise FileNotFoundError(f"the weights of {entry.name} are missing: {location}; {_where(entry)}")
+    elif cfg.url is not None and cfg.url.startswith("hf-hub:"):
+        location = download.download(cfg.url.removeprefix("hf-hub:"))
+    else:
+        raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
+    load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
+    if (location / CONFIG_FILE).is_file():
+        locate.adopt_description(model, location, explicit)
+    if isinstance(model, ZooModel):
+        tag = next((t for t, c in entry.weights.items() if c == cfg), "")
+        model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
+
+
+def load_weights(
+    model: nn.Module,
+    path: str | Path,
+    entry: Entry | None,
+    *,
+    explicit: Mapping[str, Any] | None = None,
+    sha256: str | None = None,
+) -> None:
+    """Load a checkpoint of any accepted form strictly; on any error the model stays as it was.
+
+    Args:
+        model: the model to fill.
+        path: ``.safetensors``, a torch file with tensors only, or a folder of ``zoo.save``.
+        entry: its ``checkpoint_filter_fn`` maps foreign keys.
+        explicit: arguments that the caller gave; with ``num_classes`` among them, a classifier of
+            another size is left fresh, with a warning.
+        sha256: hash the file must have.
+    """
+    found = checkpoint.read_checkpoint(Path(path), sha256=sha256)
+    state = found.state
+    if entry is not None and entry.checkpoint_filter_fn is not None:
+        state = entry.checkpoint_filter_fn(state, model)
+    fresh: set[str] = set()
+    if explicit and explicit.get("num_classes") is not None and isinstance(model, ZooModel):
+        fresh = checkpoint.drop_other_classifier(model, state)
+    checkpoint.load_strict(model, state, source=str(path), allow_missing=fresh)
+    if fresh:
+        warnings.warn(
+            f"{path} was trained for another number of classes; the classifier of"
+            f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
+            stacklevel=3,
+        )
+    if isinstance(model, ZooModel) and not found.ours:
+        model.after_import()
+        model.origin = {"name": Path(path).name, "licence": None, "url": None}
+
+
+def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    """What ``timm.create_model`` calls; ``pretrained=True`` demands weights there, too."""
+    cfg = kwargs.pop("pretrained_cfg", None)
+    overlay = kwargs.pop("pretrained_cfg_overlay", None) or {}
+    for key in ("pretrained_model_args", "cache_dir", "features_only", "scriptable", "exportable"):
+        value = kwargs.pop(key, None)
+        if key == "features_only" and value:
+            raise ValueError(f"{entry.name}: use forward_intermediates instead of features_only")
+    tag = cfg if isinstance(cfg, str) else None
+    fields = dict(cfg) if isinstance(cfg, dict) else {}
+    fields.update(overlay)
+    if not pretrained:
+        return entry.fn(**kwargs)
+    if fields.get("file") or fields.get("hf_hub_id"):
+        kwargs.setdefault("num_classes", fields.get("num_classes"))
+        model = entry.fn(**kwargs)
+        # timm names the place; what the description itself may say about it is not for it to choose
+        local = fields.get("source") == "local-dir" or not fields.get("hf_hub_id")
+        where = Path(fields["file"]) if local else download.download(str(fields["hf_hub_id"]))
+        load_weights(model, where, entry, explicit=kwargs, sha256=_recorded_hash(where))
+        if (where / CONFIG_FILE).is_file():
+            locate.adopt_description(model, where, kwargs)
+        return model
+    return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
+
+
+def _recorded_hash(folder: Path) -> str | None:
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    return (download.read_config(folder).get("fulgurite") or {}).get("sha256")
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _where(entry: Entry) -> str:
+    """Where weights were looked for, and the ways out."""
+    folders = ", ".join(str(f / f"{entry.name}.TAG") for f in weights_folders())
+    note = f" ({entry.note})" if entry.note else ""
+    return (
+        f"looked for {folders} (set {FOLDER_VARIABLE} to search a folder of your own);"
+        f" a checkpoint file can be given with weights=PATH{note}"
+    )
+
+
+__all__ = ["PACKAGED", "build_model", "create", "load", "load_weights"]

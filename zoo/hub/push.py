@@ -1,0 +1,254 @@
+"""A folder of ``zoo.save`` into a repository on the Hub, in one commit."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from zoo.files.card import licence_fields, write_card
+from zoo.files.checkpoint import weights_file
+from zoo.files.layout import CONFIG_FILE, INDEX_FILE, CheckpointError, check_shard_names, sha256_of
+from zoo.files.save import CARD_FILE, FIGURES, SETTINGS_FILE, save
+from zoo.hub.download import (
+    HubError,
+    endpoint,
+    explain,
+    find_token,
+    harmless,
+    holds_token,
+    read_config,
+    split_repository,
+)
+from zoo.timm_bridge.models import UNKNOWN
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+BINARY = (".safetensors", ".png")
+OUR_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|figures/[^/]+\.png|training\.yaml")
+RACES = 3  # commits tried again when somebody else publishes between our look and our commit
+
+
+class LicenceError(ValueError):
+    """Weights of others must not be published before their licence is known."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a folder went.
+
+    Attributes:
+        repo_id: ``OWNER/NAME``.
+        commit: the commit; ``hf-hub:OWNER/NAME@COMMIT`` loads exactly this.
+        url: its page.
+    """
+
+    repo_id: str
+    commit: str
+    url: str
+
+
+def push(
+    model: nn.Module | str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    licence: str | None = None,
+    message: str | None = None,
+    token_from: str = "any",
+    **facts: Any,
+) -> Published:
+    """Publish a model, or a folder of ``zoo.save``, on the Hub: everything in one commit, or nothing.
+
+    Args:
+        model: the model, which is saved first, or the folder.
+        repo_id: ``OWNER/NAME``; made if it does not exist.
+        private: whether a new repository is private.
+        revision: branch, made if it does not exist; missing: ``main``.
+        licence: licence of the weights, where the folder does not say it or says it wrongly.
+        message: of the commit.
+        token_from: ``"env"`` (HF_TOKEN), ``"login"`` (what ``hf auth login`` stored) or ``"any"``.
+        **facts: arguments of ``zoo.save``, with a model.
+
+    Returns:
+        Repository, commit and address.
+
+    Raises:
+        LicenceError: if the weights are, or come from, somebody else's and no licence is known.
+        NotRebuildableError: if the model cannot be rebuilt from names and plain values.
+        HubError: if the Hub refuses or cannot be reached; the repository is what it was.
+    """
+    repo_id, at = split_repository(repo_id)
+    revision = revision or at
+    if "/" not in repo_id:
+        raise ValueError(f"expected OWNER/NAME, got {repo_id!r}")
+    if facts and not isinstance(model, nn.Module):
+        raise TypeError(f"{sorted(facts)[0]} belongs to zoo.save; a folder has been saved already")
+    token = find_token(token_from)
+    if token is None:
+        raise HubError("publishing needs a token; log in with `hf auth login`, or set HF_TOKEN")
+    with tempfile.TemporaryDirectory(prefix="fulgurite-") as scratch:
+        if isinstance(model, nn.Module):
+            folder = save(model, Path(scratch) / "model", licence=licence, **facts)
+        else:
+            folder = Path(str(model).removeprefix("local-dir:")).expanduser()
+        files = prepare(folder, repo_id, licence=licence, token=token)
+        message = message or f"Publish {read_config(folder)['architecture']}"
+        return _send(files, repo_id, private, revision, message, token)
+
+
+def prepare(
+    folder: Path, repo_id: str | None = None, *, licence: str | None = None, token: str | None = None
+) -> dict[str, Path | bytes]:
+    """What is published of a folder, by its path in the repository, after all checks.
+
+    Raises:
+        CheckpointError: if the folder is not whole.
+        LicenceError: see `push`.
+        HubError: if a text holds a token.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder} is no folder of zoo.save: it has no {CONFIG_FILE}")
+    before = read_config(folder)
+    if not isinstance(before.get("fulgurite"), dict):
+        raise CheckpointError(f"{folder}/{CONFIG_FILE} has no 'fulgurite' part; write it with zoo.save")
+    files: dict[str, Path | bytes] = {name: folder / name for name in _weights(folder, before)}
+    config = before
+    if licence is not None:
+        config = {**before, "fulgurite": {**before["fulgurite"], "licence": licence}}
+    check_licence(config)
+    files[CONFIG_FILE] = _json(config)
+    files[CARD_FILE] = _card(folder, before, config, repo_id).encode()
+    files |= {f"{FIGURES}/{p.name}": p for p in sorted((folder / FIGURES).glob("*.png"))}
+    if (folder / SETTINGS_FILE).is_file():
+        files[SETTINGS_FILE] = folder / SETTINGS_FILE
+    for name, content in files.items():
+        if not name.endswith(BINARY):
+            text = content if isinstance(content, bytes) else content.read_bytes()
+            if holds_token(text.decode(errors="replace"), token):
+                raise HubError(f"{name} holds what looks like an access token; take it out before publishing")
+    return files
+
+
+def check_licence(config: dict[str, Any]) -> None:
+    """Refuse weights of others without a licence.
+
+    Raises:
+        LicenceError: if the weights come from somebody else's and the folder states no licence.
+    """
+    own = config["fulgurite"]
+    if own.get("licence") not in (*UNKNOWN, "none"):
+        return
+    origin = own.get("origin") or {}
+    name = origin.get("name")
+    if not name:
+        return  # trained from random weights by whoever publishes them
+    raise LicenceError(
+        f"these weights come from {name}, whose licence is unknown, so they are not published; find it out"
+        f"{' at ' + origin['url'] if origin.get('url') else ''} and name it with --licence"
+        " (zoo.push(..., licence='apache-2.0'))"
+    )
+
+
+def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Names of the files with weights, the one that the description's hash belongs to last."""
+    main = weights_file(folder)
+    recorded = config["fulgurite"].get("sha256")
+    if recorded is not None and sha256_of(main) != recorded:
+        raise CheckpointError(
+            f"{main} is not the file that {CONFIG_FILE} describes (SHA-256 differs); save the model again"
+        )
+    shards = check_shard_names(main) if main.name == INDEX_FILE else {}
+    for name, sha256 in shards.items():
+        if not (folder / name).is_file() or (sha256 and sha256_of(folder / name) != sha256):
+            raise CheckpointError(f"{folder / name} is missing or damaged; save the model again")
+    return [*shards, main.name]
+
+
+def _card(folder: Path, before: dict[str, Any], config: dict[str, Any], repo_id: str | None) -> str:
+    """The card, written for its repository; one that somebody edited is kept."""
+    from huggingface_hub import ModelCard
+
+    facts: dict[str, Any] = {
+        "size": sum(p.stat().st_size for p in folder.glob("*.safetensors")),
+        "figures": sorted(p.name for p in (folder / FIGURES).glob("*.png")),
+    }
+    path = folder / CARD_FILE
+    found = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not found or found == write_card(before, **facts):
+        return write_card(config, **facts, repo_id=repo_id)
+    if config == before:
+        return found
+    card = ModelCard(found)
+    for key in ("license", "license_name"):
+        card.data.pop(key)
+    for key, value in licence_fields(config["fulgurite"]["licence"]).items():
+        card.data[key] = value
+    return str(card)
+
+
+def _json(config: dict[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _send(
+    files: dict[str, Path | bytes],
+    repo_id: str,
+    private: bool,
+    revision: str | None,
+    message: str,
+    token: str,
+) -> Published:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(endpoint=endpoint(), token=token, library_name="fulgurite")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        for left in reversed(range(RACES)):
+            try:
+                return _commit(api, files, repo_id, revision, message)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412 or not left:
+                    raise
+        raise AssertionError("unreachable")
+    except Exception as error:
+        reason = explain(error, repo_id, token, revision=revision, writing=True)
+        if reason is None:
+            raise
+        raise HubError(f"{repo_id} was not published: {reason}") from harmless(error, token)
+
+
+def _commit(
+    api: HfApi, files: dict[str, Path | bytes], repo_id: str, revision: str | None, message: str
+) -> Published:
+    """One commit on top of what is there now: our files, and away with weights they do not name."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    there = api.model_info(repo_id, revision=revision)
+    stale = [
+        s.rfilename
+        for s in there.siblings or []
+        if s.rfilename not in files and OUR_FILES.fullmatch(s.rfilename)
+    ]
+    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in stale]
+    operations += [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()
+    ]
+    done = api.create_commit(
+        repo_id,
+        operations,
+        commit_message=message,
+        revision=revision,
+        parent_commit=there.sha,  # so that two who publish at once cannot mix their files
+    )
+    return Published(repo_id=repo_id, commit=done.oid, url=f"{endpoint()}/{repo_id}")

@@ -1,0 +1,205 @@
+"""QCFS ResNet: the source of conversions to spiking networks, with a QCFS or ReLU activation.
+
+The ResNets of QCFS (arXiv 2303.04347), SRP (2302.02091), COS (2302.10685) and Parallel Conversion
+(2412.13610): basic blocks, a 3x3 stem of stride 1 and no max-pooling, at 224 x 224 pixels, too, where
+ResNet-34 then costs 56.8 GMAC an image, fifteen times torchvision's. The two do not take each other's
+weights.
+
+Parallel Conversion's training-free case starts from torchvision's own ReLU ResNets instead: these are
+``timm/resnet18.tv_in1k``, ``timm/resnet34.tv_in1k``, ``timm/resnet50.tv_in1k`` and
+``timm/resnet101.tv_in1k``, whose modules carry torchvision's names.
+
+Axes: B batch, C channels, H W map, K classes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from spiking.qcfs import V_THRESHOLD_INIT, Order
+from zoo.layers.convolution import conv1x1, conv3x3
+from zoo.models._qcfs import CIFAR10, IMAGENET, PAPER, Activation, SourceNetwork, build_source, import_state
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+
+class BasicBlock(nn.Module):
+    """Convolution, norm, activation, convolution, norm, sum with the shortcut, activation.
+
+    Args:
+        c_in: C of the input.
+        c_out: C of the output.
+        stride: of the first convolution.
+        make_activation: builds one activation.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, make_activation: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(c_in, c_out, stride)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.act1 = make_activation()
+        self.conv2 = conv3x3(c_out, c_out)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or c_in != c_out:
+            self.downsample = nn.Sequential(conv1x1(c_in, c_out, stride), nn.BatchNorm2d(c_out))
+        self.act2 = make_activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` -> ``[B, C', H', W']``."""
+        y = self.act1(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.act2(y + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
+
+
+class QCFSResNet(SourceNetwork):
+    """ResNet without neurons, see the head of this file.
+
+    Args:
+        layers: blocks of each stage.
+        planes: C of each stage.
+        activation: ``"qcfs"`` or ``"relu"``.
+        levels: L of QCFS.
+        v_threshold: initial threshold of QCFS.
+        order: see `spiking.qcfs.qcfs`.
+        in_chans: C of the input.
+        num_classes: K.
+    """
+
+    classifier_name = "fc"
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (2, 2, 2, 2),
+        planes: Sequence[int] = (64, 128, 256, 512),
+        activation: Activation = "qcfs",
+        levels: int = 4,
+        v_threshold: float = V_THRESHOLD_INIT,
+        order: Order = "floor_first",
+        in_chans: int = 3,
+        num_classes: int = 10,
+    ) -> None:
+        if len(layers) != len(planes):
+            raise ValueError(
+                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
+            )
+        super().__init__(
+            activation=activation,
+            levels=levels,
+            v_threshold=v_threshold,
+            order=order,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            num_features=planes[-1],
+        )
+        c_in = planes[0]
+        self.conv1 = conv3x3(in_chans, c_in)
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.act1 = self.make_activation()
+        self.stage_names = [f"layer{s + 1}" for s in range(len(layers))]
+        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
+            stage = nn.Sequential()
+            for i in range(depth):
+                stride = 2 if s > 0 and i == 0 else 1
+                stage.append(BasicBlock(c_in, plane, stride, self.make_activation))
+                c_in = plane
+            self.add_module(name, stage)
+            self.feature_info.append({"num_chs": plane, "reduction": 2**s, "module": name})
+        self.fc = self.make_classifier(num_classes)
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """Convolution, norm and activation: ``[B, C, H, W]`` -> ``[B, C1, H, W]``."""
+        return self.act1(self.bn1(self.conv1(x)))  # type: ignore[no-any-return]
+
+    def stages(self) -> Sequence[nn.Module]:
+        """The residual stages."""
+        return [self.get_submodule(name) for name in self.stage_names]
+
+
+# the authors' names of a block's parts, and ours
+PARTS = {
+    "residual_function.0.": "conv1.",
+    "residual_function.1.": "bn1.",
+    "residual_function.2.up": "act1.v_threshold",
+    "residual_function.2.thresh": "act1.v_threshold",
+    "residual_function.3.": "conv2.",
+    "residual_function.4.": "bn2.",
+    "shortcut.": "downsample.",
+    "relu.up": "act2.v_threshold",
+    "relu.thresh": "act2.v_threshold",  # hzc1208/LMHT_SNN, whose hybrid training starts here
+    "act.thresh": "act2.v_threshold",
+}
+STEM = {
+    "conv1.0.": "conv1.",
+    "conv1.1.": "bn1.",
+    "conv1.2.up": "act1.v_threshold",
+    "conv1.2.thresh": "act1.v_threshold",
+}
+
+
+def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Names of the authors' four codes -> ours; their ``conv2_x`` is the first stage."""
+
+    def rename(key: str) -> str:
+        if found := re.fullmatch(r"conv(\d+)_x\.(\d+)\.(.+)", key):
+            return f"layer{int(found[1]) - 1}.{found[2]}.{_replace(found[3], PARTS)}"
+        return _replace(key, STEM)
+
+    return import_state(state, model, rename)
+
+
+def _replace(key: str, names: dict[str, str]) -> str:
+    for theirs, ours in names.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key
+
+
+NAMES = {"first_conv": "conv1", "classifier": "fc", "interpolation": "bilinear"}
+
+
+def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> QCFSResNet:
+    return build_source(QCFSResNet, name, variant, **kwargs)
+
+
+@register_model(
+    paper=PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
+def qcfs_resnet18(**kwargs: Any) -> QCFSResNet:
+    """18 layers, 17 activations."""
+    return _create("qcfs_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+
+
+@register_model(
+    paper=PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
+def qcfs_resnet20(**kwargs: Any) -> QCFSResNet:
+    """20 narrow layers in three stages, 19 activations; shortcuts are 1x1 convolutions."""
+    variant = {"layers": (3, 3, 3), "planes": (16, 32, 64), "levels": 8}
+    return _create("qcfs_resnet20", variant, **kwargs)
+
+
+@register_model(
+    paper=PAPER,
+    cfg={**IMAGENET, **NAMES},
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
+def qcfs_resnet34(**kwargs: Any) -> QCFSResNet:
+    """34 layers, 33 activations; made for ImageNet, with the same stem of stride 1."""
+    variant = {"layers": (3, 4, 6, 3), "levels": 8, "num_classes": 1000}
+    return _create("qcfs_resnet34", variant, **kwargs)

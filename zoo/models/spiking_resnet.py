@@ -1,0 +1,339 @@
+"""Spiking ResNet: the basic-block network with a neuron in the place of every ReLU.
+
+These are the networks that shortcut back-propagation ("Take A Shortcut Back", NeurIPS 2024, arXiv
+2401.04486) and LM-HT (NeurIPS 2024, arXiv 2402.00411, code hzc1208/LMHT_SNN) train. A neuron stands
+behind the sum of each block, so every stage hands on spikes; in the ``ms_`` form of LM-HT neurons stand
+before the convolutions instead, and stages hand on currents. Module names are those of LMHT_SNN
+(``layer1.0.conv1.0`` convolution, ``layer1.0.conv1.1`` norm, ``fc.0`` classifier). The neuron is the plain
+LIF of the shortcut paper, ``u = u / 2 + x``, threshold 1, hard reset; the ``lmht_`` entries have LM-HT's.
+
+Axes: T time, B batch, C channels, H W map, K classes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from spiking import LMHT
+from spiking.layers import fold_time
+from zoo.base import SpikingModel
+from zoo.factory import build_model
+from zoo.layers import lmht
+from zoo.layers.convolution import (
+    ConvNorm,
+    conv1x1,
+    conv3x3,
+    conv_norm,
+    init_convolutions,
+    init_hidden_linear,
+    neuron_factory,
+)
+from zoo.registry import register_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from zoo.layers.convolution import MakeNeuron
+
+NEURON_DEFAULTS: dict[str, Any] = {
+    "tau": 2.0,
+    "decay_input": False,
+    "v_threshold": 1.0,
+    "v_reset": 0.0,
+    "surrogate": "rect",  # the paper names three shapes; this one has width and height 1
+    "detach_reset": True,  # not stated in the paper; full gradients through a hard reset destabilise
+}
+INPUT_POWER = 0.05  # of the hidden layer: the square of the mean rate behind the last stage, 0.22
+
+
+class BasicBlock(nn.Module):
+    """Convolution-norm, neuron, convolution-norm, sum with the shortcut, neuron.
+
+    Args:
+        c_in: C of the input.
+        c_out: C of the output.
+        stride: of the first convolution.
+        make_neuron: builds one neuron.
+        preactivation: put each neuron before its convolution, so that currents are summed.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, make_neuron: MakeNeuron, preactivation: bool = False
+    ) -> None:
+        super().__init__()
+        self.preactivation = preactivation
+        self.conv1 = ConvNorm(conv3x3(c_in, c_out, stride), nn.BatchNorm2d(c_out))
+        self.sn1 = make_neuron()
+        self.conv2 = ConvNorm(conv3x3(c_out, c_out), nn.BatchNorm2d(c_out))
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or c_in != c_out:  # a level more than needed, as upstream
+            shortcut = ConvNorm(conv1x1(c_in, c_out, stride), nn.BatchNorm2d(c_out))
+            self.downsample = nn.Sequential(shortcut)
+        self.sn2 = make_neuron()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[T, B, C, H, W]`` -> spikes, or currents, ``[T, B, C', H', W']``."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        if self.preactivation:
+            return self.conv2(self.sn2(self.conv1(self.sn1(x)))) + shortcut  # type: ignore[no-any-return]
+        return self.sn2(self.conv2(self.sn1(self.conv1(x))) + shortcut)  # type: ignore[no-any-return]
+
+
+class SpikingResNet(SpikingModel):
+    """Spiking ResNet, see the head of this file.
+
+    Args:
+        layers: blocks of each stage.
+        planes: C of each stage.
+        stem_width: C behind the stem; default: that of the first stage.
+        stem: ``"3x3"`` (H) or ``"7x7"`` (stride 2, neuron, max-pool: H / 4).
+        first_stage: number in the name of the first stage; 2 for the 19-layer network, whose
+            ``layer1`` is empty.
+        hidden: width of a linear layer with a neuron before the classifier; 0 leaves it out.
+        preactivation: neurons before the convolutions of a block instead of behind them, none behind the
+            stem and none before the head, as LM-HT has its MS-ResNets; see `MSResNet` for the original.
+        first_stride: of the first stage; LM-HT's 19-layer network has 2 there for events.
+        dvs_mode: how LM-HT takes frames of events, see `zoo.layers.lmht.first_neuron`; default: one a step.
+        dvs_frames: frames of ``dvs_mode="rect_tgim"``.
+        time_steps: T for still images.
+        in_chans: C of the input.
+        num_classes: K.
+        neuron: name of the neuron, see ``spiking.list_neurons``.
+        neuron_args: its arguments, over the paper's.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (2, 2, 2, 2),
+        planes: Sequence[int] = (64, 128, 256, 512),
+        stem_width: int | None = None,
+        stem: Literal["3x3", "7x7"] = "3x3",
+        first_stage: int = 1,
+        hidden: int = 0,
+        preactivation: bool = False,
+        first_stride: int = 1,
+        dvs_mode: lmht.DvsMode | None = None,
+        dvs_frames: int = 10,
+        time_steps: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        neuron: str = "lif",
+        neuron_args: dict[str, Any] | None = None,
+    ) -> None:
+        if stem not in ("7x7", "3x3"):
+            raise ValueError(f"stem must be '3x3' or '7x7', got {stem!r}")
+        if len(layers) != len(planes):
+            raise ValueError(
+                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
+            )
+        super().__init__(
+            num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=planes[-1]
+        )
+        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
+        large = stem == "7x7"
+        width = stem_width or planes[0]
+        self.conv1 = (
+            nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False) if large else conv3x3(in_chans, width)
+        )
+        self.bn1 = nn.BatchNorm2d(width)
+        first = lmht.first_neuron(dvs_mode, dvs_frames, neuron, preactivation)
+        make_first = neuron_factory(neuron, {**(neuron_args or {}), **first}, NEURON_DEFAULTS, time_steps)
+        self.sn1 = None if preactivation else make_first()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else None
+        reduction = 4 if large else 1
+        self.stage_names = [f"layer{s + first_stage}" for s in range(len(layers))]
+        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
+            stride = first_stride if s == 0 else 2
+            stage = nn.Sequential()
+            for i in range(depth):
+                stage.append(BasicBlock(width, plane, stride if i == 0 else 1, make, preactivation))
+                width = plane
+            self.add_module(name, stage)
+            reduction *= stride
+            self.feature_info.append({"num_chs": plane, "reduction": reduction, "module": name})
+
+        if dvs_mode == "mean_frame":
+            self.mean_frame = True
+            next(m for m in self.modules() if isinstance(m, LMHT)).input_scale.fill_(time_steps)
+
+        self.head_hidden_size = hidden or width
+        self.fc = nn.Sequential()
+        if hidden:
+            self.fc.extend([nn.Sequential(nn.Linear(width, hidden)), make()])
+        self.classifier_name = "fc.2.0" if hidden else "fc.0"
+        last = self.make_classifier(num_classes)
+        self.fc.append(nn.Sequential(last) if hidden else last)
+        init_convolutions(self)
+        for module in self.fc[:-1].modules():
+            if isinstance(module, nn.Linear):
+                init_hidden_linear(module, power=INPUT_POWER)
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        """Linear with a bias."""
+        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+
+    def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
+        """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``; pooled without neuron."""
+        x = conv_norm(self.conv1, self.bn1, x, repeats)
+        return x if self.maxpool is None or self.sn1 is not None else fold_time(self.maxpool, x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Spikes behind the stem, pooled, or currents: ``[T, B, C1, H', W']``."""
+        x = super().encode(x)
+        if self.sn1 is None:
+            return x
+        x = self.sn1(x)
+        return x if self.maxpool is None else fold_time(self.maxpool, x)
+
+    def stages(self) -> Sequence[nn.Module]:
+        """The residual stages; each hands on spikes, or currents."""
+        return [self.get_submodule(name) for name in self.stage_names]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features ``[T, B, C, H, W]`` -> mean over the map -> logits ``[T, B, K]``."""
+        x = x.mean(dim=(-2, -1))
+        for layer in self.fc[:-1]:
+            x = layer(x)
+        return x if pre_logits else self.fc[-1](x)
+
+
+# the hybrid networks of LMHT_SNN name a block's parts by their places
+HYBRID = {
+    "residual_function.0.0.": "conv1.0.",
+    "residual_function.1.0.": "conv1.1.",
+    "residual_function.2.": "sn1.",
+    "residual_function.3.0.": "conv2.0.",
+    "residual_function.4.0.": "conv2.1.",
+    "relu.": "sn2.",
+    "shortcut.0.0.": "downsample.0.0.",
+    "shortcut.1.0.": "downsample.0.1.",
+    "conv1.0.0.": "conv1.",
+    "conv1.1.0.": "bn1.",
+    "conv1.2.": "sn1.",
+}
+
+
+def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Keys of LMHT_SNN -> ours; its ``ms_`` networks carry a neuron behind the stem that never runs."""
+    if any(key.startswith("conv2_x.") for key in state):
+        state = {_from_hybrid(key): value for key, value in state.items()}
+    if "bn1.0.weight" in state:  # their networks for events have a level more in the stem
+        state = {re.sub(r"^(conv1|bn1)\.0\.", r"\1.", key): value for key, value in state.items()}
+    if isinstance(model, SpikingResNet) and model.sn1 is None:
+        state = {key: value for key, value in state.items() if not key.startswith("sn1.")}
+    return lmht.import_neurons(state, model)
+
+
+def _from_hybrid(key: str) -> str:
+    found = re.fullmatch(r"conv(\d+)_x\.(\d+)\.(.+)", key)
+    stage, rest = (f"layer{int(found[1]) - 1}.{found[2]}.", found[3]) if found else ("", key)
+    for theirs, ours in HYBRID.items():
+        if rest.startswith(theirs):
+            return stage + ours + rest.removeprefix(theirs)
+    return key
+
+
+CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
+NAMES = {"first_conv": "conv1", "classifier": "fc.0", "interpolation": "bilinear"}
+NAMES_19 = {**NAMES, "classifier": "fc.2.0"}
+PAPER = "2401.04486"
+RESNET19: dict[str, Any] = {
+    "layers": (3, 3, 2),
+    "planes": (128, 256, 512),
+    "stem_width": 64,
+    "first_stage": 2,
+    "hidden": 256,
+}
+
+
+def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SpikingResNet:
+    return build_model(SpikingResNet, name, variant, **kwargs)
+
+
+@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+def spiking_resnet18(**kwargs: Any) -> SpikingResNet:
+    """18 layers with a 3x3 stem, for 32 x 32 images."""
+    return _create("spiking_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+
+
+@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES_19})
+def spiking_resnet19(**kwargs: Any) -> SpikingResNet:
+    """19 layers in three wide stages, a hidden linear layer with a neuron before the classifier."""
+    return _create("spiking_resnet19", RESNET19, **kwargs)
+
+
+@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES})
+def spiking_resnet34(**kwargs: Any) -> SpikingResNet:
+    """34 layers with a 7x7 stem; ``stem="3x3"`` for small images."""
+    variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000}
+    return _create("spiking_resnet34", variant, **kwargs)
+
+
+@register_model(
+    paper=lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_resnet18(**kwargs: Any) -> SpikingResNet:
+    """18 layers with LM-HT neurons."""
+    return _create("lmht_resnet18", {"layers": (2, 2, 2, 2), **lmht.VARIANT}, **kwargs)
+
+
+@register_model(
+    paper=lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES_19},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_resnet19(**kwargs: Any) -> SpikingResNet:
+    """`spiking_resnet19` with LM-HT neurons."""
+    return _create("lmht_resnet19", {**RESNET19, **lmht.VARIANT}, **kwargs)
+
+
+@register_model(
+    paper=lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_resnet20(**kwargs: Any) -> SpikingResNet:
+    """20 narrow layers in three stages; what hybrid training makes of `qcfs_resnet20`."""
+    variant = {"layers": (3, 3, 3), "planes": (16, 32, 64), **lmht.VARIANT}
+    return _create("lmht_resnet20", variant, **kwargs)
+
+
+@register_model(paper=lmht.PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=lmht_filter_fn)
+def lmht_resnet34(**kwargs: Any) -> SpikingResNet:
+    """34 layers with a 7x7 stem; ``stem="3x3"`` for small images, and for what becomes of `qcfs_resnet34`."""
+    variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000, **lmht.VARIANT}
+    return _create("lmht_resnet34", variant, **kwargs)
+
+
+@register_model(
+    paper=lmht.PAPER,
+    input_size=(3, 32, 32),
+    num_classes=10,
+    cfg={**CIFAR10, **NAMES},
+    checkpoint_filter_fn=lmht_filter_fn,
+)
+def lmht_ms_resnet18(**kwargs: Any) -> SpikingResNet:
+    """18 layers, neurons before the convolutions."""
+    variant = {"layers": (2, 2, 2, 2), "preactivation": True, **lmht.VARIANT}
+    return _create("lmht_ms_resnet18", variant, **kwargs)
+
+
+@register_model(paper=lmht.PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=lmht_filter_fn)
+def lmht_ms_resnet34(**kwargs: Any) -> SpikingResNet:
+    """34 layers with a 7x7 stem, neurons before the convolutions."""
+    variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000, "preactivation": True}
+    return _create("lmht_ms_resnet34", {**variant, **lmht.VARIANT}, **kwargs)

@@ -1,0 +1,232 @@
+"""Checkpoints of authors: which entry they are weights of, and a folder of ours made of them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zoo.factory import load_weights
+from zoo.files import checkpoint
+from zoo.files.layout import sha256_of
+from zoo.files.save import save
+from zoo.registry import Entry, get_entry, list_models
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from zoo.base import ZooModel
+
+SHOWN = 4  # keys of each kind, and entries, in a message
+
+
+class UnrecognizedError(checkpoint.CheckpointError):
+    """No entry, or more than one, fits the checkpoint; the message lists what does not."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a checkpoint fit an entry.
+
+    Attributes:
+        name: of the entry.
+        arguments: with which it fits best: the user's, and K and C as the shapes tell them.
+        missing: names that the network has and the file has not.
+        unexpected: names that the file has and the network has not.
+        misshapen: names of both with other shapes, and these.
+        refusal: why the entry takes no such file at all; empty if it says nothing.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    refusal: str = ""
+
+    @property
+    def faults(self) -> int:
+        """How many tensors do not fit."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen) + bool(self.refusal)
+
+    def __str__(self) -> str:
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", self.misshapen))
+        parts = [
+            f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
+            for kind, keys in kinds
+            if keys
+        ]
+        if self.refusal:
+            return f"{self.name}: {self.refusal}"
+        return f"{self.name}: {'; '.join(parts) or 'fits'}"
+
+
+def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] | None = None) -> Fit:
+    """Compare a checkpoint with an entry, which is built on the meta device; its filter maps the keys.
+
+    Args:
+        state: tensors by name.
+        entry: the entry.
+        arguments: of the entry; ``num_classes`` and ``in_chans`` are read off the shapes unless given.
+    """
+    given = dict(arguments or {})
+    model = _on_meta(entry, given)
+    try:
+        theirs = _mapped(state, entry, model)
+    except checkpoint.CheckpointError as error:
+        return replace(_compare(state, entry.name, model, given), refusal=str(error))
+    found = _compare(theirs, entry.name, model, given)
+    told = {k: v for k, v in _told_by_shapes(theirs, entry, model).items() if k not in given}
+    if found.misshapen and told:
+        model = _on_meta(entry, {**given, **told})
+        better = _compare(_mapped(state, entry, model), entry.name, model, {**given, **told})
+        return min(found, better, key=lambda one: one.faults)
+    return found
+
+
+def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> ZooModel:
+    with torch.device("meta"):
+        return entry.fn(**arguments)  # type: ignore[return-value]
+
+
+def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[str, Tensor]:
+    """The state in the entry's own names; as it is where the filter cannot read it."""
+    if entry.checkpoint_filter_fn is None:
+        return dict(state)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of matters when the weights are loaded
+            return entry.checkpoint_filter_fn(dict(state), model)
+    except checkpoint.CheckpointError:  # it can read the file, and will not have it
+        raise
+    except (KeyError, ValueError, RuntimeError, IndexError, TypeError):  # written for other files
+        return dict(state)
+
+
+def _compare(state: Mapping[str, Tensor], name: str, model: ZooModel, arguments: dict[str, Any]) -> Fit:
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    theirs = {k: tuple(v.shape) for k, v in state.items()}
+    return Fit(
+        name=name,
+        arguments=arguments,
+        missing=tuple(k for k in own if k not in theirs),
+        unexpected=tuple(k for k in theirs if k not in own),
+        misshapen=tuple(
+            f"{k}: {_shape(theirs[k])} for {_shape(own[k])}"
+            for k in own
+            if k in theirs and own[k] != theirs[k]
+        ),
+    )
+
+
+def _told_by_shapes(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[str, int]:
+    """K from the last weight of the classifier, C from the first convolution, where they are others."""
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    told: dict[str, int] = {}
+    head = [k for k in own if k.startswith(f"{model.classifier_name}.") and k.endswith("weight")]
+    first = f"{entry.cfg.get('first_conv')}.weight"
+    for label, key, axis in (("num_classes", head[-1] if head else "", 0), ("in_chans", first, 1)):
+        if key in own and key in state and state[key].dim() == len(own[key]) > axis:
+            size = int(state[key].shape[axis])
+            if size != own[key][axis]:
+                told[label] = size
+    return told
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def recognize(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> list[Fit]:
+    """How well every entry fits, the best first; those without faults can be loaded strictly.
+
+    Args:
+        state: tensors by name, as ``zoo.read_checkpoint(PATH).state``.
+        arguments: of the entry, where the shapes do not tell them; entries that do not take them are left
+            out.
+    """
+    fits = []
+    for name in list_models():
+        try:
+            fits.append(fit(state, get_entry(name), arguments))
+        except (TypeError, ValueError):  # it has no such argument, or not such a value
+            continue
+    return sorted(fits, key=lambda one: (one.faults, one.name))
+
+
+def import_checkpoint(
+    path: str | Path,
+    directory: str | Path,
+    name: str | None = None,
+    *,
+    licence: str | None = None,
+    url: str | None = None,
+    **arguments: Any,
+) -> Path:
+    """Turn a checkpoint file of authors into a folder of ours, whose card names its origin.
+
+    Args:
+        path: the file; nothing in it is run.
+        directory: folder to write.
+        name: the entry; missing: the one that the names and shapes of the tensors fit.
+        licence: of the weights.
+        url: where the file was published.
+        **arguments: of the entry; K and C are read off the shapes unless given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UnrecognizedError: no entry fits, or several do; the message lists what does not fit.
+        CheckpointError: the file cannot be read.
+    """
+    path = Path(path).expanduser()
+    state = checkpoint.read_checkpoint(path).state
+    chosen = _choose(path, state, name, arguments)
+    entry = get_entry(chosen.name)
+    model = entry.fn(**chosen.arguments)
+    load_weights(model, path, entry)
+    origin = {"name": path.name, "licence": licence, "url": url, "sha256": sha256_of(path)}
+    return save(
+        model.eval(),
+        directory,
+        method="weights of the authors' file, taken over by fulgurite import; nothing was trained here",
+        origin=origin,
+        licence=licence,
+        limits="Nothing was measured with this copy; the file's own T may differ from the one above."
+        + (
+            ""
+            if getattr(model, "levels_given", True)
+            else f" Nor does it tell with how many levels L it was trained; L = {model.levels} was taken."
+        ),
+    )
+
+
+def _choose(path: Path, state: Mapping[str, Tensor], name: str | None, arguments: Mapping[str, Any]) -> Fit:
+    if name is not None:
+        found = fit(state, get_entry(name), arguments)
+        if found.faults:
+            fits = recognize(state, arguments)
+            better = f"; it fits {fits[0].name}" if fits and not fits[0].faults else ""
+            raise UnrecognizedError(f"{path} does not fit {found}{better}")
+        return found
+    fits = recognize(state, arguments)
+    exact = [one for one in fits if not one.faults]
+    if len(exact) == 1:
+        return exact[0]
+    if exact:
+        raise UnrecognizedError(
+            f"{path} fits {', '.join(one.name for one in exact)} alike: the tensors do not tell them apart;"
+            f" name the right one: --as {exact[0].name}"
+        )
+    near = [*fits[:SHOWN], *[one for one in fits[SHOWN:] if one.refusal][:1]]
+    lines = "\n".join(f"  {one}" for one in near)
+    raise UnrecognizedError(
+        f"{path} ({len(state)} tensors, the first are {', '.join(list(state)[:SHOWN])}) fits no entry; the"
+        f" nearest are\n{lines}\nIf one of them is right, name it with --as and its arguments"
+    )

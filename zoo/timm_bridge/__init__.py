@@ -1,0 +1,1 @@
+"""timm's own models beside ours."""

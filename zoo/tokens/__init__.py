@@ -1,0 +1,1 @@
+"""Token reduction: which tokens run through a block, and who decides."""

@@ -1,0 +1,304 @@
+"""The machinery of token reduction: where tokens are, how some of them leave, how they come back.
+
+Nothing here knows a scoring method or an architecture: a model lists its `TokenBlock` entries, a `Scorer`
+ranks tokens, and `TokenReduction` runs blocks on the best of them, through hooks, so that parameters keep
+their names and checkpoints stay interchangeable.
+
+Axes: T time, B batch, C channels, H W map, N = H * W tokens, K kept tokens, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from spiking.neurons import Neuron
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from zoo.base import SpikingModel
+
+Operator = Literal["remove", "bypass", "merge"]
+OPERATORS: tuple[Operator, ...] = ("remove", "bypass", "merge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBlock:
+    """A module ``[T, B, C, H, W]`` -> ``[T, B, C, H, W]`` that can run on some of its tokens.
+
+    Attributes:
+        path: of the module; its input is what is scored.
+        stage: number of the stage, so that the last stage can be picked.
+        inner: the submodules that treat tokens one by one, if the module as a whole needs the grid; the
+            others run on all tokens, and left-out tokens get zeros where these would have written.
+        removable: whether nothing behind needs the grid, so that tokens may leave for good.
+        entry: submodule that is the neuron in front, if the module begins with one.
+        attention: submodule with a method ``project("k", x)`` that gives keys ``[T, B, h, d, N]``.
+        mixer: submodule, the product whose first operand ``[..., N]`` is summed over tokens.
+    """
+
+    path: str
+    stage: int
+    inner: tuple[str, ...] = ()
+    removable: bool = False
+    entry: str | None = None
+    attention: str | None = None
+    mixer: str | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place where tokens are scored: the model and one of its blocks."""
+
+    model: SpikingModel
+    block: TokenBlock
+
+    def part(self, path: str | None) -> nn.Module | None:
+        """A submodule of the block."""
+        if path is None:
+            return None
+        return self.model.get_submodule(f"{self.block.path}.{path}" if path else self.block.path)
+
+    def spikes(self, x: Tensor) -> Tensor:
+        """What the neuron in front makes of ``x``, unseen by monitors; ``x`` where there is none."""
+        entry = self.part(self.block.entry)
+        if entry is None:
+            return x
+        assert isinstance(entry, Neuron)
+        return entry.run(x, None, False)[0]
+
+
+class Scorer(nn.Module):
+    """Ranks tokens: higher scores stay. Subclasses write `forward`; they own no parameters.
+
+    Attributes:
+        needs_grid: whether neighbours on the map matter, so that tokens must keep their places.
+        per_step: whether scores differ from step to step, ``[T, B, N]`` instead of ``[B, N]``.
+    """
+
+    needs_grid: bool = False
+    per_step: bool = False
+
+    def check(self, point: Point) -> None:
+        """Raise an error that names the block if it cannot be scored."""
+
+    def forward(self, x: Tensor, point: Point) -> Tensor:
+        """Scores ``[B, N]``, or ``[T, B, N]``, of tokens ``[T, B, C, H, W]`` (float32 or float64)."""
+        raise NotImplementedError
+
+
+class TokenReduction(nn.Module):
+    """Runs token blocks on part of their tokens; made by `zoo.reduce_tokens`, child ``token_reduction``.
+
+    Args:
+        model: the model to attach to.
+        scorer: ranks tokens.
+        blocks: where, in the order in which they run.
+        shares: of the tokens that each block sees.
+        operator: what becomes of the others, see `zoo.reduce_tokens`.
+        rescale_pool: divide the pooling behind the last block by the number of all tokens.
+        rescale_attention: multiply sums over tokens by N / K.
+    """
+
+    def __init__(
+        self,
+        model: SpikingModel,
+        scorer: Scorer,
+        blocks: Sequence[TokenBlock],
+        shares: Sequence[float],
+        operator: Operator,
+        rescale_pool: bool = False,
+        rescale_attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.operator, self.shares = operator, tuple(shares)
+        self.rescale_pool, self.rescale_attention = rescale_pool, rescale_attention
+        self.points = [Point(model, block) for block in blocks]  # a list: the model is no child of ours
+        self._total = 0  # N of the first block
+        self._kept: list[Any] = [None] * len(blocks)  # what a block's hooks hand to each other
+        self._sizes: list[Tensor | None] = [None] * (len(blocks) + 1)  # tokens in each token, before a block
+        for i, point in enumerate(self.points):
+            self._attach(i, point)
+
+    def _attach(self, i: int, point: Point) -> None:
+        block = point.part("")
+        assert block is not None
+        block.register_forward_pre_hook(functools.partial(self._enter, i))
+        if self.operator == "bypass" and not point.block.inner:
+            block.register_forward_hook(functools.partial(self._leave, i))
+        for path in point.block.inner:
+            part = point.part(path)
+            assert part is not None
+            part.register_forward_pre_hook(functools.partial(self._enter_part, i))
+            part.register_forward_hook(functools.partial(self._leave_part, i))
+        if self.operator == "merge" or self.rescale_attention:
+            mixer = point.part(point.block.mixer)
+            if mixer is None:
+                raise ValueError(
+                    f"{point.block.path} has no sum over tokens that could be rescaled; merging and"
+                    " rescale_attention need one"
+                )
+            mixer.register_forward_pre_hook(functools.partial(self._mix, i))
+        if self.rescale_pool and i == len(self.points) - 1:
+            block.register_forward_hook(self._pool)
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def _enter(self, i: int, block: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        (x,) = inputs
+        if not torch.compiler.is_compiling():
+            refuse_streaming(self.points[i].block.path, block)
+        N = x.shape[-2] * x.shape[-1]
+        if i == 0:
+            self._total = N
+            self._sizes[0] = None
+        self._kept[i] = None
+        self._sizes[i + 1] = self._sizes[i]
+        count = token_count(self.shares[i], N if self.operator == "bypass" else self._total)
+        if count >= N:
+            return None  # nothing leaves: the very same tensor goes on
+        index, target = self.choose(x, self.points[i], count)
+        if self.points[i].block.inner:
+            self._kept[i] = (index, tuple(x.shape[-2:]))
+            return None
+        if self.operator == "merge":
+            size = self._sizes[i]
+            size = x.new_ones(x.shape[1], N) if size is None else size
+            y, self._sizes[i + 1] = merge_tokens(x, size, index[0], target)
+            return (y,)
+        if self.operator == "bypass":
+            self._kept[i] = (index, x)
+        return (gather_tokens(x, index),)
+
+    @torch.no_grad()
+    def choose(self, x: Tensor, point: Point, count: int) -> tuple[Tensor, Tensor]:
+        """The kept places ``[T or 1, B, K]``, rising, and where each token goes ``[B, N]`` (in 0 ... K - 1).
+
+        Half-precision features are scored in float32, autocast or not.
+        """
+        features = x.detach() if x.dtype is torch.float64 else x.detach().float()
+        with torch.autocast(x.device.type, enabled=False):
+            matching = getattr(self.scorer, "match", None)
+            if matching is not None:
+                index, target = matching(features, point, count)
+                return index.unsqueeze(0), target
+            scores = self.scorer(features, point)
+        index = best_tokens(scores, count).sort(dim=-1).values
+        index = index if scores.dim() == 3 else index.unsqueeze(0)
+        target = nearest_kept(features, index[0]) if self.operator == "merge" else index
+        return index, target
+
+    def _leave(self, i: int, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        kept, self._kept[i] = self._kept[i], None
+        if kept is None:
+            return None
+        index, x = kept
+        return put_tokens(x, index, output)
+
+    def _enter_part(self, i: int, part: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        kept = self._kept[i]
+        return None if kept is None else (gather_tokens(inputs[0], kept[0]),)
+
+    def _leave_part(self, i: int, part: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        kept = self._kept[i]
+        if kept is None:
+            return None
+        index, (H, W) = kept
+        T, B, C = output.shape[:3]
+        return put_tokens(output.new_zeros(T, B, C, H, W), index, output)
+
+    def _mix(self, i: int, mixer: nn.Module, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+        a, b = inputs  # a: [T, B, h, d, N]
+        size = self._sizes[i + 1]
+        if size is not None:
+            a = a * size.to(a.dtype).view(1, a.shape[1], 1, 1, -1)
+        if self.rescale_attention and self._total != a.shape[-1]:
+            a = a * (self._total / a.shape[-1])
+        return a, b
+
+    def _pool(self, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        count = output.shape[-2] * output.shape[-1]
+        return None if count == self._total else output * (count / self._total)
+
+    def extra_repr(self) -> str:
+        """What is kept where."""
+        shares = ", ".join(f"{p.block.path}: {s:.3g}" for p, s in zip(self.points, self.shares, strict=True))
+        return f"operator={self.operator!r}, keep=[{shares}]"
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def token_count(share: float, tokens: int) -> int:
+    """``ceil(share * tokens)``, at least 1; a share such as 144 / 196 gives back its 144."""
+    return min(tokens, max(1, math.ceil(share * tokens - 1e-9)))
+
+
+def best_tokens(scores: Tensor, count: int) -> Tensor:
+    """Places ``[..., K]`` of the highest scores ``[..., N]``, best first; of equals, the first wins."""
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
+def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens ``index [T or 1, B, K]`` of ``x [T, B, C, H, W]`` -> ``[T, B, C, K, 1]``."""
+    T, B, C = x.shape[:3]
+    places = index.unsqueeze(2).expand(T, B, C, index.shape[-1])
+    return x.flatten(3).gather(3, places).unsqueeze(-1)
+
+
+def put_tokens(x: Tensor, index: Tensor, tokens: Tensor) -> Tensor:
+    """``x [T, B, C, H, W]`` with ``tokens [T, B, C, K, 1]`` at ``index [T or 1, B, K]``."""
+    T, B, C = x.shape[:3]
+    places = index.unsqueeze(2).expand(T, B, C, index.shape[-1])
+    return x.flatten(3).scatter(3, places, tokens.flatten(3).to(x.dtype)).reshape(x.shape)
+
+
+def nearest_kept(x: Tensor, index: Tensor) -> Tensor:
+    """For each token its place ``[B, N]`` among the kept ones ``index [B, K]``.
+
+    Kept tokens have their own; the others that of the most similar kept token, by the cosine of the
+    features of all steps.
+    """
+    features = nn.functional.normalize(x.permute(1, 3, 4, 0, 2).flatten(1, 2).flatten(2), dim=-1)  # [B, N, .]
+    kept = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+    target = (features @ kept.transpose(1, 2)).argmax(dim=-1)
+    own = torch.arange(index.shape[-1], device=x.device).expand_as(index)
+    return target.scatter(1, index, own)
+
+
+def merge_tokens(x: Tensor, size: Tensor, index: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Size-weighted means of the tokens that go to the same place.
+
+    Args:
+        x: ``[T, B, C, H, W]``.
+        size: how many tokens each stands for, ``[B, N]``.
+        index: kept places ``[B, K]``.
+        target: where each token goes, ``[B, N]``, in 0 ... K - 1.
+
+    Returns:
+        ``[T, B, C, K, 1]`` and sizes ``[B, K]``.
+    """
+    T, B, C = x.shape[:3]
+    new_size = size.new_zeros(B, index.shape[-1]).scatter_add(1, target, size)
+    weighted = x.flatten(3) * size.view(1, B, 1, -1)
+    places = target.view(1, B, 1, -1).expand(T, B, C, -1)
+    sums = weighted.new_zeros(T, B, C, index.shape[-1]).scatter_add(3, places, weighted)
+    return (sums / new_size.view(1, B, 1, -1)).unsqueeze(-1), new_size
+
+
+def refuse_streaming(path: str, block: nn.Module) -> None:
+    """Raise an error if the neurons of a block carry their state from call to call."""
+    if any(isinstance(m, Neuron) and m._stream is not None for m in block.modules()):
+        raise RuntimeError(
+            f"{path} reduces its tokens, which takes all steps at once: membranes belong to tokens, so the"
+            " choice must not change from chunk to chunk; stream the model without reduction"
+        )
