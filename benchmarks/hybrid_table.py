@@ -198,7 +198,7 @@ def start_gap(run: Run, task: ClassificationTask, data: Any) -> float:
 
 
 def folder(name: str) -> dict[str, str]:
-    """Where the pictures of CIFAR-10 lie; the digits come with a package."""
+    """Where the images of CIFAR-10 lie; the digits come with a package."""
     return {"folder": os.environ.get("CIFAR10_JPEG", "data/cifar10")} if name == "cifar10" else {}
 
 
@@ -216,7 +216,7 @@ def quiet(**arguments: Any) -> pl.Trainer:
 
 
 def test(task: ClassificationTask, data: Any) -> tuple[dict[str, float], float | None]:
-    """Metrics on the test pictures, and spikes per neuron and step if there are neurons."""
+    """Metrics on the test images, and spikes per neuron and step if there are neurons."""
     analog = type(task.model).__name__.startswith("QCFS")
     watch = [Energy()] if analog else [Energy(), FiringRate()]
     metrics = quiet(callbacks=watch).test(task, datamodule=data, verbose=False)[0]

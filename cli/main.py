@@ -34,7 +34,7 @@ commands:
                                         fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
   import    take over an authors' file  fulgurite import FILE.pth
-  demo      show a network a picture    fulgurite demo spiking_cnn_nano
+  demo      show a network an image    fulgurite demo spiking_cnn_nano
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line

@@ -12,11 +12,11 @@ from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.images.imagenet import ImageNetDataModule
 from datamodules.images.mnist5k import MNIST5kDataModule
 from datamodules.images.tiny_imagenet import TinyImageNetDataModule
-from datamodules.loading.data import ArrayDataset, Arrays, DataError, PictureDataset, stratified_split
+from datamodules.loading.data import ArrayDataset, Arrays, DataError, ImageDataset, stratified_split
 from datamodules.loading.loader import EpochLoader
 from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.synthetic import SyntheticDataModule
-from datamodules.transforms.pipelines import Augmentation, PicturePipeline, TensorPipeline
+from datamodules.transforms.pipelines import Augmentation, ImagePipeline, TensorPipeline
 
 __all__ = [
     "ArrayDataModule",
@@ -35,12 +35,12 @@ __all__ = [
     "EventDataModule",
     "EventPipeline",
     "FashionMNISTDataModule",
+    "ImageDataset",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "ImagePipeline",
     "MNIST5kDataModule",
     "NMNISTDataModule",
-    "PictureDataset",
-    "PicturePipeline",
     "Recording",
     "SyntheticDataModule",
     "TensorPipeline",

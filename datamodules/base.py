@@ -20,15 +20,15 @@ from datamodules.loading.data import (
     Arrays,
     BatchDataset,
     DataError,
-    PictureDataset,
+    ImageDataset,
     stratified_split,
 )
 from datamodules.loading.loader import EpochLoader, as_is
 from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.transforms.pipelines import Augmentation, Interpolation, TensorPipeline
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-Pipeline = Any  # TensorPipeline or PicturePipeline: both have steps() and a readable repr
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+Pipeline = Any  # TensorPipeline or ImagePipeline: both have steps() and a readable repr
 
 
 class BaseDataModule(pl.LightningDataModule):
@@ -53,18 +53,18 @@ class BaseDataModule(pl.LightningDataModule):
         drop_last: leave out the incomplete last training batch. A set smaller than one batch is
             kept whole.
         pin_memory: page-locked batches; missing: only if there is an accelerator.
-        image_size: resize pictures to this side; missing: their own size.
+        image_size: resize images to this side; missing: their own size.
         mean: channel means in 0..1 for normalising; missing: those of the data set.
         std: channel standard deviations; missing: those of the data set.
         crop_padding: see `Augmentation`, as for the following ones.
         flip: probability of a horizontal flip in training.
-        auto_augment: policy of training pictures.
+        auto_augment: policy of training images.
         cutout: side of the erased square in training.
         random_erasing: probability of random erasing in training.
         erasing_mode: filling of erased rectangles.
         interpolation: of resizing.
-        predict_dir: what to predict: a picture, a folder (searched with its subfolders), or a list
-            of pictures. Batches are then (x, paths).
+        predict_dir: what to predict: an image, a folder (searched with its subfolders), or a list
+            of images. Batches are then (x, paths).
     """
 
     title: str = ""  # of the data set, for cards; its identifier on the Hub; its licence
@@ -148,7 +148,7 @@ class BaseDataModule(pl.LightningDataModule):
 
     @property
     def input_size(self) -> tuple[int, int, int]:
-        """(C, H, W) of one picture, or of one step of events."""
+        """(C, H, W) of one image, or of one step of events."""
         side = self.image_size
         height, width = self.native_size if side is None else (side, side)
         return self.in_chans, height, width
@@ -271,7 +271,7 @@ class BaseDataModule(pl.LightningDataModule):
         return self._eval_dataloader("test_set")
 
     def calibration_dataloader(self, samples: int = 0, batch_size: int | None = None) -> DataLoader[Any]:
-        """Return training pictures as evaluation sees them, in one fixed random order.
+        """Return training images as evaluation sees them, in one fixed random order.
 
         Every process gets all of them, so that all of them calibrate alike.
 
@@ -288,12 +288,12 @@ class BaseDataModule(pl.LightningDataModule):
         return DataLoader(data, batch_size=size, sampler=order[: samples or None], **options)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return batches (x, paths) of the pictures under `predict_dir`."""
+        """Return batches (x, paths) of the images under `predict_dir`."""
         if self.predict_dir is None:
-            raise DataError("nothing to predict: set predict_dir to a folder or a list of pictures")
+            raise DataError("nothing to predict: set predict_dir to a folder or a list of images")
         if self.in_chans not in (1, 3):
-            raise DataError(f"pictures have 1 or 3 channels, but this model gets {self.in_chans}")
-        data = PictureDataset(find_pictures(self.predict_dir), None, self._predict_transform(), self.in_chans)
+            raise DataError(f"images have 1 or 3 channels, but this model gets {self.in_chans}")
+        data = ImageDataset(find_images(self.predict_dir), None, self._predict_transform(), self.in_chans)
         # Lightning shares prediction among processes itself, without repeating samples
         return DataLoader(
             data,
@@ -302,10 +302,10 @@ class BaseDataModule(pl.LightningDataModule):
         )
 
     def _predict_transform(self) -> Any:
-        """Return a map of one picture to float32 ``[C, H, W]`` of `input_size`."""
-        from datamodules.loading.images import FitPicture
+        """Return a map of one image to float32 ``[C, H, W]`` of `input_size`."""
+        from datamodules.loading.images import FitImage
 
-        return FitPicture(self.input_size[1:], self.mean, self.std, self.interpolation)
+        return FitImage(self.input_size[1:], self.mean, self.std, self.interpolation)
 
     # -- continuing ----------------------------------------------------------------------------
 
@@ -377,20 +377,20 @@ class ArrayDataModule(BaseDataModule):
         self.train_set = ArrayDataset(train, augmented, self.seed, kept)
 
 
-def find_pictures(source: str | Sequence[str]) -> list[Path]:
-    """Return the pictures that `source` names, in a fixed order.
+def find_images(source: str | Sequence[str]) -> list[Path]:
+    """Return the images that `source` names, in a fixed order.
 
     Args:
-        source: a picture, a folder (searched with its subfolders, sorted), or a list of these.
+        source: an image, a folder (searched with its subfolders, sorted), or a list of these.
     """
     if not isinstance(source, str):
-        return [path for entry in source for path in find_pictures(entry)]
+        return [path for entry in source for path in find_images(entry)]
     path = Path(source).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise DataError(f"no such file or folder: {path}")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES and p.is_file())
     if not found:
-        raise DataError(f"no pictures ({', '.join(PICTURES)}) in {path}")
+        raise DataError(f"no images ({', '.join(IMAGES)}) in {path}")
     return found

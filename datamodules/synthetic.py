@@ -15,20 +15,20 @@ _COARSE = 4  # class patterns are this many cells wide, so that small crops do n
 
 
 class SyntheticDataModule(ArrayDataModule):
-    """Noisy copies of one random pattern per class, as pictures or as events.
+    """Noisy copies of one random pattern per class, as images or as events.
 
-    Pictures: uint8, pattern plus Gaussian noise. Events: counts per step, drawn from a Poisson
+    Images: uint8, pattern plus Gaussian noise. Events: counts per step, drawn from a Poisson
     distribution whose rate is the class pattern moving sideways, one class in two to the left.
 
     Args:
         kind: ``images``, batches ``[B, C, H, W]``; or ``events``, ``[B, T, C, H, W]``.
         num_classes: number of classes.
         in_chans: channels; events usually have 2 polarities.
-        time_steps: T of events; pictures have none.
+        time_steps: T of events; images have none.
         train_samples: size of the training set.
         val_samples: size of the validation set.
         test_samples: size of the test set.
-        noise: standard deviation of the noise on pictures, in grey values of 255.
+        noise: standard deviation of the noise on images, in grey values of 255.
         image_size: height and width.
         val: kept for the common interface; validation has its own samples here.
         kwargs: see `BaseDataModule`.

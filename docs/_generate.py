@@ -97,7 +97,7 @@ def write_conversion_table(table: Path, path: Path) -> None:
         own = [row for row in found if row["name"] == name]
         samples, ann = own[0]["samples"], float(own[0]["ann_accuracy"])
         seed = f", source trained with seed {own[0]['seed']}" if own[0]["seed"] else ""
-        text.append(f"**`{name}`**: ANN {ann:.2%}, {samples} test pictures{seed}\n")
+        text.append(f"**`{name}`**: ANN {ann:.2%}, {samples} test images{seed}\n")
         for title, cell in (
             ("Accuracy (agreement with the ANN)", _accuracy_cell),
             ("Energy, of the ANN's (mean relative error of the logits)", _energy_cell),

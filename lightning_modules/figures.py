@@ -70,7 +70,7 @@ def raster(spikes: Mapping[str, Tensor], image: Tensor | None = None) -> Figure:
 
 
 def token_maps(image: Tensor, scores: Tensor, kept: Tensor, title: str) -> Figure:
-    """Where the important tokens of one picture are, after each step, and which of them stay.
+    """Where the important tokens of one image are, after each step, and which of them stay.
 
     Colours are ranks, because only the order of the scores decides.
 
@@ -85,20 +85,20 @@ def token_maps(image: Tensor, scores: Tensor, kept: Tensor, title: str) -> Figur
     rows = -(-(T + 2) // columns)
     figure = Figure(figsize=(1.75 * columns + 0.9, 1.85 * rows + 0.55), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    picture = _shown(image)
-    height, width = picture.shape[:2]
+    shown = _shown(image)
+    height, width = shown.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     for panel in panels:
         panel.set_axis_off()
-    panels[0].imshow(picture, cmap="gray")
+    panels[0].imshow(shown, cmap="gray")
     panels[0].set_title("input", fontsize=9)
     drawn = None
     for t, panel in enumerate(panels[1 : T + 1]):
-        panel.imshow(0.3 + 0.7 * picture, cmap="gray", vmin=0, vmax=1)  # on black, colours would drown
+        panel.imshow(0.3 + 0.7 * shown, cmap="gray", vmin=0, vmax=1)  # on black, colours would drown
         drawn = panel.imshow(_ranks(scores[t]), cmap="inferno", alpha=0.65, extent=extent, vmin=0, vmax=1)
         panel.set_title(f"after step {t + 1}", fontsize=9)
     last = panels[T + 1]
-    last.imshow(picture, cmap="gray")
+    last.imshow(shown, cmap="gray")
     rest = kept.cpu().logical_not().float().numpy()
     last.imshow(rest, cmap=ListedColormap(["#00000000", "#2b6cb0"]), alpha=rest * 0.85, extent=extent)
     last.set_title(f"{int(kept.sum())} of {kept.numel()} stay (not blue)", fontsize=9)
@@ -112,7 +112,7 @@ def token_maps(image: Tensor, scores: Tensor, kept: Tensor, title: str) -> Figur
 
 
 def _shown(image: Tensor) -> Any:
-    """A picture ``[H, W, 3]`` or ``[H, W]`` in 0..1."""
+    """An image ``[H, W, 3]`` or ``[H, W]`` in 0..1."""
     x = image.float().cpu()
     x = x if len(x) in (1, 3) else x.mean(dim=0, keepdim=True)
     low, high = x.min(), x.max()

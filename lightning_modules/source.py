@@ -1,4 +1,4 @@
-"""The network that a conversion starts from, and the pictures that calibrate it, from plain values."""
+"""The network that a conversion starts from, and the images that calibrate it, from plain values."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The pictures that a conversion measures thresholds and corrections on.
+    """The images that a conversion measures thresholds and corrections on.
 
     Attributes:
         samples: how many of the training set; 0 are all.
@@ -108,7 +108,7 @@ class Calibration:
         if make is None:
             raise ValueError(
                 f"{type(data).__name__} has no calibration_dataloader(samples, batch_size), which gives"
-                " training pictures as evaluation sees them; derive it from datamodules.BaseDataModule"
+                " training images as evaluation sees them; derive it from datamodules.BaseDataModule"
             )
         loader: Iterable[Any] = make(self.samples, self.batch_size)
         return loader

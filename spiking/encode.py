@@ -1,4 +1,4 @@
-"""From pictures to sequences: ``[B, ...]`` -> ``[T, B, ...]``.
+"""From images to sequences: ``[B, ...]`` -> ``[T, B, ...]``.
 
 Axes: T time, B batch.
 """

@@ -14,7 +14,7 @@ from cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "conversion")
-SIZES = {224: 64, 128: 64}  # large pictures are made smaller, the network stays what it is
+SIZES = {224: 64, 128: 64}  # large images are made smaller, the network stays what it is
 COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}
 LARGE = ("imagenet_", "transfer", "vgg16", "dvs_")
 
@@ -29,7 +29,7 @@ def marked(path: Path):
 
 
 def shrunk(config: dict) -> dict:
-    """The same run on four pictures: data, length and hardware change, model and method do not."""
+    """The same run on four images: data, length and hardware change, model and method do not."""
     data = config["data"]
     cls = getattr(datamodules, data["class_path"])
     options = {k: v for k, v in data.get("init_args", {}).items() if k not in ("root", "folder")}

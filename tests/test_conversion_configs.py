@@ -35,7 +35,7 @@ def marked(path: Path):
 
 
 def shrunk(config: dict) -> dict:
-    """The same conversion of a small network on a few made-up pictures."""
+    """The same conversion of a small network on a few made-up images."""
     model = config["source"]["model"]
     key = "fashion" if "fashion" in model else "qcfs"
     if model.startswith("timm/"):

@@ -62,7 +62,7 @@ class Description:
     def sops(self) -> float | None:
         """Synaptic operations of one sample over all T, as measured with the first weights that record it.
 
-        They depend on the weights and the pictures, so an entry without weights has none;
+        They depend on the weights and the images, so an entry without weights has none;
         ``spiking.profile_energy(model, images)`` measures them.
         """
         recorded = (w.metrics.get("test/sops") for w in self.weights.values())
@@ -82,7 +82,7 @@ class Description:
             ("paper", f"arXiv {self.paper}" if self.paper else "-"),
         ]
         if self.spiking:
-            sops = "depend on weights and pictures: spiking.profile_energy(model, images)"
+            sops = "depend on weights and images: spiking.profile_energy(model, images)"
             if self.sops is not None:
                 sops = f"{_short(self.sops)} a sample over all T, measured with the first weights"
             rows.insert(4, ("SOPs", sops))

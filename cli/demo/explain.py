@@ -1,4 +1,4 @@
-"""What a network makes of one picture, step by step: prediction, spikes, energy."""
+"""What a network makes of one image, step by step: prediction, spikes, energy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYERS = 4  # in the raster
 
 @dataclass(frozen=True)
 class Explanation:
-    """One picture through one network.
+    """One image through one network.
 
     Attributes:
         image: what the network saw, normalised, ``[C, H, W]``.
@@ -28,7 +28,7 @@ class Explanation:
         labels: of the classes.
         spikes: ``[T, neurons]`` of some layers; empty for networks without neurons.
         firing_rate: spikes per neuron and step, over all layers; 0 for networks without neurons.
-        energy: operations and energy of this picture.
+        energy: operations and energy of this image.
     """
 
     image: Tensor
@@ -60,16 +60,16 @@ class Explanation:
         )
 
 
-def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Explanation:
-    """Run one picture.
+def explain(model: nn.Module, image: Image.Image, invert: bool = False) -> Explanation:
+    """Run one image.
 
     Args:
         model: a network of the zoo or of timm, in evaluation mode.
-        picture: of any size and mode.
+        image: of any size and mode.
         invert: exchange light and dark first; networks for digits expect light ones on dark ground.
     """
-    image = prepare(model, picture, invert)
-    batch = image.unsqueeze(0)
+    x = prepare(model, image, invert)
+    batch = x.unsqueeze(0)
     neurons = any(isinstance(module, spiking.Neuron) for module in model.modules())
     spikes: dict[str, Tensor] = {}
     rate = 0.0
@@ -84,7 +84,7 @@ def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Exp
     counts = torch.arange(1, len(logits) + 1).reshape(-1, 1, 1)
     probabilities = (logits.cumsum(dim=0) / counts).softmax(dim=-1)[:, 0]
     return Explanation(
-        image=image,
+        image=x,
         probabilities=probabilities,
         labels=class_names(model, probabilities.shape[1]),
         spikes=spikes,
@@ -93,28 +93,28 @@ def explain(model: nn.Module, picture: Image.Image, invert: bool = False) -> Exp
     )
 
 
-def prepare(model: nn.Module, picture: Image.Image, invert: bool = False) -> Tensor:
-    """The picture as the network's evaluation has it, ``[C, H, W]``: resized, cropped, normalised."""
+def prepare(model: nn.Module, image: Image.Image, invert: bool = False) -> Tensor:
+    """The image as the network's evaluation has it, ``[C, H, W]``: resized, cropped, normalised."""
     from timm.data import create_transform
 
     data = preprocessing(model)
-    if picture.mode in ("RGBA", "LA", "PA", "P"):  # what is transparent becomes white, as a page shows it
-        ground = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-    elif picture.mode.startswith("I"):  # 16 bit; Pillow would clip them to 8
-        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
-    picture = picture.convert("L" if data["input_size"][0] == 1 else "RGB")
+    if image.mode in ("RGBA", "LA", "PA", "P"):  # what is transparent becomes white, as a page shows it
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    elif image.mode.startswith("I"):  # 16 bit; Pillow would clip them to 8
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    image = image.convert("L" if data["input_size"][0] == 1 else "RGB")
     if invert:
-        picture = ImageOps.invert(picture)
-    image: Tensor = create_transform(**data, is_training=False)(picture)
-    return image
+        image = ImageOps.invert(image)
+    x: Tensor = create_transform(**data, is_training=False)(image)
+    return x
 
 
 def preprocessing(model: nn.Module) -> dict[str, Any]:
     """What timm's transforms need to know.
 
     Raises:
-        ValueError: pictures cannot be shown to this network.
+        ValueError: images cannot be shown to this network.
     """
     from timm.data import resolve_data_config
 
@@ -122,7 +122,7 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
     chans = int(data["input_size"][0])
     if chans not in (1, 3):
-        raise ValueError(f"this network takes {chans} channels, so pictures, which have 1 or 3, do not fit")
+        raise ValueError(f"this network takes {chans} channels, so images, which have 1 or 3, do not fit")
     if not getattr(model, "num_classes", 0):
         raise ValueError("this network has no classes, so there is no prediction to show")
     return data

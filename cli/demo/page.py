@@ -59,7 +59,7 @@ def hint(text: str) -> str:
 
 
 def trouble(text: str) -> str:
-    """What is wrong with a picture."""
+    """What is wrong with an image."""
     return f'<div class="fg fg-trouble" role="alert">{escape(text)}</div>'
 
 
@@ -72,7 +72,7 @@ def prediction(told: Explanation, step: int) -> str:
     bars = "".join(_bar(escape(name), value, f"{value:.0%}") for name, value in now.items())
     lines = {n: told.probabilities[:step, told.labels.index(n)].tolist() for n in names[:DRAWN]}
     dots = "".join(f'<i class="{"on" if t < step else ""}"></i>' for t in range(total)) if total <= 16 else ""
-    curve = _picture(figures.over_time(lines, total), "probability after every step") if total > 1 else ""
+    curve = _image(figures.over_time(lines, total), "probability after every step") if total > 1 else ""
     return (
         f'<div class="fg fg-prediction" data-step="{step}" data-of="{total}"><div class="fg-head">'
         f'<span class="fg-answer">{escape(answer)}</span><span class="fg-share">{share:.0%}</span>'
@@ -82,12 +82,12 @@ def prediction(told: Explanation, step: int) -> str:
 
 
 def spikes(told: Explanation, step: int) -> str:
-    """The picture as the network sees it, and which neurons fired in the first ``step`` steps."""
+    """The image as the network sees it, and which neurons fired in the first ``step`` steps."""
     so_far = {}
     for name, train in told.spikes.items():
         so_far[name] = train.clone()
         so_far[name][step + len(train) - len(told.probabilities) :] = 0  # rehearsals come first
-    drawn = _picture(figures.raster(so_far, told.image), "which neurons fired at which step")
+    drawn = _image(figures.raster(so_far, told.image), "which neurons fired at which step")
     if not told.spikes:
         caption = "This network has no spiking neurons."
     else:
@@ -99,7 +99,7 @@ def spikes(told: Explanation, step: int) -> str:
 
 
 def energy(told: Explanation) -> str:
-    """What the picture costs, beside the same network as an ANN."""
+    """What the image costs, beside the same network as an ANN."""
     report = told.energy
     own, ann = report.energy_mj * 1e3, report.ann_energy_mj * 1e3
     most = max(own, ann) or 1.0
@@ -107,7 +107,7 @@ def energy(told: Explanation) -> str:
     if told.spikes:
         rows += _bar("the same as an ANN", ann / most, f"{ann:,.3f} µJ", "ann")
     return (
-        f'<div class="fg fg-energy"><h3>Energy for this picture</h3><div class="fg-bars">{rows}</div>'
+        f'<div class="fg fg-energy"><h3>Energy for this image</h3><div class="fg-bars">{rows}</div>'
         f"<small>{escape(told.energy_text)}</small></div>"
     )
 
@@ -119,7 +119,7 @@ def _bar(label: str, share: float, value: str, kind: str = "") -> str:
     )
 
 
-def _picture(figure: Figure, says: str) -> str:
+def _image(figure: Figure, says: str) -> str:
     file = io.BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
     FigureCanvasAgg(figure).print_png(file)

@@ -1,4 +1,4 @@
-"""``fulgurite demo``: a page on this machine where a picture meets a network."""
+"""``fulgurite demo``: a page on this machine where an image meets a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIRST, LAST = 7860, 7960  # ports tried if none is named
 FRAMES = 8  # at most; networks with more steps skip some
 SECONDS = 1.6  # in which the prediction builds up
-BIGGEST = "40mb"  # picture
+BIGGEST = "40mb"  # image
 FORMATS = "PNG, JPEG, WebP, GIF, BMP and TIFF"
 
 
@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="fulgurite demo",
-        description="Open a local page: drop a picture, see the prediction build up over the time steps, the"
+        description="Open a local page: drop an image, see the prediction build up over the time steps, the"
         " spikes and the energy. Nothing leaves this machine.",
         allow_abbrev=False,
     )
@@ -58,7 +58,7 @@ def _serve(options: Any) -> None:
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         fail(errors.summary(error))
     with tempfile.TemporaryDirectory(prefix="fulgurite-demo-") as scratch:
-        os.environ["GRADIO_TEMP_DIR"] = scratch  # pictures that were dropped go when the page does
+        os.environ["GRADIO_TEMP_DIR"] = scratch  # images that were dropped go when the page does
         page = build(model, options.name)
         try:
             url = launch(page, options.port, inbrowser=not options.no_browser)
@@ -111,18 +111,18 @@ def build(model: Any, name: str) -> Any:
     steps = int(getattr(model, "time_steps", 1) or 1)
     reads = f"reads it for T = {steps} steps" if steps > 1 else "reads it once"
     with gradio.Blocks(title=f"Fulgurite: {name}", analytics_enabled=False) as page:
-        gradio.HTML(parts.heading(name, f"Drop a picture. The network {reads}."))
+        gradio.HTML(parts.heading(name, f"Drop an image. The network {reads}."))
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=2):
-                picture = gradio.Image(
+                drop = gradio.Image(
                     type="pil",
                     image_mode=None,
                     sources=["upload", "webcam", "clipboard"],
-                    label="picture",
+                    label="image",
                     height=300,
                     elem_classes="fg-drop",
                 )
-                picture.preprocess = _forgiving(picture.preprocess)
+                drop.preprocess = _forgiving(drop.preprocess)
                 invert = gradio.Checkbox(label="exchange light and dark", value=False)
             with gradio.Column(scale=5):
                 prediction = gradio.HTML(next(frames(model, None, invert=False))[0])
@@ -136,9 +136,9 @@ def build(model: Any, name: str) -> Any:
             yield from frames(model, image, exchange)
 
         gradio.on(
-            [picture.change, invert.change],
+            [drop.change, invert.change],
             show,
-            [picture, invert],
+            [drop, invert],
             [prediction, spikes, energy],
             show_progress="hidden",
             trigger_mode="always_last",
@@ -149,7 +149,7 @@ def build(model: Any, name: str) -> Any:
 
 
 def _forgiving(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Hands on what is wrong with a file that is no picture, where the page would only say "Error"."""
+    """Hands on what is wrong with a file that is no image, where the page would only say "Error"."""
 
     def opened(payload: Any) -> Any:
         try:
@@ -165,7 +165,7 @@ def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> It
 
     Args:
         model: the network.
-        image: a PIL picture, None while there is none, or what kept it from being opened.
+        image: a PIL image, None while there is none, or what kept it from being opened.
         invert: exchange light and dark.
         seconds: that all steps together are shown for.
     """
@@ -176,13 +176,13 @@ def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> It
         yield parts.hint("The prediction appears here, step by step."), "", ""
         return
     if isinstance(image, Exception):
-        yield parts.trouble(f"This file is no picture that can be opened. {FORMATS} can."), "", ""
+        yield parts.trouble(f"This file is no image that can be opened. {FORMATS} can."), "", ""
         return
     yield parts.hint("The network is reading ..."), "", ""
     try:
         told = explain(model, image, invert)
     except OSError as error:
-        yield parts.trouble(f"This picture is damaged: {error}."), "", ""
+        yield parts.trouble(f"This image is damaged: {error}."), "", ""
         return
     total = len(told.probabilities)
     marks = sorted({-(-total * k // FRAMES) for k in range(1, FRAMES + 1)})

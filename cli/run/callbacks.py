@@ -94,7 +94,7 @@ class PredictionWriter(BasePredictionWriter):
     """Writes a CSV: path, label, probability, then the next best labels.
 
     Every process writes its own part while it goes; at the end the first one puts them together,
-    in the order of the pictures, and renames the finished table into place.
+    in the order of the images, and renames the finished table into place.
 
     Args:
         output: the CSV file.
@@ -164,7 +164,7 @@ class PredictionWriter(BasePredictionWriter):
         for rank in range(processes):
             with self._part(rank).open(newline="") as file:
                 rows += list(csv.reader(file))
-        rows.sort(key=lambda row: row[0])  # as the data module lists the pictures
+        rows.sort(key=lambda row: row[0])  # as the data module lists the images
         ranks = max((len(row) - 1) // 2 for row in rows)
         header = ["path", "label", "probability"]
         for place in range(2, ranks + 1):

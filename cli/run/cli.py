@@ -131,7 +131,7 @@ class SpikingCLI(LightningCLI):
             "--explain",
             type=Literal["tokens"] | None,
             default=None,
-            help="tokens: predict also draws where the important tokens of each picture are.",
+            help="tokens: predict also draws where the important tokens of each image are.",
         )
 
     def _prepare_subcommand_parser(
@@ -355,7 +355,7 @@ class SpikingCLI(LightningCLI):
             )
 
     def predict(self, **kwargs: Any) -> None:
-        """Write the classes of the pictures under ``data.predict_dir`` into a table, and explain them."""
+        """Write the classes of the images under ``data.predict_dir`` into a table, and explain them."""
         settings = self.config["predict"]
         names = getattr(self.datamodule, "class_names", ())
         writer = PredictionWriter(settings.output, names, settings.top_k)

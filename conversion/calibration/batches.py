@@ -111,7 +111,7 @@ class Batches:
         return images
 
     def _bound(self) -> float:
-        """Ten times what the brightest and the darkest pixel become; unscaled pictures exceed it."""
+        """Ten times what the brightest and the darkest pixel become; unscaled images exceed it."""
         mean, std = self.cfg.get("mean"), self.cfg.get("std")
         if not mean or not std:
             return 50.0

@@ -1,7 +1,7 @@
 """Detectors of torchvision with a spiking backbone and head: FCOS (1904.01355), RetinaNet (1708.02002).
 
 Backbone and head are converted as one network. What is no network stays torchvision's own code: resizing and
-normalising pictures, anchors, decoding of boxes, suppression of overlapping ones. DCGS (arXiv 2503.00301)
+normalising images, anchors, decoding of boxes, suppression of overlapping ones. DCGS (arXiv 2503.00301)
 converts these detectors so; its published settings for them are ``policy="official-cnn", threshold="99.9%",
 level="channel", levels=8`` at 4 or 8 steps, with a neuron for each ReLU and exact group norms. A head runs on
 every level of the pyramid with the same weights; each level has its own neurons and thresholds.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Detections = list[dict[str, Tensor]]
 Size = tuple[int, int]  # (H, W)
-CHUNK = 4  # pictures at a time of a plain list
+CHUNK = 4  # images at a time of a plain list
 
 
 def convert_detector(
@@ -53,10 +53,10 @@ def convert_detector(
         detector: FCOS or RetinaNet of torchvision, on any backbone, in evaluation mode.
         method: name of a method, see `conversion.list_methods`, or a method with its settings.
         time_steps: T.
-        calibration: pictures as the detector takes them, ``[C, H, W]`` of values 0 to 1 and any size: a list,
+        calibration: images as the detector takes them, ``[C, H, W]`` of values 0 to 1 and any size: a list,
             or an iterable of batches, alone or in front of their targets.
         image_size: ``(H, W)`` that batches are padded to, as sizes are fixed in the converted network:
-            multiples of the detector's ``transform.size_divisible``; what the calibration pictures need if
+            multiples of the detector's ``transform.size_divisible``; what the calibration images need if
             missing.
         progress: show progress bars.
         **settings: of the method.
@@ -64,7 +64,7 @@ def convert_detector(
     Raises:
         TypeError: no FCOS or RetinaNet, or an unknown setting.
         ConversionError: it cannot be converted, or the self-test failed.
-        CalibrationError: calibration pictures that do not fit.
+        CalibrationError: calibration images that do not fit.
         ValueError: a wrong name or value; names what is accepted.
     """
     if not isinstance(detector, FCOS | RetinaNet):
@@ -74,8 +74,8 @@ def convert_detector(
         )
     check_model(detector)
     chosen = get_method(method, settings)
-    pictures = None if calibration is None else _Pictures(calibration)
-    size = _image_size(detector, pictures, image_size)
+    images = None if calibration is None else _Images(calibration)
+    size = _image_size(detector, images, image_size)
     source = _Raw(detector)
     channels = len(detector.transform.image_mean)
     grids, widths = _layout(source, (channels, *size))
@@ -83,7 +83,7 @@ def convert_detector(
         source,
         chosen,
         time_steps,
-        None if pictures is None else _Batched(pictures, detector, size),
+        None if images is None else _Batched(images, detector, size),
         input_size=(channels, *size),
         progress=progress,
     )
@@ -95,9 +95,9 @@ def convert_detector(
 class SpikingDetector(nn.Module):
     """A detector whose backbone and head are a spiking network; made by `convert_detector`.
 
-    ``model(pictures)`` takes pictures ``[C, H, W]`` of values 0 to 1 and any size, and gives for each a
+    ``model(images)`` takes images ``[C, H, W]`` of values 0 to 1 and any size, and gives for each a
     dictionary as torchvision's detectors do in evaluation mode: boxes ``[D, 4]`` (x1, y1, x2, y2 in pixels of
-    the picture), scores ``[D]`` and labels ``[D]``.
+    the image), scores ``[D]`` and labels ``[D]``.
 
     Args:
         network: the converted network, ``[B, C, H, W]`` -> ``[B, N, K + 4 (+ 1)]`` for N anchors.
@@ -135,16 +135,16 @@ class SpikingDetector(nn.Module):
         return self.network.report
 
     def forward(self, images: Sequence[Tensor], *, steps: bool = False) -> Any:
-        """Boxes, scores and labels of each picture; with ``steps`` T such lists, one after each step.
+        """Boxes, scores and labels of each image; with ``steps`` T such lists, one after each step.
 
         Args:
-            images: pictures ``[C, H, W]``.
+            images: images ``[C, H, W]``.
             steps: give what is found after 1, 2, ..., T steps.
 
         Raises:
             RuntimeError: in training mode.
-            TypeError: pictures that are no floating-point tensors.
-            ValueError: no picture, one of another shape, or one too large for ``image_size``.
+            TypeError: images that are no floating-point tensors.
+            ValueError: no image, one of another shape, or one too large for ``image_size``.
         """
         batch = self.batch(images)
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
@@ -154,7 +154,7 @@ class SpikingDetector(nn.Module):
         return self._detections(outputs, batch, sizes)
 
     def batch(self, images: Sequence[Tensor]) -> ImageList:
-        """Pictures resized and normalised as the source has it, and padded to ``image_size``.
+        """Images resized and normalised as the source has it, and padded to ``image_size``.
 
         Gives torchvision's ``ImageList``: ``tensors [B, C, H, W]``, and ``image_sizes`` without padding.
         """
@@ -164,13 +164,13 @@ class SpikingDetector(nn.Module):
         """What the head gives, under torchvision's names: ``cls_logits [B, N, K]``, ``bbox_regression``...
 
         Args:
-            images: pictures ``[C, H, W]``.
+            images: images ``[C, H, W]``.
             steps: ``[T, B, N, ...]``, means of the steps up to 1, 2, ..., T.
         """
         return self._named(self._outputs(self.batch(images), steps))
 
     def count_operations(self, images: Sequence[Tensor]) -> Operations:
-        """The operations of backbone and head on these pictures, step by step; changes nothing."""
+        """The operations of backbone and head on these images, step by step; changes nothing."""
         return self.network.count_operations(self.batch(images).tensors)
 
     def extra_repr(self) -> str:
@@ -210,7 +210,7 @@ class _Raw(nn.Module):
     def __init__(self, detector: FCOS | RetinaNet) -> None:
         super().__init__()
         self.backbone, self.head = detector.backbone, detector.head
-        transform = detector.transform  # tells how large the values of normalised pictures become
+        transform = detector.transform  # tells how large the values of normalised images become
         self.pretrained_cfg = {"mean": transform.image_mean, "std": transform.image_std}
         self.training = False
 
@@ -234,13 +234,13 @@ def _layout(source: _Raw, shape: tuple[int, ...]) -> tuple[list[Size], dict[str,
 
 
 def _padded(images: list[Tensor], detector: FCOS | RetinaNet, size: Size) -> ImageList:
-    """The batch that the detector makes of pictures, with more of the padding that it has itself."""
+    """The batch that the detector makes of images, with more of the padding that it has itself."""
     transform = detector.transform
     batch = transform(images)[0]
     high, wide = batch.tensors.shape[-2:]
     if high > size[0] or wide > size[1]:
         raise ValueError(
-            f"the detector resizes these pictures to a batch of (H, W) = {(high, wide)} (min_size ="
+            f"the detector resizes these images to a batch of (H, W) = {(high, wide)} (min_size ="
             f" {transform.min_size}, max_size = {transform.max_size}), but sizes are fixed in the converted"
             f" network, which takes up to {size}: convert it with image_size={(high, wide)} or more"
         )
@@ -249,46 +249,46 @@ def _padded(images: list[Tensor], detector: FCOS | RetinaNet, size: Size) -> Ima
 
 
 def _checked(images: Any) -> list[Tensor]:
-    """Pictures that a transform can take."""
+    """Images that a transform can take."""
     if isinstance(images, Tensor) and images.dim() == 3:
         raise ValueError(
-            f"expected a list of pictures [C, H, W], got one {tuple(images.shape)}; put it in a list"
+            f"expected a list of images [C, H, W], got one {tuple(images.shape)}; put it in a list"
         )
-    pictures = list(images)
-    if not pictures:
-        raise ValueError("no pictures: expected a list of at least one tensor [C, H, W]")
-    for picture in pictures:
-        if not isinstance(picture, Tensor) or not picture.is_floating_point():
-            got = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
+    checked = list(images)
+    if not checked:
+        raise ValueError("no images: expected a list of at least one tensor [C, H, W]")
+    for image in checked:
+        if not isinstance(image, Tensor) or not image.is_floating_point():
+            got = image.dtype if isinstance(image, Tensor) else type(image).__name__
             raise TypeError(
-                f"expected floating-point pictures [C, H, W] of values 0 to 1, got {got}"
-                " (torchvision.transforms.v2.functional.to_dtype(picture, scale=True) makes them)"
+                f"expected floating-point images [C, H, W] of values 0 to 1, got {got}"
+                " (torchvision.transforms.v2.functional.to_dtype(image, scale=True) makes them)"
             )
-        if picture.dim() != 3 or not picture.numel():
-            raise ValueError(f"expected pictures [C, H, W], got one of shape {tuple(picture.shape)}")
-    return pictures
+        if image.dim() != 3 or not image.numel():
+            raise ValueError(f"expected images [C, H, W], got one of shape {tuple(image.shape)}")
+    return checked
 
 
-class _Pictures:
-    """Calibration pictures in batches, gone through as often as wanted.
+class _Images:
+    """Calibration images in batches, gone through as often as wanted.
 
     Args:
-        source: pictures, or batches of them, alone or in front of their targets.
+        source: images, or batches of them, alone or in front of their targets.
     """
 
     def __init__(self, source: Any) -> None:
         if isinstance(source, Tensor) and source.dim() != 4:
             raise CalibrationError(
-                f"expected pictures [N, C, H, W] or a list of [C, H, W], got a tensor {tuple(source.shape)}"
+                f"expected images [N, C, H, W] or a list of [C, H, W], got a tensor {tuple(source.shape)}"
             )
         try:
             batches = source if hasattr(source, "__len__") else list(source)
         except TypeError as error:
             raise CalibrationError(
-                f"calibration must be pictures [C, H, W] or batches of them, got {type(source).__name__}"
+                f"calibration must be images [C, H, W] or batches of them, got {type(source).__name__}"
             ) from error
         if not len(batches):
-            raise CalibrationError("there is no calibration picture; check the list or the loader")
+            raise CalibrationError("there is no calibration image; check the list or the loader")
         if (
             isinstance(batches, Tensor | list | tuple)
             and isinstance(batches[0], Tensor)
@@ -303,13 +303,13 @@ class _Pictures:
     def __iter__(self) -> Iterator[list[Tensor]]:
         for batch in self.batches:
             try:
-                yield _checked(_pictures_of(batch))
+                yield _checked(_images_of(batch))
             except (TypeError, ValueError) as error:
                 raise CalibrationError(f"in the calibration data: {error}") from error
 
 
-def _pictures_of(batch: Any) -> Any:
-    """The pictures of a batch, which may be one picture, and may stand in front of targets."""
+def _images_of(batch: Any) -> Any:
+    """The images of a batch, which may be one image, and may stand in front of targets."""
     if isinstance(batch, Tensor):
         return batch if batch.dim() == 4 else [batch]
     if (
@@ -317,37 +317,35 @@ def _pictures_of(batch: Any) -> Any:
         and batch
         and not all(isinstance(p, Tensor) and p.dim() == 3 for p in batch)
     ):
-        return _pictures_of(batch[0])
+        return _images_of(batch[0])
     return batch
 
 
 class _Batched:
-    """Calibration pictures as the network gets them, ``[B, C, H, W]``."""
+    """Calibration images as the network gets them, ``[B, C, H, W]``."""
 
-    def __init__(self, pictures: _Pictures, detector: FCOS | RetinaNet, size: Size) -> None:
-        self.pictures, self.detector, self.size = pictures, detector, size
+    def __init__(self, images: _Images, detector: FCOS | RetinaNet, size: Size) -> None:
+        self.images, self.detector, self.size = images, detector, size
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for images in self.pictures:
-            yield _padded(images, self.detector, self.size).tensors
+        for batch in self.images:
+            yield _padded(batch, self.detector, self.size).tensors
 
 
-def _image_size(detector: FCOS | RetinaNet, pictures: _Pictures | None, given: Sequence[int] | None) -> Size:
-    """``(H, W)`` of the converted network: as asked for, or what the calibration pictures need."""
+def _image_size(detector: FCOS | RetinaNet, images: _Images | None, given: Sequence[int] | None) -> Size:
+    """``(H, W)`` of the converted network: as asked for, or what the calibration images need."""
     unit = int(detector.transform.size_divisible)
     if given is not None:
         size = tuple(int(s) for s in given)
         if len(size) != 2 or any(s < 1 or s % unit for s in size):
             raise ValueError(f"image_size must be (H, W) in multiples of {unit}, got {tuple(given)}")
         return size[0], size[1]
-    if pictures is None:
-        raise ValueError(
-            "the size of the pictures is unknown; give calibration=PICTURES or image_size=(H, W)"
-        )
-    found = [detector.transform(images)[0].tensors.shape[-2:] for images in pictures]
+    if images is None:
+        raise ValueError("the size of the images is unknown; give calibration=IMAGES or image_size=(H, W)")
+    found = [detector.transform(batch)[0].tensors.shape[-2:] for batch in images]
     return max(int(s[0]) for s in found), max(int(s[1]) for s in found)
 
 

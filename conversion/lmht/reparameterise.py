@@ -61,7 +61,7 @@ def reparameterise(model: nn.Module, images: Tensor, *, force: bool = False) -> 
 
     Neurons become `single_threshold`. A layer between neurons sees windows that add up to what it saw
     before, so its shift is divided by L: biases of convolutions, linear and batch norm layers, and the
-    running means. The first layer sees the picture itself at every step; its output is divided by L. The
+    running means. The first layer sees the image itself at every step; its output is divided by L. The
     last layer's is multiplied by L, so that the mean over L T steps is what the mean over T was (the
     authors' code leaves a factor 1 / L). All of it is exact where windows keep to the premise of
     `single_threshold`; a warning tells how many do not on these images.

@@ -75,7 +75,7 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def windows(model: nn.Module, x: Tensor, levels: int) -> Tensor:
-    """The input of the single-threshold network: pictures as they are, of a sequence every step L times."""
+    """The input of the single-threshold network: images as they are, of a sequence every step L times."""
     still = hasattr(model, "time_steps") and x.dim() == 4
     return x if still else x.repeat_interleave(levels, 0)
 

@@ -22,7 +22,7 @@ from datamodules.loading.loader import as_is
 from datamodules.loading.random import Keys, integers, uniforms
 from datamodules.transforms.pipelines import Augmentation, cut_out, draw_keys, shifted_crops
 
-# behind the slots of the picture transforms
+# behind the slots of the image transforms
 _WHICH, _ROLL_Y, _ROLL_X, _ANGLE = range(16, 20)
 
 
@@ -200,7 +200,7 @@ class EventDataModule(ArrayDataModule):
         a = self.augmentation
         if a != Augmentation(crop_padding=a.crop_padding, flip=a.flip):
             raise ValueError(
-                "of the augmentations of pictures, events take crop_padding and flip; event_augment has more"
+                "of the augmentations of images, events take crop_padding and flip; event_augment has more"
             )
         self.root = Path(root).expanduser()
         self.time_steps = time_steps

@@ -1,4 +1,4 @@
-"""CIFAR10-DVS (10.3389/fnins.2017.00309): 10,000 CIFAR-10 pictures moved before an event camera, 128x128."""
+"""CIFAR10-DVS (10.3389/fnins.2017.00309): 10,000 CIFAR-10 images moved before an event camera, 128x128."""
 
 from __future__ import annotations
 

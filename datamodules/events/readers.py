@@ -45,7 +45,7 @@ def read_aedat2(path: str | Path) -> Events:
     """Read a recording of a DVS128 camera in AEDAT 2.0, as CIFAR10-DVS has them.
 
     Header lines begin with ``#``. Eight bytes an event, big-endian: address (polarity in bit 0, two times
-    seven bits of coordinates) and microseconds. The picture is turned upright and bright is 1, as the field
+    seven bits of coordinates) and microseconds. The image is turned upright and bright is 1, as the field
     reads these files, though not the script that came with them.
     """
     raw = _bytes(path)

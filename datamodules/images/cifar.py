@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 50,000 and 10,000 colour pictures, 32x32."""
+"""CIFAR-10 and CIFAR-100: 50,000 and 10,000 colour images, 32x32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from datamodules.base import ArrayDataModule
 from datamodules.loading.data import Arrays, DataError
-from datamodules.loading.folder import cache_folder, class_folders, decoded, list_pictures
+from datamodules.loading.folder import cache_folder, class_folders, decoded, list_images
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -53,9 +53,9 @@ class _CIFARDataModule(ArrayDataModule):
         self.in_chans = 3
 
     def facts(self) -> dict[str, Any]:
-        """As for all; a copy as pictures is named as one, since its accuracies differ a little."""
+        """As for all; a copy as images is named as one, since its accuracies differ a little."""
         found = super().facts()
-        return found if self.folder is None else {**found, "name": f"{self.title}, copy as pictures"}
+        return found if self.folder is None else {**found, "name": f"{self.title}, copy as images"}
 
     @property
     def native_size(self) -> tuple[int, int]:
@@ -69,7 +69,7 @@ class _CIFARDataModule(ArrayDataModule):
     def _missing(self, reason: str) -> str:
         return (
             f"{self._source().__name__} is missing ({reason}). Put {self.archive} into {self.root},"
-            f" or unpack it to {self.root / self.unpacked}; or point folder to a copy as pictures,"
+            f" or unpack it to {self.root / self.unpacked}; or point folder to a copy as images,"
             " train/CLASS/ and test/CLASS/"
         )
 
@@ -99,7 +99,7 @@ class _CIFARDataModule(ArrayDataModule):
         if sorted(self.class_names) != classes:
             odd = sorted(set(classes) ^ set(self.class_names))
             raise DataError(f"{place} does not hold the classes of this set; differing: {odd[:5]}")
-        listing = list_pictures(place, self.class_names)
+        listing = list_images(place, self.class_names)
         images = decoded(listing, (32, 32), 3, cache_folder(self.folder, None))
         return Arrays(images, listing.labels)
 
@@ -119,11 +119,11 @@ class _CIFARDataModule(ArrayDataModule):
 
 
 class CIFAR10DataModule(_CIFARDataModule):
-    """CIFAR-10 from its pickles, read by torchvision, or from a copy as pictures.
+    """CIFAR-10 from its pickles, read by torchvision, or from a copy as images.
 
     Args:
         root: folder of data sets; the pickles lie in ``root/cifar-10-batches-py``.
-        folder: a copy as pictures, ``train/CLASS/*`` and ``test/CLASS/*``, instead; decoded once.
+        folder: a copy as images, ``train/CLASS/*`` and ``test/CLASS/*``, instead; decoded once.
             Re-compressed copies give slightly other accuracies: say so next to the number.
         val: ``test``, or the fraction of the training set to validate on.
         download: allow `prepare_data` to download.
@@ -170,7 +170,7 @@ class CIFAR100DataModule(_CIFARDataModule):
 
     Args:
         root: folder of data sets; the pickles lie in ``root/cifar-100-python``.
-        folder: a copy as pictures, see `CIFAR10DataModule`.
+        folder: a copy as images, see `CIFAR10DataModule`.
         val: ``test``, or the fraction of the training set to validate on.
         download: allow `prepare_data` to download.
         crop_padding: padding of the random crop.

@@ -1,4 +1,4 @@
-"""Any pictures sorted into one folder per class."""
+"""Any images sorted into one folder per class."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from datamodules.loading.data import (
     Arrays,
     BatchDataset,
     DataError,
-    PictureDataset,
-    open_picture,
+    ImageDataset,
+    open_image,
     stratified_split,
 )
 from datamodules.loading.folder import (
-    LazyPictures,
+    LazyImages,
     Listing,
     cache_folder,
     class_folders,
     decoded,
-    list_pictures,
+    list_images,
 )
-from datamodules.transforms.pipelines import Augmentation, PicturePipeline
+from datamodules.transforms.pipelines import Augmentation, ImagePipeline
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 class ImageFolderDataModule(BaseDataModule):
-    """Pictures under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``.
+    """Images under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``.
 
     ``valid`` and ``validation`` do for ``val``. Without a test folder the validation set is the
     test set. Class folders directly in ``root`` are a training set; `val` must then be a fraction.
@@ -40,9 +40,9 @@ class ImageFolderDataModule(BaseDataModule):
     Args:
         root: the folder.
         val: ``val`` or ``test`` names the folder to validate on; a fraction holds out that share of
-            every training class, always the same pictures. Missing: the val folder, else the test
+            every training class, always the same images. Missing: the val folder, else the test
             folder.
-        style: ``small``: pictures of one size, changed as whole batches, with `crop_padding`;
+        style: ``small``: images of one size, changed as whole batches, with `crop_padding`;
             ``imagenet``: any sizes, random resized crop in training, centre crop in evaluation.
         in_chans: 3, or 1 to read everything as grey.
         cache: ``small`` only: decode once into one file beside ``root`` and map it into memory.
@@ -78,7 +78,7 @@ class ImageFolderDataModule(BaseDataModule):
         if style == "imagenet" and image_size is None:
             raise ValueError("style: imagenet needs an image_size, for example 224")
         if style == "imagenet" and cache:
-            raise ValueError("cache: true keeps pictures of one size; it needs style: small")
+            raise ValueError("cache: true keeps images of one size; it needs style: small")
         if not (val in ("val", "test", None) or (isinstance(val, float) and 0.0 < val < 1.0)):
             raise ValueError(f"val must be 'val', 'test' or a fraction, got {val!r}")
         super().__init__(image_size=image_size, **kwargs)
@@ -112,21 +112,21 @@ class ImageFolderDataModule(BaseDataModule):
         """As for all; data without a title of their own are called after their folder."""
         found = super().facts()
         crop_pct = self.crop_pct if self.style == "imagenet" else 1.0
-        name = self.title or f"pictures of the folder {self.root.name}"
+        name = self.title or f"images of the folder {self.root.name}"
         return {**found, "name": name, "crop_pct": crop_pct}
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """Height and width of the first picture; of all of them if the style is ``small``."""
+        """Height and width of the first image; of all of them if the style is ``small``."""
         if self._native_size is None:
             folder = next(iter(self.folders.values()))
-            listing = list_pictures(folder, self.class_names)
-            picture = open_picture(listing.paths[0], self.in_chans)
-            self._native_size = picture.height, picture.width
+            listing = list_images(folder, self.class_names)
+            image = open_image(listing.paths[0], self.in_chans)
+            self._native_size = image.height, image.width
         return self._native_size
 
-    def _pipeline(self, augmentation: Augmentation | None) -> PicturePipeline:
-        return PicturePipeline(
+    def _pipeline(self, augmentation: Augmentation | None) -> ImagePipeline:
+        return ImagePipeline(
             size=self.input_size[1:],
             mean=self.mean,
             std=self.std,
@@ -159,11 +159,11 @@ class ImageFolderDataModule(BaseDataModule):
         return super()._predict_transform()
 
     def _list(self, split: str, folder: Path) -> Listing:
-        return list_pictures(folder, self.class_names)
+        return list_images(folder, self.class_names)
 
     def _images(self, listing: Listing) -> Any:
         if not self.cache:
-            return LazyPictures(listing.paths, self.native_size, self.in_chans)
+            return LazyImages(listing.paths, self.native_size, self.in_chans)
         folder = cache_folder(self.root, self.cache_dir)
         return decoded(listing, self.native_size, self.in_chans, folder)
 
@@ -174,16 +174,16 @@ class ImageFolderDataModule(BaseDataModule):
             return ArrayDataset(arrays, transform, self.seed, rows)
         rows = np.arange(len(listing.paths)) if rows is None else rows
         paths = [listing.paths[row] for row in rows]
-        return PictureDataset(paths, listing.labels[rows], transform, self.in_chans, self.seed)
+        return ImageDataset(paths, listing.labels[rows], transform, self.in_chans, self.seed)
 
     def prepare_data(self) -> None:
-        """Decode the pictures into the cache, if one is wanted; in one process only."""
+        """Decode the images into the cache, if one is wanted; in one process only."""
         if self.cache:
             for folder in self.folders.values():
-                self._images(list_pictures(folder, self.class_names))
+                self._images(list_images(folder, self.class_names))
 
     def setup(self, stage: str | None = None) -> None:
-        """List the pictures, once; ``predict`` needs none of them."""
+        """List the images, once; ``predict`` needs none of them."""
         if stage == "predict" or self.test_set is not None or self.train_set is not None:
             return
         listings = {split: self._list(split, folder) for split, folder in self.folders.items()}
@@ -191,7 +191,7 @@ class ImageFolderDataModule(BaseDataModule):
         rows = None
         if isinstance(self.val, float):
             if train is None:
-                raise DataError(f"val: {self.val} holds out training pictures, but {self.root}"
+                raise DataError(f"val: {self.val} holds out training images, but {self.root}"
                                 " has no folder 'train'")  # fmt: skip
             rows, held = stratified_split(train.labels, self.val)
             self.val_set = self._dataset(train, None, held)

@@ -35,7 +35,7 @@ def read_mnist5k(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
         path: the file ``mnist_5k.csv.gz``.
 
     Returns:
-        Pictures uint8 ``[N, 1, 28, 28]`` and labels int64 ``[N]``, in the order of the file.
+        Images uint8 ``[N, 1, 28, 28]`` and labels int64 ``[N]``, in the order of the file.
     """
     try:
         text = gzip.decompress(path.read_bytes()).replace(b"\n", b",")

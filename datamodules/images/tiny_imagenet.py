@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, 200 classes of 64 x 64 pictures, as its archive unpacks."""
+"""Tiny-ImageNet, 200 classes of 64 x 64 images, as its archive unpacks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.loading.data import DataError
-from datamodules.loading.folder import Listing, list_pictures
+from datamodules.loading.folder import Listing, list_images
 
 
 class TinyImageNetDataModule(ImageFolderDataModule):
     """Tiny-ImageNet-200 (CS231n): ``train/SYNSET/images/*.JPEG`` and ``val/images/*.JPEG``.
 
-    The labels of the validation pictures stand in ``val/val_annotations.txt``; pictures that were sorted
-    into ``val/SYNSET/`` are read, too. The test pictures have no labels, so the validation set is the test
+    The labels of the validation images stand in ``val/val_annotations.txt``; images that were sorted
+    into ``val/SYNSET/`` are read, too. The test images have no labels, so the validation set is the test
     set, as in all papers. Training: random resized crop, flip, policy; evaluation: as they are.
 
     Args:
@@ -64,7 +64,7 @@ class TinyImageNetDataModule(ImageFolderDataModule):
     def _list(self, split: str, folder: Path) -> Listing:
         table = folder / "val_annotations.txt"
         if split != "val" or not table.is_file():
-            return list_pictures(folder, self.class_names)
+            return list_images(folder, self.class_names)
         labels = {name: label for label, name in enumerate(self.class_names)}
         paths, found = [], []
         for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):

@@ -26,7 +26,7 @@ class DataError(RuntimeError):
 
 
 class Arrays(NamedTuple):
-    """Pictures ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, uint8, and labels ``[N]``."""
+    """Images ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, uint8, and labels ``[N]``."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ def keys_of(seed: int, keys: Sequence[Key]) -> tuple[npt.NDArray[np.int64], Keys
 
 
 class BatchDataset(Dataset[Any]):
-    """A set whose ``__getitems__`` returns one finished batch; items are (picture, label)."""
+    """A set whose ``__getitems__`` returns one finished batch; items are (image, label)."""
 
     seed: int = 0
     transform: Any
@@ -73,10 +73,10 @@ class BatchDataset(Dataset[Any]):
 
 
 class ArrayDataset(BatchDataset):
-    """Pictures in memory (or memory-mapped), transformed as whole batches.
+    """Images in memory (or memory-mapped), transformed as whole batches.
 
     Args:
-        arrays: pictures and labels.
+        arrays: images and labels.
         transform: maps uint8 ``[N, C, H, W]`` and random keys to float32 ``[N, C, H', W']``.
         seed: seed of the augmentation.
         rows: positions within `arrays` that belong to this set; all by default.
@@ -110,30 +110,30 @@ class ArrayDataset(BatchDataset):
         return len(self.rows)
 
 
-def open_picture(path: str | Path, in_chans: int = 3) -> Image.Image:
-    """Read a picture whole, as grey (`in_chans` 1) or RGB; an error names the file."""
+def open_image(path: str | Path, in_chans: int = 3) -> Image.Image:
+    """Read an image whole, as grey (`in_chans` 1) or RGB; an error names the file."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("L" if in_chans == 1 else "RGB")
+        with Image.open(path) as image:
+            return image.convert("L" if in_chans == 1 else "RGB")
     except FileNotFoundError:
-        raise DataError(f"no such picture: {path}") from None
+        raise DataError(f"no such image: {path}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {path}: {error}") from error
+        raise DataError(f"cannot read the image {path}: {error}") from error
 
 
-def picture_array(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return a picture as uint8 ``[C, H, W]``."""
-    array = np.asarray(picture, dtype=np.uint8)
+def image_array(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return an image as uint8 ``[C, H, W]``."""
+    array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-class PictureDataset(BatchDataset):
-    """Picture files, decoded when asked for.
+class ImageDataset(BatchDataset):
+    """Image files, decoded when asked for.
 
     Args:
         paths: the files.
         labels: class numbers, or ``None`` to hand out paths instead of labels (prediction).
-        transform: maps one decoded picture and its random key to float32 ``[C, H, W]``.
+        transform: maps one decoded image and its random key to float32 ``[C, H, W]``.
         in_chans: 1 for grey, 3 for RGB.
         seed: seed of the augmentation.
     """
@@ -156,18 +156,18 @@ class PictureDataset(BatchDataset):
     def targets(self) -> Tensor:
         """Labels of this set, int64 ``[N]``."""
         if self.labels is None:
-            raise DataError("pictures given for prediction have no labels")
+            raise DataError("images given for prediction have no labels")
         return self.labels
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Any]:
         indices, random = keys_of(self.seed, keys)
-        pictures = [
-            self.transform(open_picture(self.paths[i], self.in_chans), int(key))
+        images = [
+            self.transform(open_image(self.paths[i], self.in_chans), int(key))
             for i, key in zip(indices, random, strict=True)
         ]
         if self.labels is None:
-            return torch.stack(pictures), [self.paths[i] for i in indices]
-        return torch.stack(pictures), self.labels[torch.from_numpy(indices)]
+            return torch.stack(images), [self.paths[i] for i in indices]
+        return torch.stack(images), self.labels[torch.from_numpy(indices)]
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -1,4 +1,4 @@
-"""Folders of pictures sorted by class, and a decoded copy of them in one array."""
+"""Folders of images sorted by class, and a decoded copy of them in one array."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.base import PICTURES
-from datamodules.loading.data import DataError, open_picture, picture_array
+from datamodules.base import IMAGES
+from datamodules.loading.data import DataError, image_array, open_image
 
 _CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Pictures of one split.
+    """Images of one split.
 
     Attributes:
         folder: the split's folder.
-        paths: all pictures, class by class, sorted by name.
+        paths: all images, class by class, sorted by name.
         labels: class numbers ``[N]``.
     """
 
@@ -42,14 +42,14 @@ def class_folders(folder: Path) -> list[str]:
     entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     names = sorted(entry.name for entry in entries if entry.is_dir())
     if not names:
-        loose = sum(entry.name.lower().endswith(PICTURES) for entry in entries)
-        found = f"{loose} pictures but no folders" if loose else "nothing"
-        raise DataError(f"{folder} holds {found}; expected one folder per class with its pictures inside")
+        loose = sum(entry.name.lower().endswith(IMAGES) for entry in entries)
+        found = f"{loose} images but no folders" if loose else "nothing"
+        raise DataError(f"{folder} holds {found}; expected one folder per class with its images inside")
     return names
 
 
-def list_pictures(folder: Path, classes: Sequence[str]) -> Listing:
-    """List the pictures of a split.
+def list_images(folder: Path, classes: Sequence[str]) -> Listing:
+    """List the images of a split.
 
     Args:
         folder: holds one folder per class.
@@ -62,9 +62,9 @@ def list_pictures(folder: Path, classes: Sequence[str]) -> Listing:
     labels: list[int] = []
     for label, name in enumerate(classes):
         place = folder / name
-        found = sorted(p for p in _files(place) if p.suffix.lower() in PICTURES)
+        found = sorted(p for p in _files(place) if p.suffix.lower() in IMAGES)
         if not found:
-            raise DataError(f"no pictures ({', '.join(PICTURES)}) in {place}")
+            raise DataError(f"no images ({', '.join(IMAGES)}) in {place}")
         paths += found
         labels += [label] * len(found)
     return Listing(folder, tuple(paths), np.array(labels, dtype=np.int64))
@@ -88,7 +88,7 @@ class Samples(Protocol):
         """Return one sample."""
 
 
-class LazyPictures:
+class LazyImages:
     """Looks like an array uint8 ``[N, C, H, W]``, but decodes the rows that are asked for."""
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int], in_chans: int) -> None:
@@ -104,19 +104,19 @@ class LazyPictures:
         return len(self.paths)
 
     def decode(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return one picture, uint8 ``[C, H, W]``."""
-        array = picture_array(open_picture(self.paths[row], self.in_chans))
+        """Return one image, uint8 ``[C, H, W]``."""
+        array = image_array(open_image(self.paths[row], self.in_chans))
         if array.shape[1:] != self.size:
             raise DataError(
                 f"{self.paths[row]}: expected {self.size[0]}x{self.size[1]} (height x width) like"
-                f" the first picture, got {array.shape[1]}x{array.shape[2]};"
-                " pictures of several sizes need style: imagenet"
+                f" the first image, got {array.shape[1]}x{array.shape[2]};"
+                " images of several sizes need style: imagenet"
             )
         return array
 
 
 def fingerprint(listing: Listing, in_chans: int) -> str:
-    """Return a short hash of names, sizes and times of all pictures."""
+    """Return a short hash of names, sizes and times of all images."""
     digest = hashlib.sha256(f"1 {in_chans} {listing.folder.resolve()}".encode())
     for path in listing.paths:
         stat = path.stat()
@@ -142,18 +142,18 @@ def cache_folder(root: Path, wanted: str | None) -> Path:
         if os.access(place, os.W_OK):
             return place
     raise DataError(
-        f"no place for the decoded pictures: {' and '.join(map(str, places))} cannot be written"
+        f"no place for the decoded images: {' and '.join(map(str, places))} cannot be written"
         f" ({reason}); set cache_dir, or cache: false"
     )
 
 
 def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path) -> npt.NDArray[np.uint8]:
-    """Return all pictures as one memory-mapped array, decoding them on the first call.
+    """Return all images as one memory-mapped array, decoding them on the first call.
 
     The file appears under its name only when it is complete.
 
     Args:
-        listing: the pictures.
+        listing: the images.
         size: height and width that all of them must have.
         in_chans: 1 for grey, 3 for RGB.
         folder: where the copy is kept.
@@ -162,7 +162,7 @@ def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
         uint8 ``[N, C, H, W]``, read-only.
     """
     path = folder / f"{listing.folder.name}-{fingerprint(listing, in_chans)}.npy"
-    return memory_mapped(path, LazyPictures(listing.paths, size, in_chans))
+    return memory_mapped(path, LazyImages(listing.paths, size, in_chans))
 
 
 def memory_mapped(path: Path, samples: Samples) -> npt.NDArray[np.uint8]:

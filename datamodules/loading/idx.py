@@ -56,7 +56,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def read_split(folder: Path, split: str) -> Arrays:
-    """Read pictures uint8 ``[N, 1, H, W]`` and labels ``[N]`` of "train" or "test"."""
+    """Read images uint8 ``[N, 1, H, W]`` and labels ``[N]`` of "train" or "test"."""
     paths = [find_idx(folder, name) for name in FILES[split]]
     if paths[0] is None or paths[1] is None:
         raise DataError(f"{folder} lacks {' or '.join(FILES[split])} (plain or .gz)")

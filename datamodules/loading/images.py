@@ -1,4 +1,4 @@
-"""Pictures of any size brought to the form a small-picture network was trained on."""
+"""Images of any size brought to the form a small-image network was trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.loading.data import picture_array
+from datamodules.loading.data import image_array
 from datamodules.transforms.pipelines import Interpolation, TensorPipeline
 
 RESAMPLING = {
@@ -18,8 +18,8 @@ RESAMPLING = {
 }
 
 
-class FitPicture:
-    """Resize one decoded picture to a size and normalise it; picklable for workers.
+class FitImage:
+    """Resize one decoded image to a size and normalise it; picklable for workers.
 
     Args:
         size: (height, width).
@@ -39,9 +39,9 @@ class FitPicture:
         self.resampling = RESAMPLING[interpolation]
         self.normalise = TensorPipeline(mean=mean, std=std)
 
-    def __call__(self, picture: Image.Image, key: int | None = None) -> Tensor:
+    def __call__(self, image: Image.Image, key: int | None = None) -> Tensor:
         """``[C, H, W]``, resized if it has another size, and normalised."""
         height, width = self.size
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), self.resampling)
-        return self.normalise(torch.from_numpy(picture_array(picture).copy()))
+        if image.size != (width, height):
+            image = image.resize((width, height), self.resampling)
+        return self.normalise(torch.from_numpy(image_array(image).copy()))

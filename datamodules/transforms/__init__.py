@@ -1,5 +1,5 @@
 """What happens to images between disk and network."""
 
-from datamodules.transforms.pipelines import Augmentation, Interpolation, PicturePipeline, TensorPipeline
+from datamodules.transforms.pipelines import Augmentation, ImagePipeline, Interpolation, TensorPipeline
 
-__all__ = ["Augmentation", "Interpolation", "PicturePipeline", "TensorPipeline"]
+__all__ = ["Augmentation", "ImagePipeline", "Interpolation", "TensorPipeline"]

@@ -1,7 +1,7 @@
 """Transforms built from plain values, seeded per sample.
 
-Small pictures go through `TensorPipeline`, which treats a whole uint8 batch at once; large ones
-through `PicturePipeline`, which is timm's ``create_transform``. torchvision's batched transforms
+Small images go through `TensorPipeline`, which treats a whole uint8 batch at once; large ones
+through `ImagePipeline`, which is timm's ``create_transform``. torchvision's batched transforms
 draw one set of parameters for the whole batch, so cropping, flipping and Cutout with a draw per
 sample are written out here; policies, erasing and resizing are timm's and torchvision's.
 """
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.loading.data import picture_array
+from datamodules.loading.data import image_array
 from datamodules.loading.random import Keys, integers, kept_generators, seed_everything, uniforms
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
@@ -32,7 +32,7 @@ _CROP_Y, _CROP_X, _FLIP, _CUT_Y, _CUT_X, _POLICY, _ERASE = range(7)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random changes of training pictures; everything off by default.
+    """Random changes of training images; everything off by default.
 
     Attributes:
         crop_padding: zero padding on each side before a random crop to the old size, in pixels.
@@ -40,7 +40,7 @@ class Augmentation:
         auto_augment: ``cifar10``, ``imagenet`` or ``svhn`` (AutoAugment, arXiv 1805.09501, tables
             of torchvision), ``trivial`` (TrivialAugment, arXiv 2103.10158), or a string of timm
             such as ``rand-m7-n1-mstd0.5-inc1`` (RandAugment, arXiv 1909.13719).
-        cutout: side of one square set to the mean, anywhere in the picture and clipped at its
+        cutout: side of one square set to the mean, anywhere in the image and clipped at its
             border, in pixels (Cutout, arXiv 1708.04552); 0 is off.
         random_erasing: probability of erasing a random rectangle (arXiv 1708.04896), as in timm.
         erasing_mode: what fills it: ``pixel`` noise, one ``rand`` colour, or ``const`` mean.
@@ -78,11 +78,11 @@ def check_policy(name: str) -> None:
 def build_policy(
     name: str, size: int, mean: Sequence[float], interpolation: Interpolation | None = None
 ) -> Callable[[Image.Image], Image.Image]:
-    """Build an augmentation policy on RGB pictures.
+    """Build an augmentation policy on RGB images.
 
     Args:
         name: see `Augmentation.auto_augment`.
-        size: short side of the picture in pixels; limits translations.
+        size: short side of the image in pixels; limits translations.
         mean: channel means in 0..1; timm's policies fill gaps with this colour.
         interpolation: of geometric operations; timm's own default picks one at random.
     """
@@ -155,9 +155,9 @@ def shifted_crops(images: Tensor, keys: Keys, padding: int, flip: float) -> Tens
 
 
 def cut_out(images: Tensor, keys: Keys, side: int) -> Tensor:
-    """Set one square of every picture to 0, the mean after normalising; in place.
+    """Set one square of every image to 0, the mean after normalising; in place.
 
-    The centre lies anywhere in the picture and the square is clipped at the border, as in the
+    The centre lies anywhere in the image and the square is clipped at the border, as in the
     code of Cutout (arXiv 1708.04552).
 
     Args:
@@ -221,11 +221,11 @@ class TensorPipeline:
             )
 
     def __call__(self, images: Tensor, keys: Keys | None = None) -> Tensor:
-        """Transform a batch (or one picture ``[C, H, W]``).
+        """Transform a batch (or one image ``[C, H, W]``).
 
         Args:
             images: uint8 ``[N, C, H, W]``.
-            keys: one random key per picture; drawn from torch's global generator if missing.
+            keys: one random key per image; drawn from torch's global generator if missing.
         """
         if self.events:
             return images.to(torch.float32)
@@ -268,11 +268,11 @@ class TensorPipeline:
         with kept_generators():
             for i, key in enumerate(salted):
                 seed_everything(key)
-                # policies are defined on RGB; grey pictures take a detour
+                # policies are defined on RGB; grey images take a detour
                 pixels = images[i].expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
-                picture = self._policy(Image.fromarray(pixels))
-                changed = picture if chans == 3 else picture.convert("L")
-                out[i] = torch.from_numpy(picture_array(changed).copy())
+                image = self._policy(Image.fromarray(pixels))
+                changed = image if chans == 3 else image.convert("L")
+                out[i] = torch.from_numpy(image_array(changed).copy())
         return out
 
     def _erase(self, images: Tensor, keys: Keys) -> Tensor:
@@ -303,8 +303,8 @@ class TensorPipeline:
         return " -> ".join(self.steps())
 
 
-class PicturePipeline:
-    """One decoded picture to float32 ``[C, H, W]``, by timm's ``create_transform``.
+class ImagePipeline:
+    """One decoded image to float32 ``[C, H, W]``, by timm's ``create_transform``.
 
     Training: random resized crop, flip, policy or colour jitter, normalise, random erasing, and
     Cutout. Evaluation: resize the short side to ``floor(size / crop_pct)``, centre crop, normalise.
@@ -315,7 +315,7 @@ class PicturePipeline:
         std: channel standard deviations.
         augmentation: random changes; ``None`` for evaluation. ``crop_padding`` has no meaning
             here and must be 0.
-        scale: area of the random crop relative to the picture, (least, most).
+        scale: area of the random crop relative to the image, (least, most).
         ratio: aspect ratio of the random crop, (least, most).
         crop_pct: part of the short side that evaluation keeps.
         color_jitter: strength of brightness, contrast and saturation; off when a policy is set.
@@ -342,7 +342,7 @@ class PicturePipeline:
         self.augmentation = augmentation
         a = augmentation or Augmentation()
         if a.crop_padding:
-            raise ValueError("crop_padding is for small pictures; here scale and ratio crop")
+            raise ValueError("crop_padding is for small images; here scale and ratio crop")
         common: dict[str, Any] = {
             "input_size": (len(self.mean), *size),
             "interpolation": interpolation,
@@ -369,21 +369,21 @@ class PicturePipeline:
             second = Compose([_rgb_detour(policy) if len(self.mean) == 1 else policy])
         self.stages = [first, second, last]
 
-    def __call__(self, picture: Image.Image, key: int | None = None) -> Tensor:
-        """Transform one picture; `key` is drawn from torch's global generator if missing."""
+    def __call__(self, image: Image.Image, key: int | None = None) -> Tensor:
+        """Transform one image; `key` is drawn from torch's global generator if missing."""
         if self.augmentation is None:
-            return self._run(picture)
+            return self._run(image)
         key = int(draw_keys(1)[0]) if key is None else key
         with kept_generators():
             seed_everything(key)
-            out = self._run(picture)
+            out = self._run(image)
         if self.augmentation.cutout:
             keys = np.array([key], dtype=np.uint64)
             cut_out(out[None], keys, self.augmentation.cutout)
         return out
 
-    def _run(self, picture: Image.Image) -> Tensor:
-        value: Any = picture
+    def _run(self, image: Image.Image) -> Tensor:
+        value: Any = image
         for stage in self.stages:
             value = stage(value)
         tensor: Tensor = value
@@ -405,13 +405,13 @@ class PicturePipeline:
 
 
 class _rgb_detour:  # noqa: N801  reads like the function it stands for; a class so that it pickles
-    """Apply a policy that is defined on RGB to a grey picture."""
+    """Apply a policy that is defined on RGB to a grey image."""
 
     def __init__(self, policy: Callable[[Image.Image], Image.Image]) -> None:
         self.policy = policy
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        return self.policy(picture.convert("RGB")).convert("L")
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return self.policy(image.convert("RGB")).convert("L")
 
 
 def _short(values: Sequence[float]) -> str:

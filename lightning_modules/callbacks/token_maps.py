@@ -1,4 +1,4 @@
-"""Draws which tokens of a picture a token scorer holds for important."""
+"""Draws which tokens of an image a token scorer holds for important."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class TokenMaps(pl.Callback):
-    """While predicting, draws one figure a picture: token importance after every step, and the kept tokens.
+    """While predicting, draws one figure an image: token importance after every step, and the kept tokens.
 
     The scorer is that of the task's ``token_reduction``; without one it is Uncert with half of the tokens.
 
     Args:
-        folder: for the figures, ``PICTURE.png`` each.
+        folder: for the figures, ``IMAGE.png`` each.
         class_names: labels by class number; numbers where missing.
-        most: pictures to draw; the others are only predicted.
+        most: images to draw; the others are only predicted.
     """
 
     def __init__(self, folder: str | Path, class_names: Sequence[str] = (), most: int = 16) -> None:
@@ -43,7 +43,7 @@ class TokenMaps(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first pictures, of the first process."""
+        """Draw the first images, of the first process."""
         if not trainer.is_global_zero or len(self.drawn) >= self.most:
             return
         x, paths = batch[0], [str(p) for p in batch[1]]
@@ -69,4 +69,4 @@ class TokenMaps(pl.Callback):
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where they are."""
         if self.drawn:
-            rank_zero_info(f"token maps of {len(self.drawn)} pictures in {self.folder}")
+            rank_zero_info(f"token maps of {len(self.drawn)} images in {self.folder}")

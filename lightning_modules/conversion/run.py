@@ -35,13 +35,13 @@ class ConversionRun:
     """What a YAML file of ``fulgurite convert`` says.
 
     Attributes:
-        data: calibrates with its training pictures and measures on its test pictures.
+        data: calibrates with its training images and measures on its test images.
         source: the ANN.
         method: see ``conversion.list_methods``.
         method_args: settings of the method.
         time_steps: T of the network that is kept.
         evaluate_at: every T that accuracy, firing rate and energy are measured at, besides.
-        calibration: training pictures for thresholds and corrections; null goes without.
+        calibration: training images for thresholds and corrections; null goes without.
         energy_batches: test batches whose operations are counted; 0 counts all.
     """
 
@@ -93,7 +93,7 @@ class ConversionRun:
         )
 
     def compare(self, ann: nn.Module, snn: ConvertedModel, progress: bool = True) -> Comparison:
-        """Both networks on the test pictures, at every T."""
+        """Both networks on the test images, at every T."""
         self.data.setup("test")
         return compare(
             ann,
@@ -206,7 +206,7 @@ def write(
         ),
         "firing_rates.png": figures.firing_rates(here.firing_rates),
     }
-    pictures = [figures.save(figure, folder / "figures" / name) for name, figure in drawn.items()]
+    images = [figures.save(figure, folder / "figures" / name) for name, figure in drawn.items()]
     facts: dict[str, Any] = run.data.facts() if hasattr(run.data, "facts") else {}
     zoo.save(
         snn,
@@ -217,7 +217,7 @@ def write(
         settings=settings,
         seed=seed,
         hardware=hardware(next(snn.parameters()).device),
-        figures=pictures,
+        figures=images,
         label_names=facts.get("class_names"),
         pretrained_cfg={k: facts[k] for k in PREPROCESSING if facts.get(k) is not None},
     )

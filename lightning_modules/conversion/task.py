@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class ConversionTask(ClassificationTask):
     """Converts a trained ANN and fine-tunes the spiking network with surrogate gradients.
 
-    ``fit`` measures thresholds and corrections on training pictures first, the same on every process, and
+    ``fit`` measures thresholds and corrections on training images first, the same on every process, and
     then trains as `ClassificationTask` does; ``max_epochs: 0`` only converts. ``validate``, ``test`` and
     ``predict`` without a checkpoint convert, too. What a method lets training change stands in
     ``conversion.Method.fine_tuning`` and is logged; parallel conversion at T = L, which is its source, is
-    refused. Checkpoints hold the converted network: they need neither the source nor pictures, and
+    refused. Checkpoints hold the converted network: they need neither the source nor images, and
     ``zoo.load(CHECKPOINT)`` gives the network.
 
     Args:
@@ -33,7 +33,7 @@ class ConversionTask(ClassificationTask):
         method: see ``conversion.list_methods``.
         method_args: settings of the method.
         time_steps: T.
-        calibration: training pictures for thresholds and corrections; null goes without.
+        calibration: training images for thresholds and corrections; null goes without.
         input_size: ``(C, H, W)``; taken from the data on the command line.
         num_classes: K; taken from the data on the command line.
         in_chans: C; taken from the data on the command line.

@@ -31,7 +31,7 @@ E_AC = 0.9  # pJ
 # of them (SEW residuals); the others are what average pooling makes of spikes, where the division goes
 # into the weights and the additions remain.
 UNITS = (1, 2, 4, 8, 16)
-MAX_LEVEL = 128  # more additions than this for one value are no spikes any more, but a picture
+MAX_LEVEL = 128  # more additions than this for one value are no spikes any more, but an image
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -185,7 +185,7 @@ class OperationCounter(HookedModules):
     Whether an input is spikes is decided by its values: all of them multiples of 1 (or of 1/2 ... 1/16,
     which average pooling makes of spikes), at most 128 of it; where outputs carry the threshold (LM-HT), of
     multiples of the thresholds in the model. A value of n units costs n additions.
-    Anything else is analog and costs MACs. The first layer is stricter, since pictures come in a few
+    Anything else is analog and costs MACs. The first layer is stricter, since images come in a few
     grey levels, too: on a still image it takes only zeros and ones for spikes, on frames ``[T, B, ...]``
     only integers, which are event counts.
 
@@ -229,7 +229,7 @@ class OperationCounter(HookedModules):
     def begin(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """Read T and B off the input of the model."""
         x = next((v for v in (*inputs, *arguments.values()) if isinstance(v, Tensor)), None)
-        if x is None and inputs and isinstance(inputs[0], list | tuple):  # pictures of several sizes
+        if x is None and inputs and isinstance(inputs[0], list | tuple):  # images of several sizes
             self._axes = (_time_steps(model), len(inputs[0]))
             self.samples, self._frames, self._inner = self.samples + len(inputs[0]), False, False
             return
@@ -354,7 +354,7 @@ def profile_energy(
 
     Args:
         model: any module.
-        x: a batch, ``[B, C, H, W]`` or ``[T, B, ...]``, or a list of pictures for a model that takes one, as
+        x: a batch, ``[B, C, H, W]`` or ``[T, B, ...]``, or a list of images for a model that takes one, as
             detectors do; real data, since the numbers depend on it.
         time_axis: see `OperationCounter`.
         **arguments: of the model.

@@ -71,11 +71,11 @@ def test_fit_then_test_then_predict(config, tmp_path, capsys):
     main(["validate", "--config", config, "--ckpt_path", "best"])
     main(["test", "--config", config, "--ckpt_path", "last"])
     assert "test accuracy" in capsys.readouterr().out
-    pictures = tmp_path / "pictures" / "deep"
-    pictures.mkdir(parents=True)
+    images = tmp_path / "images" / "deep"
+    images.mkdir(parents=True)
     for i in range(3):
-        Image.new("L", (20 + i, 16), 80 * i).save(pictures / f"{i}.png")
-    options = ["--data.init_args.predict_dir", "pictures", "--output", "out.csv", "--top_k", "2"]
+        Image.new("L", (20 + i, 16), 80 * i).save(images / f"{i}.png")
+    options = ["--data.init_args.predict_dir", "images", "--output", "out.csv", "--top_k", "2"]
     main(["predict", "--config", config, "--ckpt_path", "best", *options])
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))

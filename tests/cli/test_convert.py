@@ -24,7 +24,7 @@ CONFIG = {
 }
 FOLDER = Path("runs/conversion-tiny")
 PLAIN = ["--source.model_args={}", "--source.pretrained=null"]  # a place tells them itself
-PICTURES = ["--source.model_args={}", "--data.init_args.in_chans=3", "--data.init_args.image_size=32"]
+IMAGES = ["--source.model_args={}", "--data.init_args.in_chans=3", "--data.init_args.image_size=32"]
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_t_is_measured_at_powers_of_two_if_nothing_is_said(config):
         (["--source.model", "runs/none"], "no such file or folder: runs/none"),
         (["--source.model_args.num_classes", "7"], "the data have num_classes = 4"),
         (["--source.model", "spiking_cnn_nano", *PLAIN], "the data have num_classes = 4"),
-        (["--source.model", "timm/convnext_atto", *PICTURES], "has no activation"),
+        (["--source.model", "timm/convnext_atto", *IMAGES], "has no activation"),
         (["--calibration.sample", "5"], "did you mean 'samples'"),
         (["--calibration.samples", "-5"], "samples must be"),
         (["--time_steps", "0"], "time_steps must be"),

@@ -24,7 +24,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def digit():
-    """A test picture, its normalised form and its class."""
+    """A test image, its normalised form and its class."""
     data = MNIST5kDataModule()
     _, test = data.load_arrays()
     data.prepare_data()
@@ -34,9 +34,9 @@ def digit():
 
 
 def test_the_network_sees_what_it_was_trained_on(network, digit):
-    picture, image, label = digit
-    torch.testing.assert_close(prepare(network, picture), image)
-    told = explain(network, picture)
+    original, image, label = digit
+    torch.testing.assert_close(prepare(network, original), image)
+    told = explain(network, original)
     with torch.no_grad():
         steps = network(image[None], steps=True)
     assert told.probabilities.shape == (4, 10)
@@ -50,17 +50,17 @@ def test_the_network_sees_what_it_was_trained_on(network, digit):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
-def test_pictures_of_every_kind(mode, network):
-    picture = Image.new("L", (90, 61), 200).convert(mode)
-    assert prepare(network, picture).shape == (1, 28, 28)
-    assert explain(network, picture).probabilities.shape == (4, 10)
+def test_images_of_every_kind(mode, network):
+    original = Image.new("L", (90, 61), 200).convert(mode)
+    assert prepare(network, original).shape == (1, 28, 28)
+    assert explain(network, original).probabilities.shape == (4, 10)
 
 
 def test_light_and_dark(network, digit):
     from PIL import ImageOps
 
-    picture, image, _ = digit
-    torch.testing.assert_close(prepare(network, ImageOps.invert(picture), invert=True), image)
+    original, image, _ = digit
+    torch.testing.assert_close(prepare(network, ImageOps.invert(original), invert=True), image)
 
 
 def test_networks_without_neurons():
@@ -74,8 +74,8 @@ def test_networks_without_neurons():
 
 
 def test_sixteen_bits(network, digit):
-    picture, image, _ = digit
-    deep = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    original, image, _ = digit
+    deep = Image.fromarray(np.asarray(original).astype(np.uint16) * 257)
     assert deep.mode.startswith("I;16")
     torch.testing.assert_close(prepare(network, deep), image)
 
@@ -114,13 +114,13 @@ def test_converted_networks(digit):
     assert "times as much" in last[2]
 
 
-def test_what_is_no_picture(network, tmp_path):
+def test_what_is_no_image(network, tmp_path):
     ((said, *_),) = frames(network, ValueError("x"), invert=False)
-    assert "no picture that can be opened" in said
+    assert "no image that can be opened" in said
     Image.new("L", (300, 300), 7).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])
     *_, (said, _, _) = frames(network, Image.open(tmp_path / "cut.png"), invert=False)
-    assert "This picture is damaged" in said
+    assert "This image is damaged" in said
 
 
 def test_names_are_no_markup(digit):

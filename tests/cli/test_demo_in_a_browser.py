@@ -1,4 +1,4 @@
-"""``fulgurite demo`` in Debian's Chromium: a person drops a picture and reads the answer."""
+"""``fulgurite demo`` in Debian's Chromium: a person drops an image and reads the answer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def digit(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-def test_a_picture_is_dropped(page, network, digit, strangers, tmp_path):
+def test_a_image_is_dropped(page, network, digit, strangers, tmp_path):
     told = explain(network, Image.open(digit))
     inverse = explain(network, Image.open(digit), invert=True)
     assert inverse.energy_text != told.energy_text
@@ -107,11 +107,11 @@ def test_a_picture_is_dropped(page, network, digit, strangers, tmp_path):
         browser.evaluate("document.querySelector('input[type=checkbox]').click()")
         browser.wait(f"document.body.innerText.includes({inverse.energy_text!r})")
 
-        (tmp_path / "notes.png").write_text("no picture")
+        (tmp_path / "notes.png").write_text("no image")
         browser.evaluate(f"{CROSS}.click()")
         browser.wait("document.body.innerText.includes('The prediction appears here')")
         browser.upload(FILES, tmp_path / "notes.png")
-        browser.wait("document.body.innerText.includes('This file is no picture that can be opened')")
+        browser.wait("document.body.innerText.includes('This file is no image that can be opened')")
 
         hosts = {urlsplit(r).hostname for r in browser.requests if r.startswith(("http", "ws"))}
         assert hosts == {"127.0.0.1"}

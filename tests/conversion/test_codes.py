@@ -142,11 +142,11 @@ def test_gradients_reach_the_weights(code):
 )
 @torch.no_grad()
 def test_four_differential_steps_are_as_close_as_sixteen_of_rate_code(name, arguments, bound):
-    """Random weights, random pictures; the network knows other pictures than it sees."""
+    """Random weights, random images; the network knows other images than it sees."""
     torch.manual_seed(0)
     ann = timm.create_model(name, num_classes=10, **arguments).eval()
-    pictures = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    calibration, x = pictures.chunk(2)
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    calibration, x = images.chunk(2)
     expected = ann(x)
 
     def error(logits):

@@ -21,7 +21,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import spiking
 from conversion import CalibrationError, ConversionError, bypassed
-from conversion.detection.detector import _Batched, _image_size, _Pictures, convert_detector
+from conversion.detection.detector import _Batched, _image_size, _Images, convert_detector
 from conversion.network.site import sites
 
 WIDTH, CLASSES = 64, 3
@@ -100,7 +100,7 @@ PUBLISHED = {"policy": "official-cnn", "threshold": "99.9%", "level": "channel",
 SOURCES = {"fcos": fcos, "retinanet": retinanet, "retinanet_v2": lambda: retinanet(partial(nn.GroupNorm, 32))}
 
 
-def pictures(sizes=(SIZE, (60, 90)), seed=2):
+def samples(sizes=(SIZE, (60, 90)), seed=2):
     generator = torch.Generator().manual_seed(seed)
     return [torch.rand(3, *size, generator=generator) for size in sizes]
 
@@ -113,7 +113,7 @@ def converted():
     def get(source, method="dcgs"):
         if (source, method) not in made:
             ann, settings = SOURCES[source](), PUBLISHED if source == "retinanet_v2" else {}
-            snn = convert_detector(ann, method, 4, pictures(), progress=False, **settings)
+            snn = convert_detector(ann, method, 4, samples(), progress=False, **settings)
             made[source, method] = ann, snn
         return made[source, method]
 
@@ -131,7 +131,7 @@ def raw(ann, batch):
 )
 def test_exact_neurons_find_what_the_source_finds(converted, source, method):
     ann, snn = converted(source, method)
-    images = pictures(seed=3)
+    images = samples(seed=3)
     expected = ann(images)
     with bypassed(snn):
         found, at_steps = snn(images), snn(images, steps=True)
@@ -151,7 +151,7 @@ def test_exact_neurons_find_what_the_source_finds(converted, source, method):
 @pytest.mark.parametrize(("source", "method"), [("fcos", "dcgs"), ("fcos", "ecmt"), ("retinanet_v2", "dcgs")])
 def test_head_outputs_approach_the_source(converted, source, method):
     ann, snn = converted(source, method)
-    images = pictures(seed=4)
+    images = samples(seed=4)
     expected = raw(ann, snn.batch(images))
     snn.time_steps = 64
     outputs = snn.head_outputs(images, steps=True)
@@ -167,7 +167,7 @@ def test_head_outputs_approach_the_source(converted, source, method):
 @torch.no_grad()
 def test_what_is_found_after_many_steps(converted):
     ann, snn = converted("fcos")
-    images = pictures(seed=4)
+    images = samples(seed=4)
     snn.time_steps = 32
     found = snn(images)
     snn.time_steps = 4
@@ -180,7 +180,7 @@ def test_what_is_found_after_many_steps(converted):
 @torch.no_grad()
 def test_one_pass_tells_what_fewer_steps_find(converted):
     _, snn = converted("retinanet_v2")
-    images = pictures(seed=5)
+    images = samples(seed=5)
     at_steps = snn(images, steps=True)
     snn.time_steps = 2
     short = snn(images)
@@ -194,7 +194,7 @@ def test_one_pass_tells_what_fewer_steps_find(converted):
 @torch.no_grad()
 def test_smaller_batches_are_padded(converted):
     ann, snn = converted("fcos")
-    small = pictures([(64, 64)])
+    small = samples([(64, 64)])
     batch = snn.batch(small)
     assert batch.tensors.shape == (1, 3, *SIZE)
     assert batch.image_sizes == [(64, 64)]
@@ -237,7 +237,7 @@ def test_ecmt_leaves_all_last_layers_without_neurons(converted):
 @torch.no_grad()
 def test_operations(converted):
     _, snn = converted("retinanet_v2")
-    images = pictures()
+    images = samples()
     found = snn.count_operations(images)
     assert found.samples == 2
     assert found.full_ratio.shape == (4,)
@@ -251,7 +251,7 @@ def test_operations(converted):
 @torch.no_grad()
 def test_copies_and_states(converted):
     ann, snn = converted("fcos")
-    images = pictures(seed=6)
+    images = samples(seed=6)
     expected = snn(images)[0]
     source_state = {k: v.clone() for k, v in ann.state_dict().items()}
     file = io.BytesIO()
@@ -274,18 +274,18 @@ def test_copies_and_states(converted):
 
 def test_calibration_comes_in_every_form(converted):
     ann, _ = converted("fcos")
-    images = pictures([SIZE, (60, 90), SIZE, SIZE, SIZE])
+    images = samples([SIZE, (60, 90), SIZE, SIZE, SIZE])
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     forms = {
         "list": (images, [4, 1]),
         "tensor": (torch.stack([images[0]] * 5), [4, 1]),
         "batches": ([images[:3], images[3:]], [3, 2]),
         "batches with targets": ([(tuple(images[:2]), (target, target))], [2]),
-        "pictures with targets": ([(image, target) for image in images], [1] * 5),
+        "images with targets": ([(image, target) for image in images], [1] * 5),
         "once": (iter([images[:2], images[2:]]), [2, 3]),
     }
     for form, (source, lengths) in forms.items():
-        given = _Pictures(source)
+        given = _Images(source)
         batches = _Batched(given, ann, _image_size(ann, given, None))
         for _ in range(2):
             assert [len(b) for b in batches] == lengths, form
@@ -295,56 +295,56 @@ def test_calibration_comes_in_every_form(converted):
 
 def test_what_is_no_detector_or_not_ready(converted):
     with pytest.raises(TypeError, match=r"expected FCOS or RetinaNet .* got Linear; conversion\.convert"):
-        convert_detector(nn.Linear(2, 2), "dcgs", 4, pictures(), progress=False)
+        convert_detector(nn.Linear(2, 2), "dcgs", 4, samples(), progress=False)
     rcnn = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None).eval()
     with pytest.raises(TypeError, match="got FasterRCNN"):
-        convert_detector(rcnn, "dcgs", 4, pictures(), progress=False)
+        convert_detector(rcnn, "dcgs", 4, samples(), progress=False)
     ann = copy.deepcopy(converted("fcos")[0]).train()
     with pytest.raises(ConversionError, match=r"training mode .*; call model\.eval\(\)"):
-        convert_detector(ann, "dcgs", 4, pictures(), progress=False)
+        convert_detector(ann, "dcgs", 4, samples(), progress=False)
 
 
 def test_wrong_settings_and_sizes(converted):
     ann, _ = converted("fcos")
     make = partial(convert_detector, ann, progress=False)
     with pytest.raises(ValueError, match="unknown conversion method 'dgcs'"):
-        make("dgcs", 4, pictures())
+        make("dgcs", 4, samples())
     with pytest.raises(TypeError, match="dcgs has no setting 'level_count'"):
-        make("dcgs", 4, pictures(), level_count=3)
+        make("dcgs", 4, samples(), level_count=3)
     with pytest.raises(ValueError, match=r"multiples of 32, got \(64, 100\)"):
-        make("dcgs", 4, pictures(), image_size=(64, 100))
-    with pytest.raises(ValueError, match=r"give calibration=PICTURES or image_size=\(H, W\)"):
+        make("dcgs", 4, samples(), image_size=(64, 100))
+    with pytest.raises(ValueError, match=r"give calibration=IMAGES or image_size=\(H, W\)"):
         make("dcgs", 4)
     with pytest.raises(ValueError, match="time_steps must be an integer of at least 1, got 0"):
-        make("dcgs", 0, pictures())
+        make("dcgs", 0, samples())
 
 
 def test_wrong_calibration(converted):
     ann, _ = converted("fcos")
     make = partial(convert_detector, ann, "dcgs", 4, progress=False)
-    with pytest.raises(CalibrationError, match="no calibration picture"):
+    with pytest.raises(CalibrationError, match="no calibration image"):
         make([])
     with pytest.raises(CalibrationError, match=r"got torch\.uint8"):
         make([torch.zeros(3, 64, 96, dtype=torch.uint8)])
     with pytest.raises(CalibrationError, match="divide by 255"):
-        make([p * 255 for p in pictures()])
+        make([p * 255 for p in samples()])
     with pytest.raises(CalibrationError, match=r"got a tensor \(3, 64, 96\)"):
-        make(pictures()[0])
+        make(samples()[0])
     with pytest.raises(CalibrationError, match="got int"):
         make(3)
 
 
-def test_wrong_pictures(converted):
+def test_wrong_images(converted):
     _, snn = converted("fcos")
-    with pytest.raises(ValueError, match="no pictures: expected a list"):
+    with pytest.raises(ValueError, match="no images: expected a list"):
         snn([])
     with pytest.raises(ValueError, match=r"got one \(3, 64, 96\); put it in a list"):
-        snn(pictures()[0])
+        snn(samples()[0])
     with pytest.raises(TypeError, match=r"got torch\.uint8 .*scale=True"):
         snn([torch.zeros(3, 64, 96, dtype=torch.uint8)])
     with pytest.raises(ValueError, match=r"got one of shape \(64, 96\)"):
         snn([torch.zeros(64, 96)])
     with pytest.raises(ValueError, match=r"\(96, 64\) .*takes up to \(64, 96\): .*image_size=\(96, 64\)"):
-        snn(pictures([(96, 64)]))
+        snn(samples([(96, 64)]))
     with pytest.raises(RuntimeError, match=r"only detects: call eval\(\)"):
-        copy.deepcopy(snn).train()(pictures())
+        copy.deepcopy(snn).train()(samples())

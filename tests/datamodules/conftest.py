@@ -1,4 +1,4 @@
-"""Helpers of the data tests: no network, tiny picture folders, a common check."""
+"""Helpers of the data tests: no network, tiny image folders, a common check."""
 
 import urllib.error
 import urllib.request
@@ -49,23 +49,23 @@ def check():
 
 
 @pytest.fixture
-def write_pictures():
-    """Return a function that writes folders of random pictures."""
+def write_images():
+    """Return a function that writes folders of random images."""
 
-    def write_pictures(folder, classes=("cat", "dog"), count=6, side=16, suffix=".jpg", mode="RGB"):
+    def write_images(folder, classes=("cat", "dog"), count=6, side=16, suffix=".jpg", mode="RGB"):
         random = np.random.default_rng(len(str(folder)))
         for name in classes:
             (folder / name).mkdir(parents=True)
             for i in range(count):
                 shape = (side, side, 3)
-                picture = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
-                picture.convert(mode).save(folder / name / f"{i:04d}{suffix}")
+                image = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+                image.convert(mode).save(folder / name / f"{i:04d}{suffix}")
 
-    return write_pictures
+    return write_images
 
 
 @pytest.fixture
-def root(tmp_path, write_pictures):
-    write_pictures(tmp_path / "set" / "train")
-    write_pictures(tmp_path / "set" / "val", count=3)
+def root(tmp_path, write_images):
+    write_images(tmp_path / "set" / "train")
+    write_images(tmp_path / "set" / "val", count=3)
     return tmp_path / "set"

@@ -45,7 +45,7 @@ def test_mnist5k_split_is_fixed_stratified_and_disjoint(check):
     assert torch.bincount(data.train_set.targets).tolist() == [400] * 10
     assert torch.bincount(data.test_set.targets).tolist() == [100] * 10
     rows = {row.tobytes() for row in data.train_set.images}
-    # one picture occurs twice in the file at most; the split itself is by row
+    # one image occurs twice in the file at most; the split itself is by row
     assert sum(row.tobytes() in rows for row in data.test_set.images) <= 1
     digest = hashlib.sha256(data.test_set.images.tobytes()).hexdigest()[:16]
     assert digest == "fd2baa9f2ff7bbdb"
@@ -278,12 +278,12 @@ def test_predicting_a_folder_a_file_and_a_list(root):
     assert paths == sorted(paths)
 
 
-def test_prediction_needs_pictures(tmp_path):
+def test_prediction_needs_images(tmp_path):
     with pytest.raises(DataError, match="set predict_dir to a folder"):
         DigitsDataModule().predict_dataloader()
     with pytest.raises(DataError, match="no such file or folder"):
         DigitsDataModule(predict_dir=str(tmp_path / "x")).predict_dataloader()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         DigitsDataModule(predict_dir=str(tmp_path)).predict_dataloader()
     with pytest.raises(DataError, match="1 or 3 channels"):
         SyntheticDataModule(kind="events", predict_dir=str(tmp_path)).predict_dataloader()
@@ -378,7 +378,7 @@ def test_every_module_builds_from_plain_yaml_values(name, root):
     assert data.num_classes > 1
 
 
-def test_calibration_pictures_are_training_pictures_as_evaluation_sees_them():
+def test_calibration_images_are_training_images_as_evaluation_sees_them():
     options = {"train_samples": 12, "batch_size": 4, "num_workers": 0, "crop_padding": 2, "flip": 0.5}
     data = SyntheticDataModule(**options)
     with pytest.raises(DataError, match="call setup"):

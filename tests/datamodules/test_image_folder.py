@@ -1,4 +1,4 @@
-"""Folders of pictures, their decoded copy, and what goes wrong with them."""
+"""Folders of images, their decoded copy, and what goes wrong with them."""
 
 import os
 import tarfile
@@ -31,8 +31,8 @@ def test_image_folder_with_and_without_cache_agree(root, check):
         assert torch.equal(x, x2)
         assert torch.equal(y, y2)
     theirs = torchvision.datasets.ImageFolder(str(root / "val"))
-    for i, (picture, label) in enumerate(theirs):
-        assert (cached.val_set.images[i] == np.asarray(picture).transpose(2, 0, 1)).all()
+    for i, (image, label) in enumerate(theirs):
+        assert (cached.val_set.images[i] == np.asarray(image).transpose(2, 0, 1)).all()
         assert cached.val_set.targets[i] == label
 
 
@@ -76,8 +76,8 @@ def test_cache_in_another_place_and_nowhere(root, tmp_path):
         ImageFolderDataModule(str(root), cache_dir=str(place), **options).setup()
 
 
-def test_image_folder_splits(root, write_pictures):
-    write_pictures(root / "test", count=2)
+def test_image_folder_splits(root, write_images):
+    write_images(root / "test", count=2)
     data = ImageFolderDataModule(str(root), **SMALL)
     data.setup()
     assert (len(data.val_set), len(data.test_set)) == (6, 4)
@@ -97,14 +97,14 @@ def test_class_folders_without_splits(root):
         ImageFolderDataModule(str(root / "train"), **SMALL).setup()
 
 
-def test_grey_pictures(root, check):
+def test_grey_images(root, check):
     check(ImageFolderDataModule(str(root), in_chans=1, **SMALL), (1, 16, 16), 2)
 
 
-def test_imagenet_layout(tmp_path, check, write_pictures):
+def test_imagenet_layout(tmp_path, check, write_images):
     synsets = ("n01440764", "n01443537", "n01484850")
-    write_pictures(tmp_path / "train", synsets, 4, side=50, suffix=".JPEG")
-    write_pictures(tmp_path / "val", synsets, 2, side=40, suffix=".JPEG", mode="L")
+    write_images(tmp_path / "train", synsets, 4, side=50, suffix=".JPEG")
+    write_images(tmp_path / "val", synsets, 2, side=40, suffix=".JPEG", mode="L")
     data = ImageNetDataModule(
         str(tmp_path), image_size=24, auto_augment="rand-m9-mstd0.5-inc1", crop_pct=0.95, **SMALL
     )
@@ -117,7 +117,7 @@ def test_imagenet_layout(tmp_path, check, write_pictures):
         ImageNetDataModule(str(tmp_path / "missing"))
 
 
-def test_calibration_pictures_of_folders_are_not_augmented(root):
+def test_calibration_images_of_folders_are_not_augmented(root):
     for style in ("small", "imagenet"):
         size = 12 if style == "imagenet" else None
         data = ImageFolderDataModule(str(root), style=style, image_size=size, flip=1.0, **SMALL)
@@ -131,7 +131,7 @@ def test_calibration_pictures_of_folders_are_not_augmented(root):
         assert seen.isdisjoint(mirrored)
 
 
-def test_workers_do_not_change_pictures(root):
+def test_workers_do_not_change_images(root):
     def batches(workers):
         data = ImageFolderDataModule(
             str(root), style="imagenet", image_size=12, auto_augment="rand-m9-mstd0.5",
@@ -158,10 +158,10 @@ def test_empty_and_broken_folders(root, tmp_path):
         ImageFolderDataModule(str(tmp_path / "empty"))
     (tmp_path / "flat" / "train").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "flat" / "train" / "a.png")
-    with pytest.raises(DataError, match="holds 1 pictures but no folders"):
+    with pytest.raises(DataError, match="holds 1 images but no folders"):
         ImageFolderDataModule(str(tmp_path / "flat"))
     (root / "train" / "bird").mkdir()
-    with pytest.raises(DataError, match=r"no pictures \(.*\) in .*bird"):
+    with pytest.raises(DataError, match=r"no images \(.*\) in .*bird"):
         ImageFolderDataModule(str(root), **SMALL).setup()
     (root / "train" / "bird").rmdir()
     (root / "val" / "fox").mkdir()
@@ -169,23 +169,23 @@ def test_empty_and_broken_folders(root, tmp_path):
         ImageFolderDataModule(str(root), **SMALL).setup()
 
 
-@pytest.mark.parametrize("content", ["cut off", "no picture"])
+@pytest.mark.parametrize("content", ["cut off", "no image"])
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_is_named(root, cache, workers, content):
+def test_an_unreadable_image_is_named(root, cache, workers, content):
     victim = root / "train" / "dog" / "0003.jpg"
-    victim.write_bytes(victim.read_bytes()[:200] if content == "cut off" else b"not a picture")
+    victim.write_bytes(victim.read_bytes()[:200] if content == "cut off" else b"not an image")
     data = ImageFolderDataModule(str(root), cache=cache, batch_size=4, num_workers=workers)
 
     def use():
         data.setup()
         list(data.train_dataloader())
 
-    with pytest.raises(DataError, match=r"cannot read the picture .*dog/0003.jpg"):
+    with pytest.raises(DataError, match=r"cannot read the image .*dog/0003.jpg"):
         use()
 
 
-def test_a_picture_of_another_size_is_named(root):
+def test_a_image_of_another_size_is_named(root):
     Image.new("RGB", (20, 10)).save(root / "train" / "dog" / "0002.jpg")
     data = ImageFolderDataModule(str(root), cache=True, **SMALL)
     with pytest.raises(DataError, match=r"0002.jpg: expected 16x16 .* got 10x20; .*imagenet"):
@@ -211,18 +211,18 @@ def test_impossible_settings(root, options, message):
         ImageFolderDataModule(str(root), **options)
 
 
-def test_cifar_as_pictures(tmp_path, check, write_pictures):
+def test_cifar_as_images(tmp_path, check, write_images):
     classes = CIFAR10DataModule().class_names
-    write_pictures(tmp_path / "cifar" / "train", classes, 2, side=32)
-    write_pictures(tmp_path / "cifar" / "test", classes, 1, side=32)
+    write_images(tmp_path / "cifar" / "train", classes, 2, side=32)
+    write_images(tmp_path / "cifar" / "test", classes, 1, side=32)
     data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar"), **SMALL), (3, 32, 32), 10)
     assert (len(data.train_set), len(data.test_set)) == (20, 10)
-    write_pictures(tmp_path / "other" / "train", ("cat", "cow"), 1, side=32)
+    write_images(tmp_path / "other" / "train", ("cat", "cow"), 1, side=32)
     with pytest.raises(DataError, match="does not hold the classes of this set"):
         CIFAR10DataModule(folder=str(tmp_path / "other"), **SMALL).prepare_data()
 
 
-def test_real_pictures_of_cifar10(tmp_path, check):
+def test_real_images_of_cifar10(tmp_path, check):
     archive = Path(os.environ.get("FULGURITE_DATA", "../shared/data")) / "cifar10_jpeg.tar.xz"
     if not archive.is_file():
         pytest.skip(f"{archive} is not there; FULGURITE_DATA names the folder that holds it")
@@ -232,42 +232,42 @@ def test_real_pictures_of_cifar10(tmp_path, check):
     data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar10"), **SMALL), (3, 32, 32), 10)
     per_class = torch.bincount(data.train_set.targets)
     assert per_class.min() == per_class.max() >= 11
-    # natural pictures: neighbouring pixels are alike; where axes are mixed up the steps between
+    # natural images: neighbouring pixels are alike; where axes are mixed up the steps between
     # them are larger than the spread of the values
     pixels = data.train_set.images.astype(float)
     step = np.abs(np.diff(pixels, axis=-1)).mean(), np.abs(np.diff(pixels, axis=-2)).mean()
     assert max(step) < 0.5 * np.abs(pixels - pixels.mean()).mean()
 
 
-def tiny_imagenet(tmp_path, write_pictures):
+def tiny_imagenet(tmp_path, write_images):
     """The archive's own layout: labels of the validation set in a table, a test set without labels."""
     root = tmp_path / "tiny-imagenet-200"
     synsets = ("n01443537", "n01629819")
     for name in synsets:
-        write_pictures(root / "train" / name, ("images",), side=64, suffix=".JPEG")
+        write_images(root / "train" / name, ("images",), side=64, suffix=".JPEG")
         (root / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t63\t63\n")
-    write_pictures(root / "val", ("images",), count=4, side=64, suffix=".JPEG")
-    write_pictures(root / "test", ("images",), count=2, side=64, suffix=".JPEG")
+    write_images(root / "val", ("images",), count=4, side=64, suffix=".JPEG")
+    write_images(root / "test", ("images",), count=2, side=64, suffix=".JPEG")
     lines = [f"{i:04d}.JPEG\t{synsets[i % 2]}\t0\t0\t62\t62\n" for i in range(4)]
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
     return root
 
 
-def test_tiny_imagenet_as_it_unpacks(tmp_path, write_pictures, check):
-    root = tiny_imagenet(tmp_path, write_pictures)
+def test_tiny_imagenet_as_it_unpacks(tmp_path, write_images, check):
+    root = tiny_imagenet(tmp_path, write_images)
     data = check(TinyImageNetDataModule(str(root), **SMALL), (3, 64, 64), 2)
     assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (12, 4, 4)
     assert [int(y) for _, y in (data.val_set[i] for i in range(4))] == [0, 1, 0, 1]
     assert data.mean == (0.480, 0.448, 0.398)
-    picture = np.asarray(Image.open(root / "val" / "images" / "0003.JPEG"))
+    image = np.asarray(Image.open(root / "val" / "images" / "0003.JPEG"))
     x = data.val_set[3][0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
-    assert np.abs(x.numpy().transpose(1, 2, 0) * 255 - picture).max() < 0.5  # not resized
+    assert np.abs(x.numpy().transpose(1, 2, 0) * 255 - image).max() < 0.5  # not resized
 
 
-def test_tiny_imagenet_says_what_is_wrong(tmp_path, write_pictures):
+def test_tiny_imagenet_says_what_is_wrong(tmp_path, write_images):
     with pytest.raises(DataError, match=r"unpack tiny-imagenet-200\.zip"):
         TinyImageNetDataModule(str(tmp_path / "nowhere"))
-    root = tiny_imagenet(tmp_path, write_pictures)
+    root = tiny_imagenet(tmp_path, write_images)
     with (root / "val" / "val_annotations.txt").open("a") as table:
         table.write("0001.JPEG\tn99999999\n")
     data = TinyImageNetDataModule(str(root), **SMALL)

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from datamodules import Augmentation, PicturePipeline, TensorPipeline
+from datamodules import Augmentation, ImagePipeline, TensorPipeline
 from datamodules.loading.random import sample_keys
 from datamodules.transforms.pipelines import build_policy, cut_out, shifted_crops
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
-def pictures(count=16, chans=3, side=12):
+def images(count=16, chans=3, side=12):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (count, chans, side, side), generator=generator).to(torch.uint8)
 
@@ -30,7 +30,7 @@ def pipeline(chans=3, **augmentation):
 
 
 def test_evaluation_equals_torchvision():
-    x = pictures()
+    x = images()
     reference = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     ours = TensorPipeline(mean=MEAN, std=STD)(x)
     assert ours.dtype == torch.float32
@@ -39,7 +39,7 @@ def test_evaluation_equals_torchvision():
 
 
 def test_resizing_equals_torchvision_and_nearly_pil():
-    x = pictures(2, side=32)
+    x = images(2, side=32)
     ours = TensorPipeline(size=(48, 48), mean=(0, 0, 0), std=(1, 1, 1))(x) * 255
     expected = v2.functional.resize(x, [48, 48], v2.InterpolationMode.BICUBIC, antialias=True)
     torch.testing.assert_close(ours, expected.float(), rtol=0, atol=1e-3)
@@ -48,8 +48,8 @@ def test_resizing_equals_torchvision_and_nearly_pil():
     assert difference.max() <= 1.01  # both round the same filter to whole grey values
 
 
-def test_every_crop_is_a_window_of_the_padded_picture_and_all_windows_occur():
-    x = pictures(400, 1, 4)[:, :, :, :]
+def test_every_crop_is_a_window_of_the_padded_image_and_all_windows_occur():
+    x = images(400, 1, 4)[:, :, :, :]
     out = shifted_crops(x, keys(400), padding=1, flip=0.5)
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
     seen = set()
@@ -68,7 +68,7 @@ def test_every_crop_is_a_window_of_the_padded_picture_and_all_windows_occur():
 
 
 def test_flip_rate_and_identity():
-    x = pictures(2000, 1, 3)
+    x = images(2000, 1, 3)
     flipped = shifted_crops(x, keys(2000), padding=0, flip=0.3)
     changed = (flipped != x).flatten(1).any(1)
     assert torch.equal(flipped[changed], x[changed].flip(-1))
@@ -93,7 +93,7 @@ def test_cutout_cuts_one_clipped_square():
 
 
 def test_random_erasing_hits_the_given_share():
-    x = pictures(600, 3, 12)
+    x = images(600, 3, 12)
     plain = TensorPipeline(mean=MEAN, std=STD)(x)
     erased = pipeline(random_erasing=0.25, erasing_mode="const")(x, keys(600))
     changed = (erased != plain).flatten(1).any(1)
@@ -105,8 +105,8 @@ def test_random_erasing_hits_the_given_share():
     "name", ["cifar10", "imagenet", "svhn", "trivial", "rand-m7-n1-mstd0.5-inc1", "3a", "augmix-m5"]
 )
 @pytest.mark.parametrize("chans", [1, 3])
-def test_policies_change_pictures_reproducibly(name, chans):
-    x = pictures(12, chans)
+def test_policies_change_images_reproducibly(name, chans):
+    x = images(12, chans)
     transform = pipeline(chans, auto_augment=name)
     first = transform(x, keys(12))
     assert first.shape == x.shape
@@ -134,7 +134,7 @@ def test_autoaugment_fills_with_grey(name):
 
 
 def test_switching_one_augmentation_on_leaves_the_others_alone():
-    x = pictures(8)
+    x = images(8)
     cropped = pipeline(crop_padding=2, flip=0.5)(x, keys(8))
     both = pipeline(crop_padding=2, flip=0.5, cutout=4)(x, keys(8))
     assert ((both == cropped) | (both == 0)).all()
@@ -159,11 +159,11 @@ def test_wrong_input_names_expected_and_got():
     with pytest.raises(ValueError, match=r"expected uint8 \[N, C=3, H, W\], got torch.float32"):
         TensorPipeline(mean=MEAN, std=STD)(torch.rand(2, 3, 4, 4))
     with pytest.raises(ValueError, match=r"got torch.uint8 \[2, 1, 12, 12\]"):
-        TensorPipeline(mean=MEAN, std=STD)(pictures(2, 1))
+        TensorPipeline(mean=MEAN, std=STD)(images(2, 1))
 
 
-def test_single_pictures_and_missing_keys():
-    x = pictures(1)[0]
+def test_single_images_and_missing_keys():
+    x = images(1)[0]
     assert TensorPipeline(mean=MEAN, std=STD)(x).shape == (3, 12, 12)
     torch.manual_seed(0)
     first = pipeline(crop_padding=4)(x)
@@ -179,25 +179,25 @@ def test_steps_are_visible():
     )
 
 
-def big_picture(mode="RGB"):
+def big_image(mode="RGB"):
     generator = np.random.default_rng(0)
     return Image.fromarray(generator.integers(0, 256, (90, 120, 3), dtype=np.uint8)).convert(mode)
 
 
-def test_picture_evaluation_is_resize_and_centre_crop():
-    transform = PicturePipeline(size=(32, 32), mean=MEAN, std=STD, crop_pct=0.95)
-    picture = big_picture()
+def test_image_evaluation_is_resize_and_centre_crop():
+    transform = ImagePipeline(size=(32, 32), mean=MEAN, std=STD, crop_pct=0.95)
+    image = big_image()
     short = math.floor(32 / 0.95)
-    resized = v2.functional.resize(picture, short, v2.InterpolationMode.BICUBIC)
+    resized = v2.functional.resize(image, short, v2.InterpolationMode.BICUBIC)
     cropped = v2.functional.center_crop(resized, [32, 32])
     expected = v2.functional.normalize(v2.functional.to_dtype(
         v2.functional.to_image(cropped), torch.float32, scale=True), MEAN, STD)  # fmt: skip
-    torch.testing.assert_close(transform(picture), expected.as_subclass(torch.Tensor))
+    torch.testing.assert_close(transform(image), expected.as_subclass(torch.Tensor))
 
 
 @pytest.mark.parametrize("chans", [1, 3])
-def test_picture_training_is_seeded_and_leaves_the_generators_alone(chans):
-    transform = PicturePipeline(
+def test_image_training_is_seeded_and_leaves_the_generators_alone(chans):
+    transform = ImagePipeline(
         size=(24, 24),
         mean=MEAN[:chans],
         std=STD[:chans],
@@ -205,13 +205,13 @@ def test_picture_training_is_seeded_and_leaves_the_generators_alone(chans):
             flip=0.5, auto_augment="rand-m9-mstd0.5-inc1", random_erasing=0.5, cutout=6
         ),
     )
-    picture = big_picture("L" if chans == 1 else "RGB")
+    image = big_image("L" if chans == 1 else "RGB")
     state = torch.get_rng_state()
-    first = transform(picture, 11)
+    first = transform(image, 11)
     assert torch.equal(torch.get_rng_state(), state)
     assert first.shape == (chans, 24, 24)
-    assert torch.equal(first, transform(picture, 11))
-    assert not torch.equal(first, transform(picture, 12))
+    assert torch.equal(first, transform(image, 11))
+    assert not torch.equal(first, transform(image, 12))
     words = repr(transform)
     assert " -> auto augment rand-m9-mstd0.5-inc1 -> " in words
     assert "RandomResizedCrop" in words
@@ -220,13 +220,13 @@ def test_picture_training_is_seeded_and_leaves_the_generators_alone(chans):
 
 def test_colour_jitter_only_without_a_policy():
     common = {"size": (24, 24), "mean": MEAN, "std": STD, "color_jitter": 0.4}
-    assert "ColorJitter" in repr(PicturePipeline(augmentation=Augmentation(), **common))
+    assert "ColorJitter" in repr(ImagePipeline(augmentation=Augmentation(), **common))
     policy = Augmentation(auto_augment="rand-m7")
-    assert "ColorJitter" not in repr(PicturePipeline(augmentation=policy, **common))
+    assert "ColorJitter" not in repr(ImagePipeline(augmentation=policy, **common))
     common["color_jitter"] = 0.0
-    assert "ColorJitter" not in repr(PicturePipeline(augmentation=Augmentation(), **common))
+    assert "ColorJitter" not in repr(ImagePipeline(augmentation=Augmentation(), **common))
 
 
-def test_padding_has_no_meaning_for_large_pictures():
-    with pytest.raises(ValueError, match="crop_padding is for small pictures"):
-        PicturePipeline(size=(24, 24), mean=MEAN, std=STD, augmentation=Augmentation(crop_padding=4))
+def test_padding_has_no_meaning_for_large_images():
+    with pytest.raises(ValueError, match="crop_padding is for small images"):
+        ImagePipeline(size=(24, 24), mean=MEAN, std=STD, augmentation=Augmentation(crop_padding=4))

@@ -41,7 +41,7 @@ with torch.no_grad():
 """
 
 
-def pictures(name, batch=3):
+def samples(name, batch=3):
     return torch.rand(batch, *SIZE[name], generator=torch.Generator().manual_seed(5))
 
 
@@ -49,7 +49,7 @@ def pictures(name, batch=3):
 def test_bit_for_bit_in_a_new_process(name, loader, hub, client, python, tmp_path):
     model = NETWORKS[name]()
     done = zoo.push(model, f"me/{name}", metrics={"test/acc1": 0.9}, dataset="MNIST-5k")
-    images = pictures(name)
+    images = samples(name)
     with torch.no_grad():
         expected = model(images, steps=True)
     torch.save(images, tmp_path / "images.pt")

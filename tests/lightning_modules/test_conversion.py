@@ -93,8 +93,8 @@ def test_calibration_equals_that_of_convert_and_needs_no_fit(make, tiny_data, tr
     task = make("parallel", net={"activation": "relu"}, calibration={"samples": 12, "batch_size": 4})
     ann = task._ann[0]
     trainer().test(task, data, verbose=False)
-    pictures = Calibration(samples=12, batch_size=4).images(data)
-    whole = conversion.convert(ann, "parallel", 4, pictures, progress=False)
+    found = Calibration(samples=12, batch_size=4).images(data)
+    whole = conversion.convert(ann, "parallel", 4, found, progress=False)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(task.model.state_dict()[name], value, msg=name)
     assert task.model.report.images == 12

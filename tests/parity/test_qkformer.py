@@ -22,7 +22,7 @@ MAKE_ATTN = neuron_factory("lif", None, {**NEURON_DEFAULTS, "v_threshold": 0.5},
 class AcrossBatch(nn.Module):
     """The neuron behind the last attention as the authors' code calls it: on ``[T * B, ...]``.
 
-    Its membrane then goes from one picture of the batch to the next. Ours runs over T, which is the
+    Its membrane then goes from one image of the batch to the next. Ours runs over T, which is the
     same for a batch of one.
     """
 

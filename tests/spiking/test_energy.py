@@ -211,11 +211,11 @@ def test_sums_of_spikes_are_several_additions():
     assert inner(torch.zeros(1, 7)).sops == 0
 
 
-def test_the_first_layer_takes_pictures_for_pictures():
+def test_the_first_layer_takes_images_for_images():
     conv = nn.Conv2d(1, 2, 3)
     digits = torch.randint(0, 17, (1, 1, 8, 8)).float()
-    for picture in (digits, digits / 16):  # few grey levels, yet no spikes
-        assert profile_energy(conv, picture).rows[0].input == "analog"
+    for image in (digits, digits / 16):  # few grey levels, yet no spikes
+        assert profile_energy(conv, image).rows[0].input == "analog"
     assert profile_energy(conv, spikes(1, 1, 8, 8)).rows[0].input == "spikes"
     events = profile_energy(FoldTime(conv), digits.expand(3, -1, -1, -1, -1)).rows[0]
     assert events.input == "spikes"  # event counts

@@ -28,11 +28,11 @@ def ready(**kwargs):
             module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.2, 0.6)
-    model(pictures())
+    model(images())
     return model.eval()
 
 
-def pictures(batch=4, size=28, seed=1):
+def images(batch=4, size=28, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 1, size, size, generator=generator, dtype=torch.float64)
 
@@ -63,7 +63,7 @@ def test_sizes(name, count):
 def test_the_spiking_form_loses_nothing(code):
     model = ready(**code)
     firing = model.to_spiking()
-    x = pictures(6, seed=3)
+    x = images(6, seed=3)
     with torch.no_grad():
         want, steps = model(x), firing(x, steps=True)
     T = code.get("groups", 2) * code.get("steps_per_group", 2)
@@ -81,16 +81,16 @@ def test_the_spiking_form_loses_nothing(code):
 
 def test_float32_agrees_on_the_answer():
     model = ready().float()
-    x = pictures(32, seed=5).float()
+    x = images(32, seed=5).float()
     with torch.no_grad():
         a, b = model(x), model.to_spiking()(x)
     assert (a.argmax(1) == b.argmax(1)).float().mean() > 0.9
     torch.testing.assert_close(b, a, rtol=0, atol=0.05)  # a level may differ by one where rounding decides
 
 
-def test_everything_but_the_picture_is_added():
+def test_everything_but_the_image_is_added():
     firing = ready().to_spiking()
-    report = spiking.profile_energy(firing, pictures())
+    report = spiking.profile_energy(firing, images())
     analog = {row.name for row in report.rows if row.input == "analog"}
     assert analog == {"conv", "head"}
     products = [row for row in report.rows if row.kind == "matmul"]
@@ -128,13 +128,13 @@ class Products(TorchDispatchMode):
 
 def test_no_operation_multiplies_two_real_numbers():
     firing = ready().to_spiking()
-    x = pictures()
+    x = images()
     with Products() as seen, torch.no_grad():
         firing(x)
     real = [factors for free, factors in seen.found if not free]
     assert len(seen.found) > 20
     assert [f[1].shape for f in real] == [firing.conv.weight.shape, firing.head.weight.T.shape]
-    assert torch.equal(real[0][0], x)  # the picture; and behind the last spikes, the classifier
+    assert torch.equal(real[0][0], x)  # the image; and behind the last spikes, the classifier
     for (
         _,
         shapes,
@@ -148,7 +148,7 @@ def test_no_operation_multiplies_two_real_numbers():
 def test_sequences_and_saving(tmp_path):
     model = ready()
     firing = model.to_spiking()
-    frames = torch.stack([pictures(2, seed=s) for s in range(3)])
+    frames = torch.stack([images(2, seed=s) for s in range(3)])
     with torch.no_grad():
         steps = firing(frames, steps=True)
         assert steps.shape == (12, 2, 10)  # T = 4 of each of three frames
@@ -157,7 +157,7 @@ def test_sequences_and_saving(tmp_path):
     again = zoo.load(f"local-dir:{zoo.save(firing.float(), tmp_path / 'out')}")
     assert again.spiking
     with torch.no_grad():
-        assert torch.equal(again(pictures().float()), firing(pictures().float()))
+        assert torch.equal(again(images().float()), firing(images().float()))
 
 
 @pytest.mark.parametrize("spiking_form", [False, True])
@@ -168,7 +168,7 @@ def test_tokens_are_refused_by_name(spiking_form):
     ):
         zoo.reduce_tokens(model)
     with pytest.raises(ValueError, match="ge2mst_nano cannot run on part"):
-        zoo.token_importance(model, pictures())
+        zoo.token_importance(model, images())
 
 
 def test_the_spiking_form_is_for_evaluation():
@@ -184,7 +184,7 @@ def test_the_spiking_form_is_for_evaluation():
 def test_a_trained_step_reduces_the_loss():
     torch.manual_seed(0)
     model = zoo.create("ge2mst_nano", **TINY)
-    x, y = pictures(8).float(), torch.arange(8)
+    x, y = images(8).float(), torch.arange(8)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):

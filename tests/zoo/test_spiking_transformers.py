@@ -222,7 +222,7 @@ def test_second_classifier_is_averaged(tiny, images):
 
 
 @pytest.mark.parametrize("name", ["spikformer_nano", "sdt_nano", "qkformer_nano"])
-def test_only_the_picture_is_multiplied(name, tiny, images):
+def test_only_the_image_is_multiplied(name, tiny, images):
     model = tiny(name).eval()
     report = spiking.profile_energy(model, images())
     first = model.default_cfg["first_conv"]
@@ -245,11 +245,11 @@ def test_mask_sums_count_one_addition_a_spike(tiny, images):
     assert row.sops == counted[0] / 2
 
 
-# -- pictures of a batch do not meet ---------------------------------------------------------------
+# -- images of a batch do not meet ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["spikformer_nano", "sdt_nano", "qkformer_nano", "metaspikformer_15m"])
-def test_pictures_are_alone(name, tiny, images):
+def test_images_are_alone(name, tiny, images):
     model = tiny(name).eval().double()
     x = images(batch=3).double()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Maps of what token scorers think of a picture."""
+"""Maps of what token scorers think of an image."""
 
 import pytest
 import torch

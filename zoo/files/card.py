@@ -44,7 +44,7 @@ def write_card(
     Args:
         config: the description that ``zoo.save`` writes.
         size: bytes of the weights.
-        figures: names of the pictures in ``figures/``.
+        figures: names of the images in ``figures/``.
         repo_id: where it is published; missing: the examples say where to put it.
     """
     parts = [
@@ -61,7 +61,7 @@ def write_card(
         _licences(config),
         "## Limits",
         _limits(config),
-        *_pictures(figures),
+        *_figures(figures),
         "## Citation",
         _citation(config),
     ]
@@ -278,7 +278,7 @@ def _limits(config: Mapping[str, Any]) -> str:
     own, cfg = config["fulgurite"], config.get("pretrained_cfg") or {}
     lines = [f"* {own['limits']}"] if own.get("limits") else []
     if own.get("dataset") and own.get("metrics"):
-        lines.append(f"* Measured on {own['dataset']} only; accuracy on other pictures is unknown.")
+        lines.append(f"* Measured on {own['dataset']} only; accuracy on other images is unknown.")
     if own.get("metrics") and own.get("seed") is not None:
         lines.append(f"* One run (seed {own['seed']}); how far other seeds scatter was not measured.")
     if cfg.get("input_size"):
@@ -289,7 +289,7 @@ def _limits(config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pictures(figures: Sequence[str]) -> list[str]:
+def _figures(figures: Sequence[str]) -> list[str]:
     if not figures:
         return []
     images = [f"![{name.rpartition('.')[0].replace('_', ' ')}](figures/{name})" for name in figures]

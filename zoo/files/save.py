@@ -96,7 +96,7 @@ def save(
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is a file; zoo.save writes a folder")
     name = architecture_of(model)
-    pictures = [Path(figure) for figure in figures]
+    images = [Path(figure) for figure in figures]
     if origin is None:
         origin = getattr(model, "origin", None) or timm_origin(model)
     elif origin == "own":
@@ -144,11 +144,11 @@ def save(
         record["sha256"] = sha256_of(staging / main)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         _write(staging / CONFIG_FILE, text.encode())
-        for picture in pictures:
+        for image in images:
             (staging / FIGURES).mkdir(exist_ok=True)
-            _write(staging / FIGURES / picture.name, picture.read_bytes())
+            _write(staging / FIGURES / image.name, image.read_bytes())
         size = sum(p.stat().st_size for p in staging.glob("*.safetensors"))
-        card = write_card(config, size=size, figures=sorted(p.name for p in pictures))
+        card = write_card(config, size=size, figures=sorted(p.name for p in images))
         _write(staging / CARD_FILE, card.encode())
         if settings is not None:
             _write(staging / SETTINGS_FILE, settings.encode())

@@ -4,7 +4,7 @@
 zhouchenlin2096/QKFormer. Three stages at a quarter, an eighth and a sixteenth of the side; the first two
 mask keys by summed queries, the last attends as Spikformer does. Integers flow between blocks.
 In their code the neuron behind the last attention runs over the folded T * B, so that its membrane goes
-from one picture of a batch to the next; here it runs over T, which is the same for a batch of one.
+from one image of a batch to the next; here it runs over T, which is the same for a batch of one.
 The authors have one file for each data set, with other names for the same parts; here a stage is
 ``levels.i``, its patch embedding ``levels.i.0``, and `checkpoint_filter_fn` maps all of their files.
 
@@ -115,7 +115,7 @@ class PatchEmbed(nn.Module):
         tap: the shortcut starts behind this convolution, -1 at the input.
         make_neuron: builds one neuron.
         first: number in the name of the first convolution, 0 for ``proj``.
-        stem: whether the first convolution runs by itself, through `current`, on the picture.
+        stem: whether the first convolution runs by itself, through `current`, on the image.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class QKFormer(SpikingModel):
         num_heads: h, the same in all stages.
         mlp_ratio: width of the feed-forward part over C.
         stem: front end: ``"imagenet"`` divides the map by 4, ``"cifar"`` keeps it, ``"events"`` divides
-            it by 8; ``"half"`` divides it by 2, for small pictures on small machines (our own).
+            it by 8; ``"half"`` divides it by 2, for small images on small machines (our own).
         mask: of the Q-K attention in all stages but the last, see `QKAttention`.
         time_steps: T for still images.
         in_chans: C of the input.

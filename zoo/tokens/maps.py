@@ -1,4 +1,4 @@
-"""What a token scorer thinks of a picture, as maps, for figures and analyses."""
+"""What a token scorer thinks of an image, as maps, for figures and analyses."""
 
 from __future__ import annotations
 
