@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from cli.main import main
-from tests.zoo import test_spiking_transformers as transformers
-from tests.zoo.test_checkpoints import Payload, ms_keys_of_the_authors, sew_keys_of_the_authors
+from tests.zoo.files.test_checkpoints import Payload, ms_keys_of_the_authors, sew_keys_of_the_authors
+from tests.zoo.models import test_spiking_transformers as transformers
 from zoo.registry import get_entry
 
 TINY = {"layers": [1, 1], "planes": [8, 16], "stem": "3x3"}

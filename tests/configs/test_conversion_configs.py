@@ -11,7 +11,7 @@ import yaml
 import conversion
 from cli.main import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "conversion").glob("*.yaml"))
 TINY = {  # what stands for the source: the same family in a small size
     "qcfs": ("qcfs_resnet20", {"planes": [4, 8, 8], "levels": 4, "v_threshold": 1.0}, 3, 32),

@@ -12,7 +12,7 @@ import datamodules
 import zoo
 from cli.main import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "conversion")
 SIZES = {224: 64, 128: 64}  # large images are made smaller, the network stays what it is
 COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}

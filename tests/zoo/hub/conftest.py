@@ -12,12 +12,12 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tests.hub.server import WRITER, HubServer
+from tests.zoo.hub.server import WRITER, HubServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cli.main import main
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = {
     "seed_everything": 1,
     "model": {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from tests.hub.server import WRITER
+from tests.zoo.hub.server import WRITER
 
 NAME = "spiking_cnn_nano"
 CONFIG = json.dumps({"architecture": NAME, "model_args": {}, "num_classes": 10}).encode()

@@ -14,7 +14,7 @@ from spiking.kernels.rules import neurons as rules
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_LLVM, reason="llvmlite is not installed")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ATAN = surrogate.ATan()
 # Gradients are sums of T products in another order and with fused multiply-add: some units in the last place.
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import zoo
-from tests.hub.server import READER, WRITER
+from tests.zoo.hub.server import READER, WRITER
 
 NAME = "spiking_cnn_nano"
 WEIGHTS = r"resolve/.*/model\.safetensors"

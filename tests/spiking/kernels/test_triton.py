@@ -17,7 +17,7 @@ import torch
 
 from spiking import functional, kernels, reference, surrogate
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ATAN = surrogate.ATan()
 
 

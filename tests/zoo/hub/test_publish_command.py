@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 import zoo
 from cli.main import main
-from tests.hub.server import WRITER
+from tests.zoo.hub.server import WRITER
 
 CONFIG = {
     "seed_everything": 3,

@@ -22,7 +22,7 @@ from cli.main import main
 from datamodules import MNIST5kDataModule
 from tests.browser import CHROMIUM, MISSING, Browser
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 pytestmark = pytest.mark.skipif(not HAS_GRADIO, reason="no gradio: pip install 'fulgurite[demo]'")
 NAME = "spiking_cnn_nano"

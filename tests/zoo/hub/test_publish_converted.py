@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 import zoo
 from cli.main import main
-from tests.hub.test_push_and_load import RELOAD
+from tests.zoo.hub.test_push_and_load import RELOAD
 
 MODEL = {"layers": [1, 1], "planes": [4, 8], "v_threshold": 2.0, "levels": 4, "num_classes": 4, "in_chans": 1}
 DATA = {

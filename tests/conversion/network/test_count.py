@@ -11,7 +11,7 @@ import spiking
 from conversion import convert
 from conversion.network import operation as energy
 from conversion.network.site import sites
-from tests.conversion.test_any_backbone import ann, images
+from tests.conversion.methods.test_any_backbone import ann, images
 
 T = 4
 CODES = {"ecmt": ("ecmt", {}), "dcgs": ("dcgs", {}), "rate": ("dcgs", {"code": "rate"})}
