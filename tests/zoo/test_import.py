@@ -14,6 +14,7 @@ import zoo
 from cli.main import main
 from tests.zoo.files.test_checkpoints import Payload, ms_keys_of_the_authors, sew_keys_of_the_authors
 from tests.zoo.models import test_spiking_transformers as transformers
+from zoo.recognize import fit
 from zoo.registry import get_entry
 
 TINY = {"layers": [1, 1], "planes": [8, 16], "stem": "3x3"}
@@ -56,7 +57,7 @@ def test_recognised_by_its_tensors(nano, tmp_path):
 @pytest.mark.parametrize("container", ["module.", ""])
 def test_keys_of_the_authors_are_mapped(container, tiny, tmp_path):
     theirs = sew_keys_of_the_authors(tiny("sew_resnet18").state_dict(), container)
-    found = zoo.recognize.fit(theirs, get_entry("sew_resnet18"), {**TINY})
+    found = fit(theirs, get_entry("sew_resnet18"), {**TINY})
     assert not found.faults
     assert found.arguments["num_classes"] == 5
     torch.save({"model": theirs}, tmp_path / "sew.pth")
