@@ -8,6 +8,7 @@ of the ratios within rounds, which is steadier than a ratio of medians.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib.util
 import json
@@ -22,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spiking.kernels.cpu.memory import USER_SETTINGS, keep_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "FULGURITE_MALLOC")
+MALLOC = (*USER_SETTINGS, "FULGURITE_MALLOC")
 
 
 def installed(name: str) -> bool:
@@ -33,8 +36,20 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def environment(*packages: str) -> str:
-    """One line on machine and versions, for the head of a report."""
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line's options, with malloc set as under the command ``fulgurite``.
+
+    Adds ``--release-memory``, which leaves malloc as a Python program finds it; ``memory_is_kept`` of the
+    answer says what came of it.
+    """
+    parser.add_argument("--release-memory", action="store_true", help="do not call spiking.keep_memory()")
+    args = parser.parse_args()
+    args.memory_is_kept = not args.release_memory and keep_memory()
+    return args
+
+
+def environment(args: argparse.Namespace, *packages: str) -> str:
+    """One line on machine, versions and setting of malloc, for the head of a report."""
     found = []
     for package in packages:
         try:
@@ -46,11 +61,12 @@ def environment(*packages: str) -> str:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
             names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
         model = names[0] if names else model
-    malloc = [f"{key}={os.environ[key]}" for key in MALLOC if key in os.environ] or ["default"]
+    kept = f"spiking.keep_memory() {'on' if args.memory_is_kept else 'off'}"
+    malloc = ", ".join([kept, *(f"{key}={os.environ[key]}" for key in MALLOC if key in os.environ)])
     return (
         f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"{', '.join(found)}; {model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}, malloc {' '.join(malloc)}"
+        f"{torch.get_num_threads()} thread(s), load {os.getloadavg()[0]:.1f}, {malloc}"
     )
 
 

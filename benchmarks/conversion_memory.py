@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["ecmt", "dcgs"])
     parser.add_argument("--chunk", type=int, default=4)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 4, 8, 16, 32])
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
-    print(_timing.environment("timm"), "\n")
+    print(_timing.environment(args, "timm"), "\n")
     ann = timm.create_model(args.model, num_classes=1000).eval()
     size = ann.pretrained_cfg["input_size"]
     images = torch.randn(4, *size)

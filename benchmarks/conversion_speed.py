@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 32])
     parser.add_argument("--methods", nargs="+", default=["qcfs", "srp", "cos", "parallel", "dcgs"])
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
-    print(_timing.environment("timm", "spikingjelly"), "\n")
+    print(_timing.environment(args, "timm", "spikingjelly"), "\n")
     ann = timm.create_model(args.model, num_classes=100).eval()
     x = torch.randn(args.batch, 3, args.size, args.size)
     rounds = 2 if args.quick else 5

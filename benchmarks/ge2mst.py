@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side", type=int, default=64)
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     nets = {(name, T): net for T in STEPS for name, net in networks(T, args.side).items()}
@@ -77,7 +77,7 @@ def main() -> None:
         ]
         peaks = [f"{memory[name, T]:.0f} ({memory[name, T] / memory[name, STEPS[0]]:.2f})" for T in STEPS]
         rows += [[name, f"{size / 1e6:.1f} M", "step, ms", *times], [name, "", "peak, MiB", *peaks]]
-    print(f"batch {args.batch}, {args.side} x {args.side} pixels; {_timing.environment('timm')}\n")
+    print(f"batch {args.batch}, {args.side} x {args.side} pixels; {_timing.environment(args, 'timm')}\n")
     print(_timing.table(["network", "parameters", "of", *(f"T={T}" for T in STEPS)], rows))
 
 

@@ -76,11 +76,11 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="an eighth of the numbers, three rounds")
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     rounds = 3 if args.quick else 9
-    print(_timing.environment(), "\n")
+    print(_timing.environment(args), "\n")
     rows: dict[tuple[str, str], list[str]] = {}
     for steps in TIMES:
         for label, count, inner in (

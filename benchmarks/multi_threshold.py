@@ -52,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="two rounds")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = _timing.arguments(parser)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     x = torch.randn(SHAPE)
@@ -71,7 +71,7 @@ def main() -> None:
             rows.append([name, *cells])
         rest = _timing.measure({"copy": x.clone, "linear": lambda: F.linear(x, weight)}, rounds=15)
     head = ["levels", "track, ms", "loop, ms", "ratio", "rate-coded, ms", "loop, ms", "ratio"]
-    print(_timing.environment(), "", _timing.table(head, rows), "", sep="\n")
+    print(_timing.environment(options), "", _timing.table(head, rows), "", sep="\n")
     print(", ".join(f"{name}: {_timing.milliseconds(t)} ms" for name, t in rest.items()))
 
 

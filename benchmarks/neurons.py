@@ -3,9 +3,10 @@
     python benchmarks/neurons.py [--quick] [--threads N]
 
 One run prints everything: forward and forward+backward for T = 4, 16, 64 over the same 8.4 million numbers,
-the same for small layers (64 x 128 neurons), peak memory, the first call of a fresh process, and what the
-setting of the C library's allocator does. Peers that are not installed are left out. Neuron: decay 0.5,
-threshold 1, soft detached reset, arc tangent (alpha 2).
+the same for small layers (64 x 128 neurons), peak memory, the first call of a fresh process, and what
+`spiking.keep_memory` does, with and without it in a process of its own. The other tables are measured with
+it, as under the command line; ``--release-memory`` leaves it out. Peers that are not installed are left out.
+Neuron: decay 0.5, threshold 1, soft detached reset, arc tangent (alpha 2).
 """
 
 from __future__ import annotations
@@ -197,14 +198,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the numbers, three rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     if args.child:
         return child(args.child)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     elements = ELEMENTS // 16 if args.quick else ELEMENTS
     rounds = 3 if args.quick else 9
-    print(_timing.environment(*PEERS), "\n")
+    print(_timing.environment(args, *PEERS), "\n")
     large = {t: (t, elements // t) for t in (4, 16, 64)}
     small = {t: (t, 64, 128) for t in (4, 16, 64)}
     text, worst = times(large, rounds, 1)
@@ -217,10 +218,10 @@ def main() -> None:
     first = min(_timing.in_new_process(__file__, "first") for _ in range(1 if args.quick else 3))
     print(f"First forward+backward of a fresh process, kernels compiled: {first:.2f} s\n")
     rows = []
-    for label, variables in (("no variable set", {}), ("malloc left alone", {"FULGURITE_MALLOC": "default"})):
+    for setting, variables in (("on", {}), ("off", {"FULGURITE_MALLOC": "default"})):
         found = _timing.in_new_process(__file__, "pages", **variables)
-        rows.append([label, found["ours"], found["copy"], found["faults"]])
-    print(_timing.table(["environment", "ours, ms", "copy x 2, ms", "page faults a round"], rows))
+        rows.append([setting, found["ours"], found["copy"], found["faults"]])
+    print(_timing.table(["keep_memory()", "ours, ms", "copy x 2, ms", "page faults a round"], rows))
     print(f"\nLargest ratio, forward+backward: {worst:.3f} large, {worst_small:.3f} small")
 
 

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compiled", action="store_true", help="also torch.compile of ours")
-    args = parser.parse_args()
+    args = _timing.arguments(parser)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     nets: dict[str, nn.Module] = {
@@ -134,7 +134,7 @@ def main() -> None:
         ]
         for name, times in found.items()
     ]
-    print(_timing.environment("spikingjelly"), "\n")
+    print(_timing.environment(args, "spikingjelly"), "\n")
     print(_timing.table(["network", "ms a step", f"of {base}", "of the floor"], rows))
 
 

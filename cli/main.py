@@ -79,7 +79,9 @@ def main(args: Sequence[str] | None = None) -> None:
     elif command == "convert":
         check_config_files(rest)
         from cli.commands.convert import run as run_convert
+        from spiking import keep_memory
 
+        keep_memory()
         run_convert(rest)
     elif command == "publish":
         from cli.commands.publish import run as run_publish
@@ -96,7 +98,9 @@ def main(args: Sequence[str] | None = None) -> None:
     elif command in RUNS:
         check_config_files(rest)
         from cli.run.cli import run as run_lightning
+        from spiking import keep_memory
 
+        keep_memory()
         run_lightning(words)
     else:
         near = difflib.get_close_matches(command, COMMANDS, n=1)

@@ -6,6 +6,7 @@
 """
 
 from spiking import encode, layers
+from spiking.kernels.cpu.memory import keep_memory
 from spiking.levels import Levels
 from spiking.measure.energy import EnergyReport, OperationCounter, profile_energy
 from spiking.measure.finite import check_finite
@@ -62,6 +63,7 @@ __all__ = [
     "encode",
     "get_neuron",
     "get_surrogate",
+    "keep_memory",
     "layers",
     "list_neurons",
     "list_surrogates",

@@ -1,13 +1,4 @@
-"""Keeps the pages of large tensors between training steps.
-
-glibc's malloc maps every block above 32 MiB (at first: 128 KiB) afresh and gives it back on release, so
-that each step pays a page fault for every 4 KiB of every activation: more time than a fused neuron needs
-for its work. Users would have to set ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` before
-Python starts; ``mallopt`` says the same to the running process. It is called once, at the first neuron
-kernel on a large CPU tensor. Freed memory then stays with the process for reuse, up to 2 GiB at the end
-of the heap. ``FULGURITE_MALLOC=default`` leaves malloc alone, and so does any ``MALLOC_*_THRESHOLD_``
-that the user has set.
-"""
+"""Keeps the pages of large tensors in the process, for reuse by the next ones."""
 
 from __future__ import annotations
 
@@ -16,17 +7,35 @@ import os
 import platform
 from functools import cache
 
-FROM_BYTES = 1 << 20  # smaller results come from the heap anyway
+USER_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _MMAP_FROM, _TRIM_FROM = 1 << 30, (1 << 31) - 1
 
 
 @cache
-def keep_pages() -> bool:
-    """Tells glibc to serve large blocks from its heap; returns whether it agreed."""
+def keep_memory() -> bool:
+    """Let the C library keep freed memory for later tensors, in this process and until it ends.
+
+    glibc's malloc maps every block above 32 MiB afresh and gives it back on release, so that each training
+    step pays a page fault for every 4 KiB of every large activation: on a CPU more time than a fused neuron
+    needs for its work. After this call blocks of up to 1 GiB come from the heap, and up to 2 GiB of freed
+    memory at its end stay with the process.
+
+    No neuron and no model calls it; the command ``fulgurite`` does when it trains, converts or predicts. In
+    a Python program call it once, before the first large tensor::
+
+        import spiking
+        spiking.keep_memory()
+
+    ``FULGURITE_MALLOC=default`` in the environment turns it off, and so does any setting of malloc of the
+    user's own (``MALLOC_MMAP_THRESHOLD_``, ``MALLOC_TRIM_THRESHOLD_``, ``GLIBC_TUNABLES``).
+
+    Returns:
+        Whether the C library agreed; False where it is another one than glibc.
+    """
     if platform.libc_ver()[0] != "glibc" or os.environ.get("FULGURITE_MALLOC") == "default":
         return False
-    if {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"} & set(os.environ):
+    if any(name in os.environ for name in USER_SETTINGS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spiking.kernels.cpu import codegen, memory
+from spiking.kernels.cpu import codegen
 from spiking.kernels.cpu.codegen import ITEM_BYTES, LANES
 from spiking.kernels.cpu.lmht_writer import MixingWriter
 from spiking.kernels.cpu.writer import BLOCK, PACK, UNIT, Writer, team
@@ -172,8 +172,6 @@ def forward(
     repeats = x.shape[1] if rule.per_neuron else 1
     neurons = per_step // repeats
     given = [None if v is None else in_order_of(x, v) for v in starts]
-    if count * x.element_size() >= memory.FROM_BYTES:
-        memory.keep_pages()
     threads = _threads(count, neurons)
     fixed = [
         x.data_ptr(), out.data_ptr(), 0, 0, *_pointers(given), *_pointers(ends), 0, 0, 0, 0,
@@ -277,8 +275,6 @@ def forward_mixed(rule: LMHT, x: Tensor, table: Tensor) -> Tensor:
     if count == 0:
         return out
     neurons = count // rule.steps
-    if count * x.element_size() >= memory.FROM_BYTES:
-        memory.keep_pages()
     threads = _threads(count, neurons)
     fixed = [
         x.data_ptr(), out.data_ptr(), *[0] * 12, table.data_ptr(), 0, 0, 0,
