@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import errno
-import inspect
 import re
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +18,12 @@ class CommandError(RuntimeError):
 
 class CheckpointError(CommandError):
     """A checkpoint that is missing, damaged, or could not be written."""
+
+
+def fail(message: str) -> NoReturn:
+    """Write one error message and leave with status 2."""
+    sys.stderr.write(f"fulgurite: error: {message}\n")
+    raise SystemExit(2)
 
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
@@ -51,6 +57,8 @@ def subclasses(*bases: type) -> dict[str, type]:
 
 def accepted_options(cls: type) -> list[str]:
     """Return the constructor's arguments, those of base classes behind ``**kwargs`` included."""
+    import inspect
+
     names: dict[str, None] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):

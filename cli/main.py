@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cli.config_files import check_config_files
+from cli.errors import did_you_mean, fail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SpikingCLI", "main"]
 
-RUNS = ("fit", "validate", "test", "predict")  # what LightningCLI finds on the Trainer
-COMMANDS = (*RUNS, "convert", "models", "publish", "import", "demo")
+RUNS = ("fit", "validate", "test", "predict")  # methods of Lightning's Trainer
+COMMANDS = {  # name: module whose function `run` takes the words that were typed
+    **dict.fromkeys(RUNS, "cli.run.cli"),
+    "convert": "cli.commands.convert",
+    "models": "cli.commands.models",
+    "publish": "cli.commands.publish",
+    "import": "cli.commands.import_checkpoint",
+    "demo": "cli.demo.server",
+}
+CONFIGURED = (*RUNS, "convert")  # take --config
 
 HELP = """\
 usage: fulgurite COMMAND ...
@@ -34,7 +43,7 @@ commands:
                                         fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
   import    take over an authors' file  fulgurite import FILE.pth
-  demo      show a network an image    fulgurite demo spiking_cnn_nano
+  demo      show a network an image     fulgurite demo spiking_cnn_nano
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line
@@ -72,76 +81,13 @@ def main(args: Sequence[str] | None = None) -> None:
         from importlib.metadata import version
 
         sys.stdout.write(f"fulgurite {version('fulgurite')}\n")
-    elif command == "models":
-        from cli.commands.models import run as run_models
-
-        run_models(rest)
-    elif command == "convert":
+    elif command in CONFIGURED:
         check_config_files(rest)
-        from cli.commands.convert import run as run_convert
         from spiking import keep_memory
 
         keep_memory()
-        run_convert(rest)
-    elif command == "publish":
-        from cli.commands.publish import run as run_publish
-
-        run_publish(rest)
-    elif command == "demo":
-        from cli.demo.server import run as run_demo
-
-        run_demo(rest)
-    elif command == "import":
-        from cli.commands.import_checkpoint import run as run_import
-
-        run_import(rest)
-    elif command in RUNS:
-        check_config_files(rest)
-        from cli.run.cli import run as run_lightning
-        from spiking import keep_memory
-
-        keep_memory()
-        run_lightning(words)
+        import_module(COMMANDS[command]).run(words if command in RUNS else rest)
+    elif command in COMMANDS:
+        import_module(COMMANDS[command]).run(rest)
     else:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        fail(f"unknown command '{command}'{hint} Commands: {', '.join(COMMANDS)}")
-
-
-def fail(message: str) -> NoReturn:
-    """Write one error message and leave with status 2."""
-    sys.stderr.write(f"fulgurite: error: {message}\n")
-    raise SystemExit(2)
-
-
-def check_config_files(words: Sequence[str]) -> None:
-    """Stop with the nearest existing file if a ``--config`` names one that is not there."""
-    for index, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if option not in ("-c", "--config"):
-            continue
-        if not equals:
-            if index + 1 == len(words):
-                fail(f"{option} needs a file")
-            value = words[index + 1]
-        path = Path(value)
-        if path.is_file() and not path.read_text(errors="replace").strip():
-            fail(f"the config file {value} is empty")
-        if path.is_file() or value.lstrip().startswith("{"):  # a mapping typed in place
-            continue
-        if path.is_dir():
-            fail(f"--config {value} is a folder; name a YAML file in it")
-        near = difflib.get_close_matches(value, _known_configs(path), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f" (looked in {os.getcwd()})"
-        fail(f"no such config file: {value}{hint}")
-
-
-def _known_configs(path: Path) -> list[str]:
-    """Return YAML files that somebody who typed `path` may have meant."""
-    folders = [Path("configs"), *path.parents[:2]]
-    found: set[str] = set()
-    for folder in folders:
-        if folder.is_dir() and folder != Path():
-            found |= {str(p) for p in folder.rglob("*.yaml")}
-    found |= {str(p) for p in Path().glob("*.yaml")}
-    return sorted(found)
+        fail(f"unknown command '{command}'{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}")

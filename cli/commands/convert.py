@@ -17,9 +17,9 @@ from rich.console import Console
 import conversion
 import datamodules
 import zoo
-from cli import errors
+from cli.errors import CommandError, fail, summary
+from cli.parser import SpikingParser
 from cli.run import resume
-from cli.run.cli import SpikingParser
 from cli.run.package import anonymous
 from datamodules import BaseDataModule
 from lightning_modules.conversion import run as conversion_run
@@ -42,18 +42,16 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite convert``.
     """
-    from cli.main import fail
-
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # lightning 2.6 on torch 2.14
     parser = _parser()
     config = parser.parse_args(list(words))
     settings = parser.dump(config, skip_none=False)
     try:
         _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
-    except (errors.CommandError, datamodules.DataError) as error:
+    except (CommandError, datamodules.DataError) as error:
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
-        fail(errors.summary(error))
+        fail(summary(error))
 
 
 def _parser() -> SpikingParser:
@@ -81,7 +79,7 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
         made = parser.instantiate_classes(config)
         plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
         ann, snn = plan.convert()
-    except (errors.CommandError, datamodules.DataError):
+    except (CommandError, datamodules.DataError):
         raise
     except (
         conversion.ConversionError,
@@ -91,7 +89,7 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
         OSError,
         ImportError,
     ) as error:
-        raise errors.CommandError(errors.summary(error)) from error
+        raise CommandError(summary(error)) from error
     console.print(str(snn.report), highlight=False, markup=False)
     comparison = plan.compare(ann, snn)
     console.print(conversion_run.table(comparison, f"{snn.report.method}: {folder}"))
@@ -108,5 +106,5 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
             seconds=round(time.monotonic() - started, 1),
         )
     except (OSError, zoo.NotRebuildableError) as error:
-        raise errors.CommandError(errors.summary(error)) from error
+        raise CommandError(summary(error)) from error
     console.print(f'written to {folder}: zoo.load("local-dir:{folder}") loads it', soft_wrap=True)

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import fail, summary
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -44,8 +46,6 @@ def run(words: Sequence[str]) -> None:
 
 def _import(options: Any) -> None:
     import zoo
-    from cli import errors
-    from cli.main import fail
     from zoo.recognize import import_checkpoint
 
     arguments = {
@@ -71,7 +71,7 @@ def _import(options: Any) -> None:
         TypeError,
         ValueError,
     ) as error:
-        fail(errors.summary(error))
+        fail(summary(error))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _say(f"{options.file} is {config['architecture']} with K = {config['num_classes']}: {folder}")
     _say(

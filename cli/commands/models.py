@@ -6,6 +6,8 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import did_you_mean, fail
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -60,7 +62,6 @@ def parameters(text: str) -> float:
 
 def _print(options: Any) -> None:
     import zoo
-    from cli.main import fail
 
     filters = {"task": options.task, "family": options.family, "paper": options.paper}
     try:
@@ -87,8 +88,6 @@ def _print(options: Any) -> None:
 
 def _names(pattern: str, filters: dict[str, str | None]) -> list[str]:
     import zoo
-    from cli.errors import did_you_mean
-    from cli.main import fail
     from zoo.registry import get_entry
 
     names = zoo.list_models(pattern, **filters)  # type: ignore[arg-type]

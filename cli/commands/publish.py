@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import CommandError, fail, summary
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,14 +49,12 @@ def run(words: Sequence[str]) -> None:
 
 def _publish(options: Any) -> None:
     import zoo
-    from cli import errors
-    from cli.main import fail
     from cli.run.package import export_run, is_run
     from zoo.hub.push import prepare
 
     source = Path(options.source)
     mendable = (
-        errors.CommandError,
+        CommandError,
         zoo.CheckpointError,
         zoo.HubError,
         zoo.LicenceError,
@@ -87,7 +87,7 @@ def _publish(options: Any) -> None:
             token_from=options.token_from,
         )
     except mendable as error:
-        fail(errors.summary(error))
+        fail(summary(error))
     _show(files)
     _say(f"published as {done.url}, commit {done.commit}")
     _say(f'zoo.load("hf-hub:{done.repo_id}@{done.commit[:12]}") loads exactly this')

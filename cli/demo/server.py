@@ -10,6 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import fail, summary
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -42,21 +44,19 @@ def run(words: Sequence[str]) -> None:
 
 
 def _serve(options: Any) -> None:
-    from cli.main import fail
 
     if options.port is not None and not 1 <= options.port <= 65535:
         fail(f"--port must be between 1 and 65535, got {options.port}")
     if importlib.util.find_spec("gradio") is None:
         fail("the page needs gradio: pip install 'fulgurite[demo]'")
     import zoo
-    from cli import errors
     from cli.demo.explain import preprocessing
 
     try:
         model = zoo.load(options.name, pretrained=True)
         preprocessing(model)
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
-        fail(errors.summary(error))
+        fail(summary(error))
     with tempfile.TemporaryDirectory(prefix="fulgurite-demo-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = scratch  # images that were dropped go when the page does
         page = build(model, options.name)

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import yaml
@@ -22,7 +22,6 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
@@ -31,35 +30,17 @@ import datamodules
 import lightning_modules
 import zoo
 from cli import errors
+from cli.parser import SpikingParser
 from cli.run import resume
 from cli.run.callbacks import LastCheckpoint, PredictionWriter
 from cli.run.storage import AtomicCheckpointIO, RunLogger
 from datamodules import BaseDataModule
 from lightning_modules import BaseTask
-from lightning_modules.source import Calibration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LINKS = ("num_classes", "in_chans", "input_size")  # facts of the data that a task takes over
-
-
-class SpikingParser(LightningArgumentParser):
-    """Says what is wrong and what was meant, without pages of usage before it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # an abbreviation would hide a misspelt option, or change its meaning with a new version
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Write the explained message and leave with status 2."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
-        classes = errors.subclasses(BaseTask, BaseDataModule, Callback, Logger, Calibration)
-        sys.stderr.write(f"fulgurite: error: {errors.explain(message, known, classes)}\n")
-        self.exit(2)
 
 
 class SpikingCLI(LightningCLI):
@@ -387,8 +368,6 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: the subcommand and its options.
     """
-    from cli.main import fail
-
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
     warnings.filterwarnings("ignore", ".*LeafSpec.*")  # lightning 2.6 on torch 2.14
     # batches of data in memory are made faster than a worker process could hand them over
@@ -408,8 +387,8 @@ def run(words: Sequence[str]) -> None:
     except mendable as error:
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
-        fail(errors.summary(error))
+        errors.fail(errors.summary(error))
     except OSError as error:
         if errors.disk_problem(error) not in errors.FULL.values():
             raise
-        fail(f"{errors.disk_problem(error)}: {error}. Make room, then use --ckpt_path last")
+        errors.fail(f"{errors.disk_problem(error)}: {error}. Make room, then use --ckpt_path last")

@@ -1,0 +1,46 @@
+"""Whether the files that ``--config`` names are there, asked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.errors import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def check_config_files(words: Sequence[str]) -> None:
+    """Stop with the nearest existing file if a ``--config`` names one that is not there."""
+    for index, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option not in ("-c", "--config"):
+            continue
+        if not equals:
+            if index + 1 == len(words):
+                fail(f"{option} needs a file")
+            value = words[index + 1]
+        path = Path(value)
+        if path.is_file() and not path.read_text(errors="replace").strip():
+            fail(f"the config file {value} is empty")
+        if path.is_file() or value.lstrip().startswith("{"):  # a mapping typed in place
+            continue
+        if path.is_dir():
+            fail(f"--config {value} is a folder; name a YAML file in it")
+        near = difflib.get_close_matches(value, _known(path), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f" (looked in {os.getcwd()})"
+        fail(f"no such config file: {value}{hint}")
+
+
+def _known(path: Path) -> list[str]:
+    """Return YAML files that somebody who typed `path` may have meant."""
+    folders = [Path("configs"), *path.parents[:2]]
+    found: set[str] = set()
+    for folder in folders:
+        if folder.is_dir() and folder != Path():
+            found |= {str(p) for p in folder.rglob("*.yaml")}
+    found |= {str(p) for p in Path().glob("*.yaml")}
+    return sorted(found)
