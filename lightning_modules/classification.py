@@ -11,16 +11,13 @@ from timm.data import Mixup
 from torch import Tensor
 
 import zoo
-from conversion import lmht
 from lightning_modules.base import BaseTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
-from lightning_modules.source import Source, as_plain
+from lightning_modules.start import FIRST_WEIGHTS, build
 
 if TYPE_CHECKING:
     from zoo import ZooModel
-
-FIRST_WEIGHTS = ("pretrained", "weights", "hybrid")  # of model_args: where a run starts
 
 
 class ClassificationTask(BaseTask):
@@ -257,32 +254,3 @@ class ClassificationTask(BaseTask):
         x = batch[0] if isinstance(batch, tuple | list) else batch
         logits = self(x).mean(dim=0).float()
         return {"logits": logits, "probabilities": logits.softmax(dim=1)}
-
-
-def build(name: str, arguments: dict[str, Any]) -> ZooModel:
-    """A fresh entry of the zoo, or a trained one where the arguments ask for weights.
-
-    ``hybrid: {source: ..., init: ..., official_bias: ...}`` starts an LM-HT network from a QCFS or converted
-    network: the folder of a run, a checkpoint, or what `lightning_modules.source.Source` takes; see
-    `conversion.lmht.reparameterise.from_qcfs`.
-    """
-    arguments = dict(arguments)
-    pretrained, weights, hybrid = (arguments.pop(key, None) for key in FIRST_WEIGHTS)
-    if pretrained or weights is not None:
-        if hybrid is not None:
-            raise ValueError("model_args: hybrid and weights or pretrained are two starts; give one")
-        model = zoo.load(name, pretrained=pretrained or None, weights=weights, **arguments)
-    else:
-        model = zoo.create(name, **arguments)
-    if hybrid is not None:
-        options = dict(hybrid)
-        if "source" not in options:
-            raise ValueError(f"model_args.hybrid needs a source, the trained QCFS network, got {options}")
-        given = options.pop("source")
-        source = as_plain("hybrid.source", Source, {"model": given} if isinstance(given, str) else given)
-        if unknown := set(options) - {"init", "official_bias"}:
-            raise ValueError(
-                f"model_args.hybrid has no key {min(unknown)!r}; accepted: source, init, official_bias"
-            )
-        lmht.from_qcfs(model, source.load(arguments["num_classes"], arguments["in_chans"]), **options)
-    return model.train()  # type: ignore[return-value]
