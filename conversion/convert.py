@@ -13,9 +13,10 @@ from conversion.graph.export import ConversionError, attribute, export
 from conversion.graph.fold_norms import fold_batch_norms
 from conversion.graph.rewrite import Rewriter
 from conversion.methods.base import Method, get_method
-from conversion.model import ConvertedModel, assemble, set_time_steps
+from conversion.model import Conversion, ConvertedModel
+from conversion.network.annotation import Annotation
+from conversion.network.clock import Clock
 from conversion.network.site import bypassed, overridden
-from conversion.network.units import Clock
 from conversion.report import Report, site_rows
 from conversion.source import describe_source
 from spiking.functional.codes import running_mean
@@ -202,18 +203,18 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
         layers=len(made.weighted),
     )
     head = attribute(program.root, f"{made.weighted[-1]}.weight") if made.weighted else None
-    about = {
-        "recipe": dict(recipe),
-        "method": method,
-        "clock": clock,
-        "report": report,
-        "operations": made.operations,
-        "num_classes": int(program.output.meta["val"].shape[-1]),
-        "num_features": 0 if head is None else int(head.shape[1]),
-        "pretrained_cfg": dict(getattr(model, "pretrained_cfg", None) or {}),
-        "origin": getattr(model, "origin", None),
-    }
-    converted = assemble(program.root, made.graph, about)
+    conversion = Conversion(
+        recipe=dict(recipe),
+        method=method,
+        report=report,
+        num_classes=int(program.output.meta["val"].shape[-1]),
+        num_features=0 if head is None else int(head.shape[1]),
+        pretrained_cfg=dict(getattr(model, "pretrained_cfg", None) or {}),
+        origin=getattr(model, "origin", None),
+    )
+    annotation = Annotation(clock=clock, traits=method.traits, operations=made.operations)
+    converted = ConvertedModel(program.root, made.graph, annotation, conversion).eval()
+    method.set_clock(clock, clock.time_steps)
     report.rows = site_rows(converted)
     return converted
 
@@ -248,17 +249,13 @@ def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> fl
     Raises:
         ConversionError: they differ.
     """
-    time_steps = converted.time_steps
-    try:
-        with torch.no_grad():
-            expected = model(images).double()
-            converted.clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
-            with bypassed(converted):
-                steps = converted(images, steps=True).double()
-            with overridden(converted, lambda name, site: site.analog_unevenly):
-                spread = converted(images).double()
-    finally:
-        set_time_steps(converted, time_steps)
+    with torch.no_grad(), converted.clock.restored() as clock:
+        expected = model(images).double()
+        clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
+        with bypassed(converted):
+            steps = converted(images, steps=True).double()
+        with overridden(converted, lambda name, site: site.analog_unevenly):
+            spread = converted(images).double()
     if not bool(expected.isfinite().all()):
         raise ConversionError(
             f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"

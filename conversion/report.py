@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from conversion.model import ConvertedModel
+    from conversion.network.network import Network
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Report:
         return "\n".join(text)
 
 
-def site_rows(model: ConvertedModel) -> list[SiteRow]:
+def site_rows(network: Network) -> list[SiteRow]:
     """The sites as they are now."""
     from conversion.network.site import sites
 
     return [
         SiteRow(name, type(s).__name__, str(s.activation), s.shape, s.v_threshold.detach().cpu().clone())
-        for name, s in sites(model).items()
+        for name, s in sites(network).items()
     ]
 
 

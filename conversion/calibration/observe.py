@@ -11,7 +11,6 @@ import torch
 from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.histogram import Histogram
 from conversion.graph.export import ConversionError
-from conversion.model import set_time_steps
 from conversion.network.site import overridden, sites
 
 if TYPE_CHECKING:
@@ -20,28 +19,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from conversion.calibration.batches import Batches
-    from conversion.model import ConvertedModel
+    from conversion.network.network import Network
     from conversion.network.site import Site
 
 
 @contextmanager
-def single_step(model: ConvertedModel) -> Iterator[None]:
+def single_step(network: Network) -> Iterator[None]:
     """Within the block the network runs one step, so that steps, means and values are the same."""
-    time_steps = model.time_steps
-    try:
-        model.clock.set(1, 1, 0)
+    with network.clock.restored() as clock:
+        clock.set(1, 1, 0)
         yield
-    finally:
-        set_time_steps(model, time_steps)
 
 
 def run_observed(
-    model: ConvertedModel, batches: Batches, label: str, watch: Callable[[str, Site, Tensor], Tensor]
+    network: Network, batches: Batches, label: str, watch: Callable[[str, Site, Tensor], Tensor]
 ) -> None:
     """Send all images through, ``watch`` standing in for each neuron.
 
     Args:
-        model: a converted network.
+        network: a converted network.
         batches: the images.
         label: of the progress bar.
         watch: ``f(path, site, currents [B, ...]) -> activations [B, ...]``.
@@ -58,17 +54,17 @@ def run_observed(
 
         return run
 
-    like = reference_tensor(model)
-    with torch.no_grad(), single_step(model), overridden(model, stand_in):
+    like = reference_tensor(network)
+    with torch.no_grad(), single_step(network), overridden(network, stand_in):
         for images in batches.through(label):
-            model(to_model(images, like))
+            network(to_model(images, like))
 
 
-def find_thresholds(model: ConvertedModel, batches: Batches, rule: str, levels: int) -> None:
+def find_thresholds(network: Network, batches: Batches, rule: str, levels: int) -> None:
     """Set the threshold of every site that has no trained one.
 
     Args:
-        model: a converted network.
+        network: a converted network.
         batches: the images.
         rule: see `check_rule`.
         levels: steps between 0 and the threshold, for the rule ``"mse"``.
@@ -77,7 +73,7 @@ def find_thresholds(model: ConvertedModel, batches: Batches, rule: str, levels: 
         ConversionError: a site is silent on all images.
     """
     share = check_rule(rule)
-    todo = {n: s for n, s in sites(model).items() if not is_trained(s)}
+    todo = {n: s for n, s in sites(network).items() if not is_trained(s)}
     seen = {n: Histogram(s.v_threshold.shape[0] if s.channelwise else 1) for n, s in todo.items()}
 
     def watch(name: str, site: Site, x: Tensor) -> Tensor:
@@ -86,7 +82,7 @@ def find_thresholds(model: ConvertedModel, batches: Batches, rule: str, levels: 
             seen[name].add(y)
         return y
 
-    run_observed(model, batches, "thresholds", watch)
+    run_observed(network, batches, "thresholds", watch)
     for name, site in todo.items():
         histogram = seen[name]
         theta = histogram.best_threshold(levels) if share is None else histogram.quantile(share)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from conversion.graph import ops
 from conversion.graph.export import ConversionError, is_boundary, place
-from conversion.network.count import Operation, flat
+from conversion.network.annotation import Operation, flat
 from conversion.network.units import Decode, Encode, Fold, FoldedSize, Increments, RunningMean, Unfold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from conversion.graph.export import Program
-    from conversion.network.count import Kind
+    from conversion.network.annotation import Kind
+    from conversion.network.clock import Clock
     from conversion.network.site import Site
-    from conversion.network.units import Clock
+    from conversion.network.units import Domain, Form
 
-# "constant": no image; "sized": no image, but the batch size; the others as in conversion.network.units
-Form = Literal["constant", "sized", "static", "step", "mean"]
 UNITS = "over_time"  # where the units that change layouts stand
 OPERATION = "operation"  # where a node notes what has to be counted, until the graph is done
 
@@ -65,7 +64,7 @@ class Rewriter:
         clock: Clock,
         replaced: Mapping[fx.Node, tuple[str, Site]],
         before: Mapping[fx.Node, tuple[str, Site]],
-        domain: Literal["step", "mean"],
+        domain: Domain,
     ) -> None:
         self.program, self.clock, self.domain = program, clock, domain
         self.replaced, self.before = replaced, before

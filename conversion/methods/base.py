@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from conversion.graph import placement
+from conversion.network.annotation import Traits
 from spiking.neurons.base import check_time_steps
 
 if TYPE_CHECKING:
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
     from conversion.calibration.batches import Batches
     from conversion.graph.export import Program
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import Site, SiteSpec
-    from conversion.network.units import Clock
+    from conversion.network.units import Domain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,24 @@ class Method:
     counts_own_step: ClassVar[bool] = False
 
     @property
-    def domain(self) -> Literal["step", "mean"]:
+    def domain(self) -> Domain:
         """Whether neurons exchange steps or running means; see `conversion.network.units`."""
         return "step"
+
+    @property
+    def traits(self) -> Traits:
+        """What the network has to know about the method."""
+        return Traits(
+            name=self.name,
+            domain=self.domain,
+            causal=self.causal,
+            counted=self.counted,
+            counts_own_step=self.counts_own_step,
+        )
+
+    def set_clock(self, clock: Clock, time_steps: int) -> None:
+        """Change T of all units that share ``clock``."""
+        clock.set(time_steps, self.window(time_steps), self.first(time_steps))
 
     def window(self, time_steps: int) -> int:
         """Steps that the network runs for an output of ``time_steps`` steps."""
@@ -60,13 +77,13 @@ class Method:
         """Steps that pass until the output of ``time_steps`` steps is there, rehearsals included."""
         return self.window(time_steps)
 
-    def check_time_steps(self, time_steps: int, model: ConvertedModel | None = None) -> None:
+    def check_time_steps(self, time_steps: int, network: Network | None = None) -> None:
         """Raise an error if T cannot be ``time_steps``, or cannot be changed any more."""
         check_time_steps(time_steps)
-        if model is not None and not self.free_time_steps and time_steps != model.time_steps:
+        if network is not None and not self.free_time_steps and time_steps != network.time_steps:
             raise ValueError(
                 f"{self.name} fixes T when it calibrates: this network was converted for T ="
-                f" {model.time_steps}; convert the source again with time_steps={time_steps}"
+                f" {network.time_steps}; convert the source again with time_steps={time_steps}"
             )
 
     def prepare(self, program: Program) -> None:
@@ -85,17 +102,17 @@ class Method:
         """The neuron of one site."""
         raise NotImplementedError
 
-    def needs_data(self, model: ConvertedModel) -> bool:
+    def needs_data(self, network: Network) -> bool:
         """Whether `calibrate` needs images."""
         return False
 
-    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
-        """Fill thresholds and corrections; T of ``model`` is set already."""
+    def calibrate(self, network: Network, batches: Batches | None) -> None:
+        """Fill thresholds and corrections; T of ``network`` is set already."""
 
-    def follow(self, model: ConvertedModel) -> None:
+    def update_thresholds(self, network: Network) -> None:
         """Derive anew what depends on T, which has just been changed."""
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """What training the converted network changes and what it leaves, in a sentence.
 
         Raises:

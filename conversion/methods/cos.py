@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from conversion.methods.base import check_integer, register_method
-from conversion.methods.integrate_fire import RECT, V_INIT, integrate_fire
+from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite, thresholds_learn
+from conversion.network.site import RECT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import SiteSpec
-    from conversion.network.units import Clock
     from spiking.surrogate import Surrogate
 
 SLACK = 0.001  # a shifted membrane lands this far beyond the threshold instead of on it
@@ -195,11 +196,11 @@ class COSConversion(IntegratorMethod):
         """The first rho steps are presented twice."""
         return self.rho + time_steps
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """Two passes, of which the second one trains."""
         return (
             "the rehearsal and the initial membranes that it finds are constants of the input: gradients flow"
-            f" through the run alone; {thresholds_learn(model)}"
+            f" through the run alone; {thresholds_learn(network)}"
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> COSNeuron:

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
     from conversion.calibration.batches import Batches
     from conversion.graph.export import Program
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import Activation, SiteSpec
-    from conversion.network.units import Clock
 
 Policy = Literal["auto", "official-cnn", "official-transformer"]
 Code = Literal["differential", "rate"]
@@ -64,7 +64,7 @@ class TrackingSite(Site):
 
     Attributes:
         v_threshold: the largest level, of the shape of a sample with axes of size 1.
-        mean: of the currents, for thresholds that follow T; absent otherwise.
+        mean: of the currents, for thresholds that depend on T; absent otherwise.
         var: of the currents, likewise.
     """
 
@@ -130,7 +130,7 @@ class DCGSConversion(Method):
         levels: n, levels a side, each half of the one before; 0 for one threshold (IF).
         threshold: the largest level: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
             the threshold iteration on mean and variance of its currents, ``"iterated"`` (100 updates, as
-            published) or ``"converged"``; these two follow T when it is changed.
+            published) or ``"converged"``; these two are found anew when T is changed.
         threshold_scale: c, by which it is multiplied.
         level: what shares a threshold: ``"layer"``, ``"channel"`` (the first axis of a sample: the token or
             the head of transformers, as published), ``"feature"`` (the last axis) or ``"neuron"``.
@@ -212,18 +212,18 @@ class DCGSConversion(Method):
         kind = TrackingSite if self.code == "differential" else RateSite
         return kind(spec, clock, self.levels, self.level, moments)
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """Straight through graded neurons."""
         return GRADED
 
-    def needs_data(self, model: ConvertedModel) -> bool:
+    def needs_data(self, network: Network) -> bool:
         """Always: thresholds are statistics of the signals."""
         return True
 
-    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+    def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the signals in one pass; batches count by their size."""
         assert batches is not None
-        found = {n: s for n, s in sites(model).items() if isinstance(s, TrackingSite)}
+        found = {n: s for n, s in sites(network).items() if isinstance(s, TrackingSite)}
         averages = {n: Average() for n, s in found.items() if s.mean is None}
         moments = {n: Moments(self.level) for n, s in found.items() if s.mean is not None}
         share = 0.999 if self.threshold in Iteration else check_rule(self.threshold)
@@ -239,7 +239,7 @@ class DCGSConversion(Method):
                 averages[name].add(quantile(y, share, self.level, magnitude=not self.signed), len(x))
             return y
 
-        run_observed(model, batches, "thresholds", watch)
+        run_observed(network, batches, "thresholds", watch)
         for name, site in found.items():
             if name in moments:
                 assert site.mean is not None
@@ -248,7 +248,7 @@ class DCGSConversion(Method):
                 site.var.copy_(_first(moments[name].var))
             else:
                 site.v_threshold.copy_(_first(averages[name].value) * self.threshold_scale)
-        self.follow(model)
+        self.update_thresholds(network)
         for name, site in found.items():
             if not bool((site.v_threshold > 0).any()):
                 raise ConversionError(
@@ -256,11 +256,11 @@ class DCGSConversion(Method):
                     " or other images, or signed=False"
                 )
 
-    def follow(self, model: ConvertedModel) -> None:
-        """Thresholds of the iteration, for the T of ``model``."""
+    def update_thresholds(self, network: Network) -> None:
+        """Thresholds of the iteration, for the T of ``network``."""
         find = iterated_threshold if self.threshold == "iterated" else best_threshold
-        count = quantisation_levels(model.time_steps, self.levels or None)
-        for site in sites(model).values():
+        count = quantisation_levels(network.time_steps, self.levels or None)
+        for site in sites(network).values():
             if isinstance(site, TrackingSite) and site.mean is not None and site.var is not None:
                 site.v_threshold.copy_(find(site.mean, site.var, count) * self.threshold_scale)
 

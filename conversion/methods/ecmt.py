@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from conversion.calibration.batches import Batches
     from conversion.graph.export import Program
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import SiteSpec
-    from conversion.network.units import Clock
 
 
 class MultiThresholdSite(Site):
@@ -134,18 +134,18 @@ class ECMTConversion(Method):
             return self.softmax_base, self.softmax_base
         return tuple(self.gelu_bases) if site.producer == "gelu" else ()
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """Straight through graded neurons."""
         return GRADED
 
-    def needs_data(self, model: ConvertedModel) -> bool:
+    def needs_data(self, network: Network) -> bool:
         """Always: thresholds are statistics of the signals."""
         return True
 
-    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+    def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the signals in one pass; each batch counts alike, as in the code."""
         assert batches is not None
-        found = {n: s for n, s in sites(model).items() if isinstance(s, MultiThresholdSite)}
+        found = {n: s for n, s in sites(network).items() if isinstance(s, MultiThresholdSite)}
         seen = {n: Average() for n, s in found.items() if not self.fixed(s)}
         sparse = {n: Average() for n in seen}  # of what is not zero, where the share lies at zero
 
@@ -157,7 +157,7 @@ class ECMTConversion(Method):
                     sparse[name].add(base_quantiles(x[x != 0], self.percent))
             return x
 
-        run_observed(model, batches, "thresholds", watch)
+        run_observed(network, batches, "thresholds", watch)
         for name, site in found.items():
             value = seen[name].value if name in seen else torch.tensor(self.fixed(site))
             assert value is not None

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from conversion.network.site import RECT
 from spiking import functional
-from spiking.surrogate import Rect
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from spiking.surrogate import Surrogate
 
 V_INIT = 0.5  # half a threshold, the shift that makes the expected error zero (QCFS, theorem 2)
-
-# With this slope the gradient of the spike count by every current is exactly 1 where the last charge is
-# within half a threshold of firing, and there the count is QCFS of the mean: the straight-through rule.
-RECT = Rect(alpha=1.0)
 
 
 def integrate_fire(

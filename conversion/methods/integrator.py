@@ -14,7 +14,7 @@ from conversion.network.site import Site, sites
 
 if TYPE_CHECKING:
     from conversion.calibration.batches import Batches
-    from conversion.model import ConvertedModel
+    from conversion.network.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +33,24 @@ class IntegratorMethod(Method):
     def __post_init__(self) -> None:
         check_rule(self.threshold)
 
-    def needs_data(self, model: ConvertedModel) -> bool:
+    def needs_data(self, network: Network) -> bool:
         """Whether a site has no trained threshold."""
-        return not all(is_trained(s) for s in sites(model).values())
+        return not all(is_trained(s) for s in sites(network).values())
 
-    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+    def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the thresholds that were not trained."""
-        check_trained(model)
-        if batches is not None and self.needs_data(model):
-            find_thresholds(model, batches, self.threshold, levels=model.time_steps)
+        check_trained(network)
+        if batches is not None and self.needs_data(network):
+            find_thresholds(network, batches, self.threshold, levels=network.time_steps)
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """Back-propagation through time."""
-        return f"gradients flow through all steps and the reset; {thresholds_learn(model)}"
+        return f"gradients flow through all steps and the reset; {thresholds_learn(network)}"
 
 
-def thresholds_learn(model: ConvertedModel) -> str:
-    """Which thresholds a training of ``model`` moves, in words."""
-    learn = [is_trained(s) for s in sites(model).values()]
+def thresholds_learn(network: Network) -> str:
+    """Which thresholds a training of ``network`` moves, in words."""
+    learn = [is_trained(s) for s in sites(network).values()]
     if all(learn):
         return "thresholds learn with the weights"
     if not any(learn):
@@ -74,9 +74,9 @@ class IntegratorSite(Site):
         return (spikes * theta).to(x.dtype), state
 
 
-def check_trained(model: ConvertedModel) -> None:
+def check_trained(network: Network) -> None:
     """Refuse trained thresholds that are not positive."""
-    for name, site in sites(model).items():
+    for name, site in sites(network).items():
         if is_trained(site) and not bool((site.v_threshold > 0).all()):
             raise ValueError(
                 f"the trained threshold at {name!r} is {float(site.v_threshold.min()):g}, but a neuron needs"

@@ -24,9 +24,9 @@ from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.observe import check_rule, find_thresholds, is_trained, single_step
 from conversion.graph import ops
 from conversion.methods.base import Method, check_integer, register_method
-from conversion.methods.integrate_fire import RECT, integrate_fire
+from conversion.methods.integrate_fire import integrate_fire
 from conversion.methods.integrator import check_trained, thresholds_learn
-from conversion.network.site import Site, overridden, sites
+from conversion.network.site import RECT, Site, overridden, sites
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from conversion.calibration.batches import Batches
     from conversion.graph.export import Program
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import SiteSpec
-    from conversion.network.units import Clock
     from spiking.surrogate import Surrogate
 
 MOMENTUM = 0.99  # of the corrections; no bias correction, so N batches reach 1 - 0.99^N of the way
@@ -296,15 +296,15 @@ class ParallelConversion(Method):
         """A parallel neuron; ReLU sources have a threshold for each channel."""
         return ParallelNeuron(spec, clock, channelwise=spec.v_threshold is None)
 
-    def needs_data(self, model: ConvertedModel) -> bool:
+    def needs_data(self, network: Network) -> bool:
         """Whether a site has no trained threshold."""
-        return not all(is_trained(s) for s in sites(model).values())
+        return not all(is_trained(s) for s in sites(network).values())
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """QCFS of T levels; nothing new at T = L."""
-        levels = {s.activation.levels for s in sites(model).values()}
-        if levels == {model.time_steps}:
-            T = model.time_steps
+        levels = {s.activation.levels for s in sites(network).values()}
+        if levels == {network.time_steps}:
+            T = network.time_steps
             raise ValueError(
                 f"fine-tuning makes no sense here: parallel conversion at T = L = {T} is its QCFS source"
                 f" and trains straight-through like it, at {T} times the cost; train the source on with"
@@ -312,32 +312,32 @@ class ParallelConversion(Method):
             )
         return (
             "the mean over time is a QCFS of T levels and trains as one, straight-through;"
-            f" {thresholds_learn(model)}, and corrections stay as they were measured"
+            f" {thresholds_learn(network)}, and corrections stay as they were measured"
         )
 
-    def calibrate(self, model: ConvertedModel, batches: Batches | None) -> None:
+    def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Thresholds of ReLU sources, then corrections unless T = L makes them zero."""
-        check_trained(model)
+        check_trained(network)
         if batches is None:
             return
-        if self.needs_data(model):
-            find_thresholds(model, batches, self.threshold, levels=model.time_steps)
-        levels = {s.activation.levels for s in sites(model).values()}
-        if levels == {model.time_steps}:
+        if self.needs_data(network):
+            find_thresholds(network, batches, self.threshold, levels=network.time_steps)
+        levels = {s.activation.levels for s in sites(network).values()}
+        if levels == {network.time_steps}:
             return
-        like = reference_tensor(model)
-        corrected = partial(_correct, time_steps=model.time_steps, momentum=self.momentum)
+        like = reference_tensor(network)
+        corrected = partial(_correct, time_steps=network.time_steps, momentum=self.momentum)
         with (
             torch.no_grad(),
-            single_step(model),
-            overridden(model, lambda name, site: partial(corrected, site)),
+            single_step(network),
+            overridden(network, lambda name, site: partial(corrected, site)),
         ):
             for number in range(self.passes):
                 for images in batches.through(f"corrections {number + 1}/{self.passes}"):
                     if len(images) < len(batches.first):
                         continue  # the authors drop a last batch that is not full
                     images = to_model(images, like)
-                    model(torch.cat([images, images]))
+                    network(torch.cat([images, images]))
 
 
 def _correct(site: Site, x: Tensor, time_steps: int, momentum: float) -> Tensor:

@@ -13,8 +13,8 @@ from spiking.qcfs import QCFS, qcfs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from conversion.network.clock import Clock
     from conversion.network.site import SiteSpec
-    from conversion.network.units import Clock
 
 
 class QCFSNeuron(IntegratorSite):

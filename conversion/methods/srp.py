@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from conversion.methods.base import check_integer, register_method
-from conversion.methods.integrate_fire import RECT, V_INIT, integrate_fire
+from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite, thresholds_learn
+from conversion.network.site import RECT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from conversion.model import ConvertedModel
+    from conversion.network.clock import Clock
+    from conversion.network.network import Network
     from conversion.network.site import SiteSpec
-    from conversion.network.units import Clock
     from spiking.surrogate import Surrogate
 
 MARGIN = 0.001  # in thresholds; neurons with a residual membrane above it may speak
@@ -126,14 +127,14 @@ class SRPConversion(IntegratorMethod):
         """What the network says during the rehearsal is thrown away."""
         return self.tau
 
-    def fine_tuning(self, model: ConvertedModel) -> str:
+    def fine_tuning(self, network: Network) -> str:
         """Two passes, of which the second one trains."""
         if self.tau == 0:
-            return super().fine_tuning(model)
+            return super().fine_tuning(network)
         return (
             "the rehearsal and its masks are constants of the input: gradients flow through the T steps of"
-            f" the run alone, and through no neuron that is silenced there; {thresholds_learn(model)}; a step"
-            " costs (tau + T) / T of the time"
+            f" the run alone, and through no neuron that is silenced there; {thresholds_learn(network)}; a"
+            " step costs (tau + T) / T of the time"
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> SRPNeuron:

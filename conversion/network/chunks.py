@@ -14,11 +14,12 @@ from spiking.streaming import streaming
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from conversion.model import ConvertedModel
+    from conversion.network.annotation import Annotation
+    from conversion.network.clock import Clock
 
 
-def check_chunk(value: int | None, model: ConvertedModel) -> int | None:
-    """``value``, if the method of ``model`` can be cut in time.
+def check_chunk(value: int | None, annotation: Annotation) -> int | None:
+    """``value``, if a network of this kind can run so many steps at a time.
 
     Raises:
         ValueError: no positive integer, or a method whose steps depend on later ones.
@@ -29,30 +30,26 @@ def check_chunk(value: int | None, model: ConvertedModel) -> int | None:
         raise ValueError(
             f"chunk must be an integer of at least 1, or None for all steps at once, got {value!r}"
         )
-    if not model.method.causal:
+    if not annotation.traits.causal:
         raise ValueError(
-            f"{model.method.name} looks at later steps, so its {model.time_steps} steps cannot run"
-            f" {value} at a time; run fewer images at a time instead"
+            f"{annotation.traits.name} looks at later steps, so its {annotation.clock.time_steps} steps"
+            f" cannot run {value} at a time; run fewer images at a time instead"
         )
     return value
 
 
-def in_chunks(model: ConvertedModel, x: Tensor, steps: bool = False, *, chunk: int) -> Tensor:
-    """What ``model(x, steps=steps)`` gives, from at most ``chunk`` steps at a time.
+def in_chunks(network: nn.Module, clock: Clock, x: Tensor, steps: bool = False, *, chunk: int) -> Tensor:
+    """What ``network(x, steps=steps)`` gives, from at most ``chunk`` steps at a time.
 
     Inside `spiking.streaming` the stream goes on.
     """
-    clock = model.clock
-    whole, window, first = clock.time_steps, clock.window, clock.first
-    streams = any(m._stream is not None for m in model.modules() if isinstance(m, Temporal))
+    whole = clock.time_steps
+    streams = any(m._stream is not None for m in network.modules() if isinstance(m, Temporal))
     parts = []
-    with nullcontext() if streams else streaming(model):
-        try:
-            for begin in range(0, whole, chunk):
-                count = min(chunk, whole - begin)
-                clock.set(count, count, 0)
-                parts.append(nn.Module.__call__(model, x, steps=True))
-        finally:
-            clock.set(whole, window, first)
+    with nullcontext() if streams else streaming(network), clock.restored():
+        for begin in range(0, whole, chunk):
+            count = min(chunk, whole - begin)
+            clock.set(count, count, 0)
+            parts.append(nn.Module.__call__(network, x, steps=True))
     logits = torch.cat(parts)
     return logits if steps else logits.mean(dim=0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
+from conversion.network.annotation import flat
 from conversion.network.operation import (
     LayerOperations,
     Operations,
@@ -19,41 +19,12 @@ from conversion.network.operation import (
 from conversion.network.units import RunningMean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from conversion.graph.rewrite import Form
-    from conversion.model import ConvertedModel
-
-Kind = Literal["conv", "linear", "matmul", "unit", "neuron"]
+    from conversion.network.annotation import Annotation, Operation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """What a node of a converted graph is to the counter.
-
-    Attributes:
-        name: path of the layer, or of the module that the operation belongs to.
-        kind: a layer with weights, a product of two signals, an operation that is evaluated exactly, or a
-            neuron.
-        form: of its inputs; see `conversion.network.units`.
-        axis: the batch axis of the output.
-        operands: which of the nodes in the arguments are signals.
-        axes: their batch axes.
-        spikes: whether all of them are spikes, or running means of spikes.
-    """
-
-    name: str
-    kind: Kind
-    form: Form
-    axis: int = 0
-    operands: tuple[int, ...] = ()
-    axes: tuple[int, ...] = ()
-    spikes: bool = False
-
-
-def count(model: ConvertedModel, x: Tensor) -> Operations:
-    """The operations of ``model`` on the images ``x [B, C, H, W]``."""
-    counter = _Counter(model)
+def count(network: fx.GraphModule, annotation: Annotation, x: Tensor) -> Operations:
+    """The operations of a converted network on the images ``x [B, C, H, W]``."""
+    counter = _Counter(network, annotation)
     counter.run(x)
     return counter.result(len(x))
 
@@ -61,20 +32,21 @@ def count(model: ConvertedModel, x: Tensor) -> Operations:
 class _Counter(fx.Interpreter):
     """Runs the graph as the model does, and looks at what goes into each operation."""
 
-    def __init__(self, model: ConvertedModel) -> None:
-        super().__init__(model)
-        self.steps, self.means = model.clock.window, model.method.domain == "mean"
-        calls = [n for n in model.graph.nodes if n.op in ("call_function", "call_module")]
-        self.known = {n: o for n, o in zip(calls, model.operations, strict=True) if o is not None}
-        self.watched = self._watched(model)
+    def __init__(self, network: fx.GraphModule, annotation: Annotation) -> None:
+        super().__init__(network)
+        traits = annotation.traits
+        self.steps, self.means = annotation.clock.window, traits.domain == "mean"
+        calls = [n for n in network.graph.nodes if n.op in ("call_function", "call_module")]
+        self.known = {n: o for n, o in zip(calls, annotation.operations, strict=True) if o is not None}
+        self.watched = self._watched(network)
         self.sent: dict[fx.Node, Tensor] = {}
         self.layers: dict[str, LayerOperations] = {}
         self.evaluations = torch.zeros(self.steps, dtype=torch.float64)
         self.updates = torch.zeros(self.steps, dtype=torch.float64)
         self.ann_evaluations = 0.0
-        self.counted, self.own_step = model.method.counted, model.method.counts_own_step
+        self.counted, self.own_step = traits.counted, traits.counts_own_step
 
-    def _watched(self, model: ConvertedModel) -> dict[fx.Node, fx.Node]:
+    def _watched(self, network: fx.GraphModule) -> dict[fx.Node, fx.Node]:
         """Units that make running means of spikes, with the operands of products that these become."""
         found = {}
         for node, operation in self.known.items():
@@ -82,7 +54,7 @@ class _Counter(fx.Interpreter):
                 continue
             for operand in self._signals(node, operation):
                 unit = operand.all_input_nodes[0]
-                assert isinstance(model.get_submodule(str(unit.target)), RunningMean)
+                assert isinstance(network.get_submodule(str(unit.target)), RunningMean)
                 found[unit] = operand
         return found
 
@@ -237,12 +209,3 @@ class _Counter(fx.Interpreter):
 def _moved(means: Tensor) -> Tensor:
     """Where a spike moved the running means ``[T, ...]``."""
     return torch.cat([means[:1] != 0, means[1:] != means[:-1]])
-
-
-def flat(values: Any) -> Iterator[fx.Node]:
-    """The nodes among arguments, as often as they occur."""
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from flat(value)
-        elif isinstance(value, fx.Node):
-            yield value

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from conversion.methods.integrate_fire import RECT
 from conversion.network.units import Increments, RunningMean
 from spiking.neurons.base import Neuron, Temporal, as_surrogate
+from spiking.surrogate import Rect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from conversion.network.units import Clock
+    from conversion.network.clock import Clock
+    from conversion.network.units import Domain
     from spiking.neurons.base import SurrogateLike
 
 Kind = Literal["relu", "clipped", "qcfs", "identity"]
+
+# With this slope the gradient of the spike count by every current is exactly 1 where the last charge is
+# within half a threshold of firing, and there the count is QCFS of the mean: the straight-through rule.
+RECT = Rect(alpha=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +87,7 @@ class Site(Neuron):
             that calibration fills.
     """
 
-    domain: ClassVar[Literal["step", "mean"]] = (
-        "step"  # what it takes and gives; see conversion.network.units
-    )
+    domain: ClassVar[Domain] = "step"  # what it takes and gives; see conversion.network.units
     v_threshold: Tensor  # type: ignore[assignment]
 
     def __init__(

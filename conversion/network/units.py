@@ -10,7 +10,7 @@ means, which is expectation compensation: ``mean(y_1..y_t) = F(mean(x_1..x_t))``
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,14 @@ from torch import Tensor, nn
 from spiking.functional.codes import increments, running_mean
 from spiking.neurons.base import Temporal
 
+if TYPE_CHECKING:
+    from conversion.network.clock import Clock
 
-class Clock:
-    """The number of steps, shared by all units of one converted network.
 
-    Attributes:
-        time_steps: T, the steps whose output counts.
-        window: steps that the network runs in all; rehearsals come on top of T.
-        first: the step at which the output begins.
-    """
-
-    def __init__(self, time_steps: int) -> None:
-        self.time_steps = self.window = time_steps
-        self.first = 0
-
-    def set(self, time_steps: int, window: int, first: int) -> None:
-        """Change T and what follows from it."""
-        self.time_steps, self.window, self.first = time_steps, window, first
+# what a tensor of the graph is to time; see above
+Domain = Literal["step", "mean"]
+# "constant" depends on no image, "sized" on no image but on the size of the batch
+Form = Literal["constant", "sized", "static", "step", "mean"]
 
 
 class Unfold(nn.Module):
