@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from timm.optim import create_optimizer_v2, list_optimizers
-from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
-import spiking
+from lightning_modules.optimizer import Schedule, StepSchedule, decay_groups
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-Schedule = Literal["cosine", "constant"]
+    from torch import Tensor
 
 
 class BaseTask(pl.LightningModule):
@@ -86,17 +83,11 @@ class BaseTask(pl.LightningModule):
     # -- optimiser -----------------------------------------------------------------------------
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters with and without weight decay."""
-        spared = set() if self.decay_all else spared_from_decay(self)
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                groups[name not in spared].append(parameter)
-        decays = {True: self.weight_decay, False: 0.0}
-        return [{"params": found, "weight_decay": decays[key]} for key, found in groups.items() if found]
+        """Parameters with and without weight decay, as ``torch.optim`` takes them."""
+        return decay_groups(self, self.weight_decay, self.decay_all)
 
+    @override
     def configure_optimizers(self) -> Any:
-        """The optimiser, and a schedule over the length that the trainer knows."""
         optimizer = create_optimizer_v2(
             self.parameter_groups(), opt=self.optimizer_name, lr=self.lr, momentum=self.momentum
         )
@@ -106,26 +97,21 @@ class BaseTask(pl.LightningModule):
         epochs = self.trainer.max_epochs or 0
         steps = max(1, int(total))
         per_epoch = max(1, steps // epochs) if epochs > 0 else 1
-        by_epoch = self.schedule_interval == "epoch"
-        warmup = int(self.warmup_epochs * per_epoch)
-
-        def factor(step: int) -> float:
-            at = step // per_epoch * per_epoch if by_epoch else step
-            return self.rate(at, steps, warmup) / self.lr if self.lr else 0.0
-
-        scheduler = LambdaLR(optimizer, factor)
+        scheduler = StepSchedule(
+            optimizer,
+            schedule=self.schedule,
+            steps=steps,
+            warmup=int(self.warmup_epochs * per_epoch),
+            warmup_lr=self.warmup_lr,
+            min_lr=self.min_lr,
+            cosine_after_warmup=self.cosine_after_warmup,
+            hold=per_epoch if self.schedule_interval == "epoch" else 1,
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def rate(self, step: int, steps: int, warmup: int) -> float:
-        """Learning rate at a step."""
-        if step < warmup:
-            return self.warmup_lr + (self.lr - self.warmup_lr) * step / warmup
-        if self.schedule == "constant":
-            return self.lr
-        start = warmup if self.cosine_after_warmup else 0
-        done = min(1.0, (step - start) / max(1, steps - start))
-        wave = 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * done, dtype=torch.float64))))
-        return self.min_lr + (self.lr - self.min_lr) * wave
+    @override
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step(self.global_step)
 
     # -- checks --------------------------------------------------------------------------------
 
@@ -142,16 +128,3 @@ class BaseTask(pl.LightningModule):
                 " model.init_args.lr, clip gradients with trainer.gradient_clip_val, or look at the data"
                 " with spiking.check_finite"
             )
-
-
-def spared_from_decay(module: nn.Module) -> set[str]:
-    """Names of parameters without weight decay: vectors, scalars, neurons' own, and the model's list."""
-    spared = {name for name, p in module.named_parameters() if p.dim() <= 1}
-    for path, part in module.named_modules():
-        prefix = f"{path}." if path else ""
-        if isinstance(part, spiking.Neuron):
-            spared |= {f"{prefix}{name}" for name, _ in part.named_parameters(recurse=False)}
-        listed = getattr(part, "no_weight_decay", None)
-        if callable(listed):
-            spared |= {f"{prefix}{name}" for name in listed()}
-    return spared

@@ -8,7 +8,7 @@ import torch
 import zoo
 from conversion import convert
 from lightning_modules import ClassificationTask
-from lightning_modules.base import spared_from_decay
+from lightning_modules.optimizer import spared_from_decay
 from spiking.qcfs import QCFS
 
 
@@ -95,15 +95,6 @@ def test_weights_for_fine_tuning_are_loaded(tiny_task, tiny_data, trainer, tmp_p
     x = torch.rand(2, 1, 16, 16)
     assert torch.equal(again.eval()(x), task.eval()(x))
     assert torch.equal(zoo.load(str(tmp_path / "tuned.ckpt"))(x), task(x).mean(0))
-
-
-def test_the_schedule_warms_up_and_falls_as_a_cosine(tiny_task):
-    task = tiny_task(lr=1.0, warmup_lr=0.1, min_lr=0.01)
-    assert task.rate(0, 110, 10) == pytest.approx(0.1)
-    assert task.rate(5, 110, 10) == pytest.approx(0.55)
-    assert task.rate(10, 110, 10) == pytest.approx(1.0)
-    assert task.rate(60, 110, 10) == pytest.approx(0.505)
-    assert task.rate(110, 110, 10) == pytest.approx(0.01)
 
 
 def test_vectors_scalars_and_neuron_parameters_are_not_decayed(tiny_task):
