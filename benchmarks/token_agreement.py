@@ -25,7 +25,7 @@ from zoo.tokens.uncert import leave_out_cost, rank_correlation
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.tokens.hooks import TokenBlock
+    from zoo.layers.token_block import TokenBlock
 
 SCORERS: dict[str, tuple[str, dict[str, Any]]] = {
     "uncert": ("uncert", {}),

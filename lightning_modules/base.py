@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -30,7 +30,18 @@ class BaseTask(pl.LightningModule):
         cosine_after_warmup: whether the cosine begins when the warm-up ends; otherwise it counts from the
             run's first step and the warm-up hides its beginning, as in SpikingResformer's code.
         schedule_interval: ``"step"`` moves the rate at every step, ``"epoch"`` at every epoch.
+
+    Attributes:
+        method: how the task trains, as model cards state it.
+        paper: arXiv id of the method.
+        monitor: name of the logged value that tells the best checkpoint.
+        mode: ``"max"`` or ``"min"``: which of its values is the best.
     """
+
+    method: ClassVar[str] = ""
+    paper: ClassVar[str | None] = None
+    monitor: ClassVar[str] = "val/loss"
+    mode: ClassVar[Literal["min", "max"]] = "min"
 
     def __init__(
         self,

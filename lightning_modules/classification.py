@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from timm.data import Mixup
@@ -17,7 +17,7 @@ from lightning_modules.metrics import AccuracyOverTime
 from lightning_modules.start import FIRST_WEIGHTS, build
 
 if TYPE_CHECKING:
-    from zoo import ZooModel
+    from zoo import ImageClassifier
 
 
 class ClassificationTask(BaseTask):
@@ -57,6 +57,11 @@ class ClassificationTask(BaseTask):
         cosine_after_warmup: see `BaseTask`.
         schedule_interval: see `BaseTask`.
     """
+
+    method: ClassVar[str] = "direct training with surrogate gradients (STBP)"
+    paper: ClassVar[str | None] = "1706.02609"
+    monitor: ClassVar[str] = "val/acc1"
+    mode: ClassVar[Literal["min", "max"]] = "max"
 
     def __init__(
         self,
@@ -106,7 +111,7 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
-        self.model: ZooModel = self.build_model(model, arguments)
+        self.model: ImageClassifier = self.build_model(model, arguments)
         self.over_time = "steps" in inspect.signature(self.model.forward).parameters
         if token_reduction:
             self.model = zoo.reduce_tokens(self.model, **token_reduction)

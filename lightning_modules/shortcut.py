@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from lightning_modules.classification import ClassificationTask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zoo import ZooModel
+    from zoo import ImageClassifier
 
 
 class ShortcutBranches(nn.Module):
@@ -51,6 +51,9 @@ class ShortcutTask(ClassificationTask):
         combine: ``"logits"`` as above; ``"losses"`` weighs the branches' own losses instead.
         **arguments: see `ClassificationTask`.
     """
+
+    method: ClassVar[str] = "shortcut back-propagation with an evolving balance"
+    paper: ClassVar[str | None] = "2401.04486"
 
     def __init__(
         self,
@@ -115,6 +118,6 @@ class ShortcutTask(ClassificationTask):
         loss = self.combined_loss(main, side, balance, target, label_smoothing)
         return loss, main.detach().mean(dim=0)
 
-    def strip(self) -> ZooModel:
+    def strip(self) -> ImageClassifier:
         """The network without branches, what one deploys."""
         return self.model

@@ -11,12 +11,12 @@ from lightning_modules.source import Source, as_plain
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo import ZooModel
+    from zoo import ImageClassifier
 
 FIRST_WEIGHTS = ("pretrained", "weights", "hybrid")  # of model_args: where a run starts
 
 
-def build(name: str, arguments: dict[str, Any]) -> ZooModel:
+def build(name: str, arguments: dict[str, Any]) -> ImageClassifier:
     """A fresh entry of the zoo, or a trained one where the arguments ask for weights, in training mode.
 
     Args:
@@ -40,7 +40,7 @@ def build(name: str, arguments: dict[str, Any]) -> ZooModel:
         model = zoo.create(name, **arguments)
     if hybrid is not None:
         _start_from_qcfs(model, dict(hybrid), arguments)
-    return cast("ZooModel", model.train())
+    return cast("ImageClassifier", model.train())
 
 
 def _start_from_qcfs(model: nn.Module, options: dict[str, Any], arguments: dict[str, Any]) -> None:

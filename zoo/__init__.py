@@ -4,24 +4,33 @@ import importlib
 import pkgutil
 
 from zoo import models
-from zoo.base import AnalogModel, SpikingModel, ZooModel, checkpoint_block
+from zoo.base import ZooModel
+from zoo.build import build_model
+from zoo.classifier import AnalogModel, ImageClassifier, SpikingModel
 from zoo.describe import Description, describe
-from zoo.factory import build_model, create, load
-from zoo.files.checkpoint import CheckpointError, read_checkpoint
+from zoo.errors import (
+    CheckpointError,
+    HubError,
+    HubFileNotFoundError,
+    NotRebuildableError,
+    UnknownModelError,
+)
+from zoo.factory import create, load
+from zoo.files.checkpoint import read_checkpoint
 from zoo.files.layout import WeightsCfg
-from zoo.files.save import NotRebuildableError, save
-from zoo.hub.download import HubError, HubFileNotFoundError
+from zoo.files.save import save
 from zoo.hub.push import LicenceError, Published, push
+from zoo.layers.checkpointing import checkpoint_block
+from zoo.layers.token_block import TokenBlock
 from zoo.models.converted import resize
 from zoo.recognize import Fit, UnrecognizedError, import_checkpoint, recognize
 from zoo.registry import (
-    UnknownModelError,
     is_registered,
     list_models,
     normalize_name,
     register_model,
 )
-from zoo.tokens.hooks import Scorer, TokenBlock
+from zoo.tokens.hooks import Scorer
 from zoo.tokens.maps import TokenImportance, token_importance
 from zoo.tokens.reduce import reduce_tokens
 from zoo.tokens.uncert import FluctuationChoice, choose_fluctuation_weight
@@ -37,6 +46,7 @@ __all__ = [
     "FluctuationChoice",
     "HubError",
     "HubFileNotFoundError",
+    "ImageClassifier",
     "LicenceError",
     "NotRebuildableError",
     "Published",

@@ -1,238 +1,61 @@
-"""What the models of the zoo have in common: entry point, checks, checkpointing, head."""
+"""What all models of the zoo have, whatever their task: a name, arguments, weights with an origin."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from spiking.neurons import Neuron
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from zoo.tokens.hooks import TokenBlock
+    from collections.abc import Mapping
 
 
 class ZooModel(nn.Module):
-    """A classifier with timm's names; `SpikingModel` and `AnalogModel` add how time is handled.
+    """A network that an entry of the zoo builds from plain values.
 
-    Args:
-        num_classes: K; 0 leaves the head out.
-        in_chans: C of the input.
-        time_steps: T for still images; a sequence brings its own.
-        num_features: channels of the last stage.
+    It knows nothing about inputs and outputs: a kind of model does, such as `zoo.ImageClassifier`, and the
+    entry's task (`zoo.tasks.Task`) says how they are told to people.
+
+    Attributes:
+        recorded: arguments whose present value always belongs to ``model_args``, given or not.
+        over_time: whether the network runs over T steps.
+        time_steps: T.
+        architecture: name of the entry, set by `zoo.build_model`.
+        model_args: plain arguments with which the entry builds this network again.
+        default_cfg: what the entry says about inputs and preprocessing, under timm's names.
+        pretrained_cfg: the same for the weights at hand.
+        origin: ``name``, ``licence`` and ``url`` of the weights that were loaded, if not our own.
     """
 
-    classifier_name: str = "classifier"
-    check_finite: bool = True  # set False to skip the NaN test of the input (one pass over it)
-    architecture: str = ""  # entry name, set by build_model
-    model_args: dict[str, Any]  # plain arguments that rebuild this model
+    recorded: ClassVar[tuple[str, ...]] = ()
+    over_time: ClassVar[bool] = False
+    time_steps: int = 1
+    architecture: str = ""
+    model_args: dict[str, Any]
     default_cfg: dict[str, Any]
     pretrained_cfg: dict[str, Any]
-    label_names: list[str] | None = None  # of the classes, in the order of the logits
-    origin: dict[str, Any] | None = None  # name, licence, url of the weights that were loaded, if not our own
+    origin: dict[str, Any] | None = None
 
-    def __init__(self, *, num_classes: int, in_chans: int, time_steps: int, num_features: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        for label, value, low in (
-            ("num_classes", num_classes, 0),
-            ("in_chans", in_chans, 1),
-            ("time_steps", time_steps, 1),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ValueError(f"{label} must be an integer of at least {low}, got {value!r}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.time_steps = time_steps
-        self.num_features = self.head_hidden_size = num_features
         self.grad_checkpointing = False
-        self.feature_info: list[dict[str, Any]] = []
         self.model_args = {}
-        self.default_cfg = {}
-        self.pretrained_cfg = self.default_cfg
+        self.default_cfg = self.pretrained_cfg = {}
 
-    # -- what a kind of model writes -----------------------------------------------------------
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Check the input and run the stem."""
-        raise NotImplementedError
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The modules after the stem, one for each entry of ``feature_info``."""
-        raise NotImplementedError
-
-    # -- what all share ------------------------------------------------------------------------
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[T, B, C, H, W]`` -> features ``[T, B, C', H', W']``.
-
-        Analog models have no T there: ``[B, C', H', W']``, or ``[T * B, C', H', W']`` of a sequence.
-        """
-        x = self.encode(x)
-        for stage in self.stages():
-            x = self.run_stage(stage, x)
-        return x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features ``[..., C, H, W]`` -> mean over the map -> logits ``[..., K]``."""
-        x = x.mean(dim=(-2, -1))
-        return x if pre_logits else self.get_classifier()(x)
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Outputs of the stages, each in the shape of `forward_features`.
+    def configuration(self, cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``default_cfg`` becomes.
 
         Args:
-            x: input, as for `forward`.
-            indices: which stages; an integer means the last so many, ``None`` all.
-            intermediates_only: leave the final features out of the answer.
-
-        Returns:
-            The list of outputs, or ``(features, list)``.
+            cfg: of the entry, for its default arguments.
+            arguments: those of the caller.
         """
-        stages = self.stages()
-        wanted = _stage_indices(indices, len(stages))
-        outputs: list[Tensor] = []
-        x = self.encode(x)
-        for index, stage in enumerate(stages):
-            if intermediates_only and wanted and index > max(wanted):
-                break
-            x = self.run_stage(stage, x)
-            if index in wanted:
-                outputs.append(x)
-        return outputs if intermediates_only else (x, outputs)
-
-    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """One stage, block by block under activation checkpointing if that is on."""
-        if not (self.grad_checkpointing and self.training and torch.is_grad_enabled()):
-            return stage(x)  # type: ignore[no-any-return]
-        blocks = stage if isinstance(stage, nn.Sequential) else [stage]
-        for block in blocks:
-            x = checkpoint_block(block, x)
-        return x
-
-    def get_classifier(self) -> nn.Module:
-        """The layer that makes logits."""
-        return self.get_submodule(self.classifier_name)
-
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        """A new classifier; families with another initialisation or a bias override it."""
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one with ``num_classes`` outputs (0 removes it)."""
-        if global_pool not in (None, "", "avg"):
-            raise ValueError(f"global_pool {global_pool!r} is not supported; only 'avg' is")
-        reference = next(self.parameters())
-        new = self.make_classifier(num_classes).to(reference.device, reference.dtype)
-        parent, _, child = self.classifier_name.rpartition(".")
-        setattr(self.get_submodule(parent), child, new)
-        self.num_classes = num_classes
-        self.model_args["num_classes"] = num_classes
-        self.label_names = None
+        return dict(cfg)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass: less memory, identical gradients."""
         self.grad_checkpointing = enable
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay must leave alone (beyond 0-d and 1-d ones)."""
-        return set()
-
-    def after_import(self) -> None:
-        """Called once weights that the zoo did not write have been loaded."""
-
-    def check_input(self, x: Tensor) -> None:
-        """Raise an error that names axes if ``x`` cannot be an input of this model."""
-        if not isinstance(x, torch.Tensor):
-            raise TypeError(f"expected a tensor [B, C, H, W] or [T, B, C, H, W], got {type(x).__name__}")
-        shape = tuple(x.shape)
-        if x.dim() not in (4, 5):
-            hint = "; add the batch axis with x.unsqueeze(0)" if x.dim() == 3 else ""
-            raise ValueError(f"expected [B, C, H, W] or [T, B, C, H, W], got {x.dim()} axes {shape}{hint}")
-        if shape[-3] != self.in_chans:
-            axes = "[B, C, H, W]" if x.dim() == 4 else "[T, B, C, H, W]"
-            raise ValueError(
-                f"expected C = {self.in_chans} channels in {axes}, got C = {shape[-3]} in {shape};"
-                f" build the model with in_chans={shape[-3]} if that is the data"
-            )
-        if torch.compiler.is_compiling():
-            return  # what follows looks at values or would fix the batch size of the graph
-        if not x.is_floating_point():
-            raise TypeError(
-                f"expected a floating-point input, got {x.dtype}; scale and normalise it first,"
-                " e.g. x.float() / 255"
-            )
-        weight = next(self.parameters(), None)
-        if weight is not None and weight.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"the input is {x.dtype} but the weights are {weight.dtype};"
-                f" use x.to({weight.dtype}) or model.to({x.dtype})"
-            )
-        if x.numel() == 0:
-            raise ValueError(f"empty input {shape}: every axis needs at least one element")
-        if self.check_finite and x.device.type != "meta" and not bool(x.detach().sum().isfinite()):
-            bad = int((~x.detach().isfinite()).sum())
-            if bad:  # a half-precision sum can overflow where every entry is finite
-                raise ValueError(
-                    f"{bad} of {x.numel()} input values are NaN or infinite; neurons would turn"
-                    " them into silence, so they are refused"
-                )
-
-
-class SpikingModel(ZooModel):
-    """A classifier over ``[B, C, H, W]`` still images or ``[T, B, C, H, W]`` sequences.
-
-    A subclass calls ``super().__init__(...)``, builds its layers, fills ``feature_info``
-    (one ``{"num_chs", "reduction", "module"}`` a stage) and implements
-
-    * ``forward_stem(x, repeats)``: the first convolution and norm, ``[T', B, C, H, W]`` ->
-      ``[T', B, C', H', W']``. A still image arrives as one step with ``repeats = T``, and the norm
-      takes that factor, so that the stem runs once instead of T times;
-    * ``stages()``: the modules that run after the stem, in order, each mapping
-      ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, one for each entry of ``feature_info``.
-
-    Its arguments are those of `ZooModel`.
-    """
-
-    mean_frame: bool = False  # whether the frames of a sequence are averaged into one still image
-
-    # -- what a family writes ------------------------------------------------------------------
-
-    def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
-        """First convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C', H', W']``."""
-        raise NotImplementedError
-
-    def token_blocks(self) -> Sequence[TokenBlock]:
-        """Blocks that can run on part of their tokens, in order; none unless a family lists them."""
-        return []
-
-    # -- what all share ------------------------------------------------------------------------
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Check the input and run the stem: a still image once, then expanded over T (a view)."""
-        self.check_input(x)
-        if x.dim() == 5 and not self.mean_frame:
-            return self.forward_stem(x, repeats=1)
-        still = x.unsqueeze(0) if x.dim() == 4 else x.mean(0, keepdim=True)
-        y = self.forward_stem(still, repeats=self.time_steps)
-        return y.expand(self.time_steps, *y.shape[1:])
-
-    def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
-        """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""
-        logits = self.forward_head(self.forward_features(x))
-        return logits if steps else logits.mean(dim=0)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that weight decay must leave alone (beyond 0-d and 1-d ones)."""
@@ -243,88 +66,5 @@ class SpikingModel(ZooModel):
             for name in module.parameter_names
         }
 
-
-class AnalogModel(ZooModel):
-    """A classifier without neurons: the source of a conversion, with the entry point of all models.
-
-    A subclass is written as `SpikingModel` says, without the time axis: ``forward_stem(x)`` and the
-    stages map ``[B, C, H, W]`` to ``[B, C', H', W']``, and nothing may depend on B, so that exported
-    programs take any. T is 1; the frames of a sequence are independent of each other.
-    """
-
-    def __init__(self, *, num_classes: int, in_chans: int, num_features: int) -> None:
-        super().__init__(num_classes=num_classes, in_chans=in_chans, time_steps=1, num_features=num_features)
-
-    def forward_stem(self, x: Tensor) -> Tensor:
-        """What comes before the stages, if anything: ``[B, C, H, W]`` -> ``[B, C', H', W']``."""
-        return x
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Check the input, fold a sequence to ``[T * B, C, H, W]``, and run the stem."""
-        self.check_input(x)
-        return self.forward_stem(x if x.dim() == 4 else x.flatten(0, 1))
-
-    def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
-        """Logits ``[B, K]``, of a sequence their mean over T; with ``steps=True`` all, ``[T, B, K]``."""
-        logits = self.forward_head(self.forward_features(x))
-        if x.dim() == 4:
-            return logits.unsqueeze(0) if steps else logits
-        logits = logits.reshape(*x.shape[:2], *logits.shape[1:])
-        return logits if steps else logits.mean(dim=0)
-
-
-def checkpoint_block(block: nn.Module, x: Tensor) -> Tensor:
-    """Run ``block(x)`` under activation checkpointing; running statistics move once, not twice."""
-    if torch.compiler.is_compiling():
-        return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
-    return checkpoint(  # type: ignore[no-any-return]
-        block,
-        x,
-        use_reentrant=False,
-        context_fn=lambda: (contextlib.nullcontext(), frozen_statistics(block)),
-    )
-
-
-class frozen_statistics:  # noqa: N801 - reads as a statement: with frozen_statistics(block)
-    """Keep running statistics of ``block`` still, while training mode stays on.
-
-    BatchNorm works on copies of its buffers for the time being (switching the tracking off would
-    save fewer tensors, which activation checkpointing refuses); a module with an
-    ``update_statistics`` attribute (firing rates) is told through it. May be entered again, because
-    a graph that is kept is recomputed at every backward pass.
-    """
-
-    def __init__(self, block: nn.Module) -> None:
-        self.block = block
-        self.buffers: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
-        self.told: list[nn.Module] = []
-
-    def __enter__(self) -> None:
-        for module in self.block.modules():
-            if isinstance(module, _BatchNorm):
-                own = dict(module._buffers)
-                self.buffers.append((module, own))
-                module._buffers.update({k: b if b is None else b.clone() for k, b in own.items()})
-            elif getattr(module, "update_statistics", False):
-                self.told.append(module)
-                module.update_statistics = False  # type: ignore[assignment]
-
-    def __exit__(self, *error: object) -> None:
-        while self.buffers:
-            module, own = self.buffers.pop()
-            module._buffers.update(own)
-        while self.told:
-            self.told.pop().update_statistics = True  # type: ignore[assignment]
-
-
-def _stage_indices(indices: int | Sequence[int] | None, count: int) -> set[int]:
-    if indices is None:
-        return set(range(count))
-    if isinstance(indices, int):
-        if not 1 <= indices <= count:
-            raise ValueError(f"indices={indices} asks for the last {indices} of {count} stages")
-        return set(range(count - indices, count))
-    wanted = {i + count if i < 0 else i for i in indices}
-    if any(not 0 <= i < count for i in wanted):
-        raise ValueError(f"stage indices {list(indices)} are out of range for {count} stages")
-    return wanted
+    def after_import(self) -> None:
+        """Called once weights that the zoo did not write have been loaded."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from zoo import locate
 from zoo.base import ZooModel
+from zoo.classifier import ImageClassifier
 from zoo.files import checkpoint
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
 from zoo.hub import download
@@ -20,43 +19,6 @@ from zoo.timm_bridge import models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-M = TypeVar("M", bound=ZooModel)
-
-
-def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: Any) -> M:
-    """Build ``cls`` from the numbers of a variant and what the caller asked for.
-
-    Args:
-        cls: the model class.
-        name: entry name, the name of the calling function.
-        variant: arguments that make this entry what it is; ``kwargs`` win over them.
-        **kwargs: the caller's arguments; ``None`` means the default. Unknown ones raise.
-
-    Returns:
-        A model with random weights in training mode, which knows its name and arguments.
-    """
-    kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    accepted = [p for p in inspect.signature(cls).parameters if p != "self"]
-    for key in kwargs:
-        if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
-    model = cls(**{**variant, **kwargs})
-    model.architecture = name
-    always = [k for k in ("num_classes", "in_chans", "time_steps") if k in accepted]
-    model.model_args = {**kwargs, **{key: getattr(model, key) for key in always}}
-    entry_cfg = dict(get_entry(name).cfg)
-    size = kwargs.get("img_size")
-    height, width = entry_cfg["input_size"][1:] if size is None else _pair(size)
-    model.default_cfg = model.pretrained_cfg = {
-        **entry_cfg,
-        "input_size": (model.in_chans, height, width),
-        "num_classes": model.num_classes,
-        "architecture": name,
-    }
-    return model
 
 
 def create(name: str, **kwargs: Any) -> nn.Module:
@@ -173,7 +135,7 @@ def load_weights(
     if entry is not None and entry.checkpoint_filter_fn is not None:
         state = entry.checkpoint_filter_fn(state, model)
     fresh: set[str] = set()
-    if explicit and explicit.get("num_classes") is not None and isinstance(model, ZooModel):
+    if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
         fresh = checkpoint.drop_other_classifier(model, state)
     checkpoint.load_strict(model, state, source=str(path), allow_missing=fresh)
     if fresh:
@@ -219,10 +181,6 @@ def _recorded_hash(folder: Path) -> str | None:
     return (download.read_config(folder).get("fulgurite") or {}).get("sha256")
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
 def _where(entry: Entry) -> str:
     """Where weights were looked for, and the ways out."""
     folders = ", ".join(str(f / f"{entry.name}.TAG") for f in weights_folders())
@@ -233,4 +191,4 @@ def _where(entry: Entry) -> str:
     )
 
 
-__all__ = ["PACKAGED", "build_model", "create", "load", "load_weights"]
+__all__ = ["PACKAGED", "create", "load", "load_weights"]

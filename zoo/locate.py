@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conversion import ConvertedModel
+from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 from zoo.hub.download import download, forget, read_config
@@ -43,7 +44,7 @@ def load_location(
         if not remote or error.path.parent != path:
             raise
         forget(error.path)
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"{error}; the file was taken out of the cache, so the next call fetches it again"
         ) from None
 
@@ -123,7 +124,7 @@ def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any],
     if path.is_file() and path.suffix == ".ckpt":
         hyper = checkpoint.read_checkpoint(path).hyper_parameters
         if not isinstance(hyper.get("model"), str):
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"{path} does not name its model; use zoo.load(NAME, weights={str(path)!r})"
             )
         arguments = dict(hyper.get("model_args") or {})
@@ -141,7 +142,7 @@ def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any],
     try:
         config = read_config(folder)
     except ValueError as error:
-        raise checkpoint.CheckpointError(f"{config_path} is no model description: {error!r}") from error
+        raise CheckpointError(f"{config_path} is no model description: {error!r}") from error
     architecture = config.get("architecture")
     if not isinstance(architecture, str):
         raise _foreign(config, remote or str(config_path))
@@ -160,12 +161,12 @@ def _foreign(config: dict[str, Any], where: str) -> Exception:
         ("model_cfg", "open_clip"),
     ):
         if key in config:
-            return checkpoint.CheckpointError(
+            return CheckpointError(
                 f"{where} is no model description of ours or timm's: it looks like one of {owner}"
                 f" ({key}: {config[key]!r}), whose networks this zoo does not build; load it with {owner},"
                 " or, if an entry has this architecture, zoo.load(NAME, weights=FILE)"
             )
-    return checkpoint.CheckpointError(
+    return CheckpointError(
         f"{where} is no model description: it names no 'architecture' (it has:"
         f" {', '.join(list(config)[:8]) or 'nothing'}); if you know the network, zoo.load(NAME, weights=FILE)"
     )

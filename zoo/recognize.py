@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo.errors import CheckpointError
 from zoo.factory import load_weights
 from zoo.files import checkpoint
 from zoo.files.layout import sha256_of
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.base import ZooModel
+    from zoo.classifier import ImageClassifier
 
 SHOWN = 4  # keys of each kind, and entries, in a message
 
 
-class UnrecognizedError(checkpoint.CheckpointError):
+class UnrecognizedError(CheckpointError):
     """No entry, or more than one, fits the checkpoint; the message lists what does not."""
 
 
@@ -78,7 +80,7 @@ def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] 
     model = _on_meta(entry, given)
     try:
         theirs = _mapped(state, entry, model)
-    except checkpoint.CheckpointError as error:
+    except CheckpointError as error:
         return replace(_compare(state, entry.name, model, given), refusal=str(error))
     found = _compare(theirs, entry.name, model, given)
     told = {k: v for k, v in _told_by_shapes(theirs, entry, model).items() if k not in given}
@@ -89,12 +91,12 @@ def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] 
     return found
 
 
-def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> ZooModel:
+def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> ImageClassifier:
     with torch.device("meta"):
         return entry.fn(**arguments)  # type: ignore[return-value]
 
 
-def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[str, Tensor]:
+def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ImageClassifier) -> dict[str, Tensor]:
     """The state in the entry's own names; as it is where the filter cannot read it."""
     if entry.checkpoint_filter_fn is None:
         return dict(state)
@@ -102,7 +104,7 @@ def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of matters when the weights are loaded
             return entry.checkpoint_filter_fn(dict(state), model)
-    except checkpoint.CheckpointError:  # it can read the file, and will not have it
+    except CheckpointError:  # it can read the file, and will not have it
         raise
     except (KeyError, ValueError, RuntimeError, IndexError, TypeError):  # written for other files
         return dict(state)
@@ -124,7 +126,7 @@ def _compare(state: Mapping[str, Tensor], name: str, model: ZooModel, arguments:
     )
 
 
-def _told_by_shapes(state: Mapping[str, Tensor], entry: Entry, model: ZooModel) -> dict[str, int]:
+def _told_by_shapes(state: Mapping[str, Tensor], entry: Entry, model: ImageClassifier) -> dict[str, int]:
     """K from the last weight of the classifier, C from the first convolution, where they are others."""
     own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     told: dict[str, int] = {}

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from zoo.errors import UnknownModelError
 from zoo.files.layout import WeightsCfg, find_weights
 from zoo.timm_bridge.models import PREFIX, list_timm, timm_family
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     FilterFn = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
 F = TypeVar("F", bound="Callable[..., nn.Module]")
-
-
-class UnknownModelError(ValueError):
-    """No entry carries this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ def register_model(
     """Register a function under its own name, here and with timm; use bare or with arguments.
 
     Args:
-        fn: ``f(**kwargs) -> model`` that passes ``kwargs`` on to ``zoo.factory.build_model``.
+        fn: ``f(**kwargs) -> model`` that passes ``kwargs`` on to ``zoo.build_model``.
         paper: arXiv id of the architecture.
         task: what `list_models` filters by.
         input_size: ``(C, H, W)`` of the default input.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -39,6 +39,9 @@ class ConversionTask(ClassificationTask):
         in_chans: C; taken from the data on the command line.
         **arguments: see `ClassificationTask`.
     """
+
+    method: ClassVar[str] = "conversion of a trained ANN, fine-tuned with surrogate gradients"
+    paper: ClassVar[str | None] = None
 
     model: ConvertedModel  # type: ignore[assignment]
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from zoo.errors import CheckpointError
 from zoo.files.layout import (
     CONFIG_FILE,
     INDEX_FILE,
     WEIGHTS_FILE,
-    CheckpointError,
     check_shard_names,
     sha256_of,
 )
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from zoo.base import ZooModel
+    from zoo.classifier import ImageClassifier
 
 SHOWN = 8  # keys listed in an error before "and N more"
 IGNORED = re.compile(r"(^|\.)(total_ops|total_params)$")  # left behind by the thop profiler
@@ -192,7 +192,7 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return cleaned
 
 
-def drop_other_classifier(model: ZooModel, state: dict[str, Tensor]) -> set[str]:
+def drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> set[str]:
     """Take a classifier of another size out of ``state``; the names that then stay fresh."""
     prefix = model.classifier_name + "."
     own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}

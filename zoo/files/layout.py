@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import CheckpointError
+
 PACKAGED = Path(__file__).parents[1] / "weights"  # NAME.TAG/{model.safetensors,config.json}, in the wheel
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"  # where weights are in several files: which tensor is where
 CONFIG_FILE = "config.json"
 FOLDER_VARIABLE = "FULGURITE_WEIGHTS"
 SHARD = re.compile(r"[A-Za-z0-9_][\w.-]*\.safetensors")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read or does not fit; the model was left as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)

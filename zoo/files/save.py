@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conversion import ConvertedModel
-from zoo.base import SpikingModel, ZooModel
+from zoo.base import ZooModel
+from zoo.classifier import SpikingModel
+from zoo.errors import NotRebuildableError
 from zoo.files.card import write_card
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, sha256_of
 from zoo.registry import get_entry, is_registered
@@ -30,10 +32,6 @@ CARD_FILE = "README.md"
 SETTINGS_FILE = "training.yaml"
 FIGURES = "figures"
 MAX_SHARD = "5GB"  # above it the Hub advises several files; 10^9 bytes each
-
-
-class NotRebuildableError(ValueError):
-    """The model cannot be built again from a name and plain values, so it cannot be saved."""
 
 
 def save(

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import HubError, HubFileNotFoundError
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, check_shard_names
 
 if TYPE_CHECKING:
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")  # what a token looks like in a text
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
-
-
-class HubError(OSError):
-    """The Hub could not be read or written; the message says why and what to do."""
-
-
-class HubFileNotFoundError(HubError, FileNotFoundError):
-    """A file of a repository can neither be fetched nor found in the local cache."""
 
 
 def endpoint() -> str:

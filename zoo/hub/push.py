@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from zoo.errors import CheckpointError, HubError
 from zoo.files.card import licence_fields, write_card
 from zoo.files.checkpoint import weights_file
-from zoo.files.layout import CONFIG_FILE, INDEX_FILE, CheckpointError, check_shard_names, sha256_of
+from zoo.files.layout import CONFIG_FILE, INDEX_FILE, check_shard_names, sha256_of
 from zoo.files.save import CARD_FILE, FIGURES, SETTINGS_FILE, save
 from zoo.hub.download import (
-    HubError,
     endpoint,
     explain,
     find_token,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from spiking import LMHT
-from zoo.files.checkpoint import CheckpointError
+from zoo.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from torch import nn
 
 from spiking.qcfs import QCFS, V_THRESHOLD_INIT, Order, check_settings
-from zoo.base import AnalogModel
-from zoo.factory import build_model
-from zoo.files.checkpoint import CheckpointError
+from zoo.build import build_model
+from zoo.classifier import AnalogModel
+from zoo.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from spiking.layers import SpikeMatmul
 from spiking.neurons import ExpGCode, ExpGIF, ExpGQuant
-from zoo.base import AnalogModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import AnalogModel
 from zoo.layers.convolution import conv1x1, conv3x3
 from zoo.models.spikformer import truncated_linear
 from zoo.registry import get_entry, register_model
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from zoo.tokens.hooks import TokenBlock
+    from zoo.layers.token_block import TokenBlock
 
     Activation = ExpGQuant | ExpGIF
     MakeActivation = Callable[[ExpGCode | None], Activation]

@@ -24,9 +24,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from spiking.layers import SpikeMatmul
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
+from zoo.layers.token_block import TokenBlock
 from zoo.models.sdt import MembraneMLP
 from zoo.models.spikformer import (
     NEURON_DEFAULTS,
@@ -38,7 +39,6 @@ from zoo.models.spikformer import (
     truncated_linear,
 )
 from zoo.registry import register_model
-from zoo.tokens.hooks import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

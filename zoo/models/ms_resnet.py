@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
 from zoo.registry import register_model
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spiking.layers import SpikeMatmul, fold_time
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
+from zoo.layers.token_block import TokenBlock
 from zoo.models.spikformer import (
     CIFAR,
     EVENTS,
@@ -32,7 +33,6 @@ from zoo.models.spikformer import (
     split_heads,
 )
 from zoo.registry import register_model
-from zoo.tokens.hooks import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

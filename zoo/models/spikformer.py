@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spiking.layers import SpikeMatmul, fold_time
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers import lmht
 from zoo.layers.convolution import conv3x3, conv_norm, neuron_factory
+from zoo.layers.token_block import TokenBlock
 from zoo.registry import register_model
-from zoo.tokens.hooks import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spiking.layers import fold_time
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, neuron_factory
 from zoo.registry import register_model
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from spiking import LMHT
 from spiking.layers import fold_time
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers import lmht
 from zoo.layers.convolution import (
     ConvNorm,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from spiking.layers import fold_time
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers import lmht
 from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, init_hidden_linear, neuron_factory
 from zoo.registry import register_model

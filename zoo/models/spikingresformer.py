@@ -18,11 +18,11 @@ import torch
 from torch import nn
 
 from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time, mean_over_ranks
-from zoo.base import SpikingModel
-from zoo.factory import build_model
+from zoo.build import build_model
+from zoo.classifier import SpikingModel
 from zoo.layers.convolution import neuron_factory
+from zoo.layers.token_block import TokenBlock
 from zoo.registry import register_model
-from zoo.tokens.hooks import TokenBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.base import SpikingModel
+from zoo.classifier import SpikingModel
 from zoo.tokens.hooks import Point, Scorer, TokenReduction, best_tokens, token_count
 from zoo.tokens.reduce import find_blocks, make_scorer
 

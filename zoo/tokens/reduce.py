@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from zoo.base import SpikingModel, ZooModel
-from zoo.tokens.hooks import OPERATORS, Operator, Point, Scorer, TokenBlock, TokenReduction
+from zoo.base import ZooModel
+from zoo.classifier import SpikingModel
+from zoo.layers.token_block import TokenBlock
+from zoo.tokens.hooks import OPERATORS, Operator, Point, Scorer, TokenReduction
 from zoo.tokens.tome import ToMe
 from zoo.tokens.tp_spikformer import TPCode, TPPaper
 from zoo.tokens.uncert import Uncert

@@ -26,14 +26,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from spiking.layers import SpikeMatmul
-from zoo.tokens.hooks import Point, Scorer, TokenBlock, TokenReduction
+from zoo.layers.token_block import TokenBlock
+from zoo.tokens.hooks import Point, Scorer, TokenReduction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from zoo.base import SpikingModel
+    from zoo.classifier import SpikingModel
 
 Evidence = Literal["softplus", "relu", "exp"]
 Kind = Literal["vacuity", "entropy"]

@@ -1,0 +1,51 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file beside ``path`` and put it in its place when it is complete and on the disk.
+
+    The name of the temporary file is fixed, so that what a killed process left is overwritten.
+
+    Args:
+        path: the file to replace; until the end it keeps its old content. Its folder is made if absent.
+        mode: of opening.
+        **options: further arguments of ``open``.
+
+    Raises:
+        OSError: the disk is full or not writable; ``path`` is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with open(unfinished, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()  # gives the space of a full disk back at once
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """``text`` in UTF-8, whole or not at all; see `replacing`."""
+    with replacing(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """``content``, whole or not at all; see `replacing`."""
+    with replacing(path) as file:
+        file.write(content)
