@@ -90,6 +90,7 @@ KNOWN_CIRCLES: list[set[str]] = [
     {"datamodules.base", "datamodules.loading", "datamodules.transforms"},
     {"spiking.kernels.__init__", "spiking.kernels.cpu", "spiking.kernels.rules", "spiking.kernels.triton"},
     {
+        "zoo.build",
         "zoo.factory",
         "zoo.files",
         "zoo.hub",

@@ -20,7 +20,7 @@ class ZooModel(nn.Module):
 
     Attributes:
         recorded: arguments whose present value always belongs to ``model_args``, given or not.
-        over_time: whether the network runs over T steps.
+        takes_time_steps: whether the network runs over T steps.
         time_steps: T.
         architecture: name of the entry, set by `zoo.build_model`.
         model_args: plain arguments with which the entry builds this network again.
@@ -30,7 +30,7 @@ class ZooModel(nn.Module):
     """
 
     recorded: ClassVar[tuple[str, ...]] = ()
-    over_time: ClassVar[bool] = False
+    takes_time_steps: ClassVar[bool] = False
     time_steps: int = 1
     architecture: str = ""
     model_args: dict[str, Any]

@@ -201,7 +201,7 @@ class SpikingModel(ImageClassifier):
     Its arguments are those of `ImageClassifier`.
     """
 
-    over_time: ClassVar[bool] = True
+    takes_time_steps: ClassVar[bool] = True
     mean_frame: bool = False  # whether the frames of a sequence are averaged into one still image
 
     # -- what a family writes ------------------------------------------------------------------
