@@ -8,7 +8,8 @@
 from spiking import encode, layers
 from spiking.kernels.cpu.memory import keep_memory
 from spiking.levels import Levels
-from spiking.measure.energy import EnergyReport, OperationCounter, profile_energy
+from spiking.measure.counter import OperationCounter, profile_energy
+from spiking.measure.energy import EnergyReport
 from spiking.measure.finite import check_finite
 from spiking.measure.monitor import FiringRateMonitor
 from spiking.neurons import (

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from spiking.measure.energy import E_AC, E_MAC
 
 if TYPE_CHECKING:
-    from spiking.measure.energy import OperationCounter
+    from spiking.measure.counter import OperationCounter
 
 
 class _PerSample(Metric):

@@ -52,6 +52,9 @@ class HookedModules:
         """Called after each forward pass of a watched module."""
         raise NotImplementedError
 
+    def prepare(self, stack: ExitStack) -> None:
+        """Called on entering, after the hooks are set; ``stack`` undoes on leaving what is added to it."""
+
     def begin(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
         """Called before each forward pass of the whole model."""
 
@@ -65,6 +68,7 @@ class HookedModules:
             stack.callback(before.remove)
             for name, module in self._watched.items():
                 stack.callback(module.register_forward_hook(self._hook(name)).remove)
+            self.prepare(stack)
             self._exit = stack.pop_all()
         return self
 

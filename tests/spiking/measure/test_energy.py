@@ -11,7 +11,8 @@ from torch import nn
 
 import spiking
 from spiking.layers import FoldTime, SpikeMatmul, fold_time
-from spiking.measure.energy import E_AC, E_MAC, OperationCounter, profile_energy
+from spiking.measure.counter import OperationCounter, profile_energy
+from spiking.measure.energy import E_AC, E_MAC
 from spiking.measure.metrics import EnergyMetric, SynapticOperations
 
 
@@ -52,10 +53,18 @@ def test_convolutions_equal_the_same_layer_with_unit_weights(conv: nn.Module):
         conv.weight.fill_(1.0)
         if conv.bias is not None:
             conv.bias.zero_()
-        assert row.sops == conv(x).sum().item()
-        if getattr(conv, "padding_mode", "zeros") != "zeros" or not any(_pads(conv)):
-            full = count_one(conv, torch.ones_like(x))
-            assert full.sops == full.dense_macs
+        reached, real = conv(x).sum().item(), conv(torch.ones_like(x)).sum().item()
+    transposed = isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d))
+    out, into = conv(x).numel(), x.numel()
+    lanes = into * conv.out_channels if transposed else out * conv.in_channels
+    dense = lanes // conv.groups * math.prod(conv.kernel_size)  # positions on padding, too
+    assert row.dense_macs == dense
+    assert row.sops == pytest.approx(reached * dense / real, rel=1e-14)
+    assert row.padding == pytest.approx(1 - real / dense, abs=1e-14)
+    full = count_one(conv, torch.ones_like(x))
+    assert full.sops == full.dense_macs, "all inputs fire: as many additions as MACs"
+    if getattr(conv, "padding_mode", "zeros") != "zeros" or not any(_pads(conv)):
+        assert row.sops == reached, "no zero padding: the additions themselves"
     assert row.macs == 0
     assert row.kind == "conv"
     assert row.firing_rate_in == pytest.approx(x.mean().item())
@@ -257,7 +266,7 @@ def test_nothing_is_changed_and_nothing_stays():
 
 
 def test_nothing_to_count_is_an_error():
-    with pytest.raises(RuntimeError, match="no convolution, linear layer or SpikeMatmul of LIF has run"):
+    with pytest.raises(RuntimeError, match="no convolution, linear layer or matrix product of LIF has run"):
         profile_energy(spiking.LIF(), torch.rand(2, 2, 2))
 
 
