@@ -135,7 +135,9 @@ class OperationCounter(HookedModules):
         torch.backends.mha.set_fastpath_enabled(False)  # one operator that hides its products
         self._scopes, self._muted = [], 0
         self._weights = {p.untyped_storage()._cdata for p in self.model.parameters()}
-        stack.enter_context(_Operators(self))
+        mode = _Operators()
+        mode.counter = self
+        stack.enter_context(mode)
 
     def _entered(self, path: str, neuron: bool, whole: bool) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -306,9 +308,7 @@ class OperationCounter(HookedModules):
 class _Operators(TorchDispatchMode):
     """Shows a counter every operator of torch, below autograd, where functions and modules look alike."""
 
-    def __init__(self, counter: OperationCounter) -> None:
-        super().__init__()
-        self.counter = counter
+    counter: OperationCounter
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

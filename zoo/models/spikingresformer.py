@@ -169,7 +169,7 @@ class DSSA(nn.Module):
         rates = {name: getattr(self, name) for name in ("firing_rate_x", "firing_rate_attn")}
         for name, rate in rates.items():
             self._buffers[name] = rate.flatten()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, rate in rates.items():
             moved = getattr(self, name)
             if moved.dtype in (torch.float16, torch.bfloat16):
