@@ -135,7 +135,8 @@ class OperationCounter(HookedModules):
         torch.backends.mha.set_fastpath_enabled(False)  # one operator that hides its products
         self._scopes, self._muted = [], 0
         self._weights = {p.untyped_storage()._cdata for p in self.model.parameters()}
-        mode = _Operators()
+        make: Any = _Operators  # torch leaves the constructor untyped
+        mode = make()
         mode.counter = self
         stack.enter_context(mode)
 
