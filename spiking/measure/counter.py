@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spiking.layers import SpikeMatmul
-from spiking.measure.axes import InputAxes, passes
-from spiking.measure.energy import EnergyReport, LayerEnergy
+from spiking.measure.axes import InputAxes
 from spiking.measure.monitor import HookedModules
 from spiking.measure.operations import convolution, linear, product
 from spiking.measure.operators import COUNTED, MOVES, Call, calls, named, plain
-from spiking.measure.spikes import MAX_LEVEL, UNITS, additions_per_value
+from spiking.measure.tally import Tally
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
@@ -27,35 +26,12 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from spiking.measure.axes import TimeAxis
+    from spiking.measure.energy import EnergyReport
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS: tuple[type[nn.Module], ...] = (*CONVS, *TRANSPOSED, nn.Linear, SpikeMatmul)
 NEURONS = "neuron updates"  # how the report calls what neurons do
-
-SOPS, SPIKES, ELEMENTS, MACS, ANALOG_CALLS = range(5)
-
-
-@dataclass
-class _Count:
-    """Sums of one layer over all samples; the tensor stays on the device."""
-
-    kind: str
-    sums: Tensor  # [5] float64, see the indices above
-    calls: int = 0
-    dense: float = 0.0
-    real: float = 0.0  # dense MACs without those on zero padding
-    single: float = 0.0  # dense MACs of one pass, times the samples
-
-
-@dataclass
-class _Forward:
-    """One call of the model while it runs: what can only be told when T and B are known."""
-
-    axes: InputAxes | None = None
-    pending: dict[str, list[tuple[int, tuple[int, ...], bool]]] = field(default_factory=dict)
-    first: tuple[str, Tensor, Tensor] | None = None  # sums of the first layer if it sees an image, or frames
-    images: int = 0  # of a list
 
 
 @dataclass
@@ -112,10 +88,8 @@ class OperationCounter(HookedModules):
 
     def reset(self) -> None:
         """Forget all counts."""
-        self.samples = 0
-        self._layers: dict[str, _Count] = {}
-        self._uncounted: Counter[str] = Counter()
-        self._forward = _Forward()
+        steps = getattr(getattr(self.model, "_orig_mod", self.model), "time_steps", None)
+        self._tally = Tally(self._spike_values, steps if isinstance(steps, int) else 1)
         self._scopes: list[_Scope] = []
         self._muted = 0  # modules that are counted as a whole, and counting itself
 
@@ -130,7 +104,7 @@ class OperationCounter(HookedModules):
             stack.callback(module.register_forward_pre_hook(self._entered(*scope)).remove)
             left = module.register_forward_hook(self._left(path in whole), always_call=True)
             stack.callback(left.remove)
-        stack.callback(self.model.register_forward_hook(self._finish).remove)
+        stack.callback(self.model.register_forward_hook(lambda *_: self._tally.finish()).remove)
         stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)  # one operator that hides its products
         self._scopes, self._muted = [], 0
@@ -158,9 +132,9 @@ class OperationCounter(HookedModules):
         """Look at the input of the model."""
         x = next((v for v in (*inputs, *arguments.values()) if isinstance(v, Tensor)), None)
         if x is not None:
-            self._forward = _Forward(axes=InputAxes(model, x, self.time_axis))
+            self._tally.begin(InputAxes(model, x, self.time_axis))
         elif inputs and isinstance(inputs[0], list | tuple):  # images of several sizes
-            self._forward = _Forward(images=len(inputs[0]))
+            self._tally.begin(None, images=len(inputs[0]))
         else:
             raise TypeError(f"{type(model).__name__} was called without a tensor, so the batch is unknown")
 
@@ -169,13 +143,16 @@ class OperationCounter(HookedModules):
         self._muted += 1
         try:
             if hasattr(module, "count_operations"):
-                self._ask(name, module, inputs[0])
+                x = inputs[0]
+                device = x.device if isinstance(x, Tensor) else x[0].device
+                part: Any = module
+                self._tally.add_counted(name, part.count_operations(x), device)
             elif isinstance(module, Neuron):
-                self._uncounted[NEURONS] += output.numel()
-                if self._forward.axes is not None:
-                    self._forward.axes.see_neuron(inputs[0])
+                self._tally.uncounted[NEURONS] += output.numel()
+                if self._tally.axes is not None:
+                    self._tally.axes.see_neuron(inputs[0])
             else:
-                self._add(name, _layer(module, inputs))
+                self._tally.add(name, _layer(module, inputs))
         finally:
             self._muted -= 1
 
@@ -186,13 +163,13 @@ class OperationCounter(HookedModules):
         try:
             if name in COUNTED:
                 for call in calls(name, args, self._is_weight):
-                    self._add(self._label(call.label), call)
+                    self._tally.add(self._label(call.label), call)
                 if "attention" in name:
-                    self._uncounted["softmax"] += args[0].shape[:-1].numel() * args[1].shape[-2]
+                    self._tally.uncounted["softmax"] += args[0].shape[:-1].numel() * args[1].shape[-2]
             elif not func.is_view and plain(name) not in MOVES and not self._scopes[-1].neuron:
                 value = output[0] if isinstance(output, tuple | list) and output else output
                 if isinstance(value, Tensor) and value.is_floating_point():
-                    self._uncounted[plain(name)] += value.numel()
+                    self._tally.uncounted[plain(name)] += value.numel()
         finally:
             self._muted -= 1
 
@@ -211,78 +188,16 @@ class OperationCounter(HookedModules):
         label = label if number == 1 else f"{label}_{number}"
         return f"{scope.path}.{label}" if scope.path else label
 
-    # -- sums ------------------------------------------------------------------------------------
-
-    def _add(self, name: str, call: Call) -> None:
-        with torch.no_grad():
-            forward, axes = self._forward, self._forward.axes
-            x, work = call.operands[0]
-            count = self._row(name, call.kind, x.device)
-            if axes is not None and call.space:
-                axes.see_convolution(x, call.space)
-            count.calls += 1
-            count.dense += work.dense
-            count.real += work.real
-            still = axes is None or not axes.after_neuron
-            forward.pending.setdefault(name, []).append((work.dense, call.leading, still))
-            if forward.first is None:  # images have few levels, too
-                image, events = (
-                    _sums(call, UNITS[:1], most, (1.0,)).to(count.sums.device) for most in (1, MAX_LEVEL)
-                )
-                forward.first = (name, image, events)
-            else:
-                sums = _sums(call, UNITS, MAX_LEVEL, self._spike_values)
-                count.sums += sums.to(count.sums.device)
-
-    def _finish(self, model: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """Add what had to wait for T and B."""
-        forward, self._forward = self._forward, _Forward()
-        T, B, frames = _time_steps(model), forward.images, False
-        if forward.axes is not None:
-            T, B, frames = forward.axes.resolve()
-        self.samples += B
-        if forward.first is not None:
-            name, image, events = forward.first
-            self._layers[name].sums += events if frames else image
-        for name, made in forward.pending.items():
-            steps = [passes(leading, T, B) if frames or not still else 1 for _, leading, still in made]
-            single = sum(dense / n for (dense, _, _), n in zip(made, steps, strict=True))
-            looped = set(steps) == {1} and len(made) % T == 0  # the model goes through its steps one by one
-            self._layers[name].single += single / T if looped else single
-
-    def _ask(self, name: str, part: Any, x: Any) -> None:
-        """Add what a part of the model has counted itself."""
-        device = x.device if isinstance(x, Tensor) else x[0].device
-        found = part.count_operations(x)
-        for row in found.layers:
-            count = self._row(f"{name}.{row.name}" if name else row.name, row.kind, device)
-            sums = [row.sops.sum(), row.spikes_in, row.elements, row.macs.sum(), float(not row.spikes)]
-            count.sums += torch.tensor(sums, dtype=torch.float64, device=device)
-            count.calls += 1
-            count.dense += row.dense_macs
-            count.real += row.dense_macs * (1 - getattr(row, "padding", 0.0))
-            count.single += row.ann_macs
-        self._uncounted.update(getattr(found, "uncounted", {}))
-
-    def _row(self, name: str, kind: str, device: torch.device) -> _Count:
-        if name not in self._layers:
-            device = torch.device("cpu") if device.type == "meta" else device
-            self._layers[name] = _Count(kind, torch.zeros(5, dtype=torch.float64, device=device))
-        return self._layers[name]
-
     # -- answers ---------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> int:
+        """How many samples the model has seen."""
+        return self._tally.samples
 
     def totals(self) -> Tensor:
         """``[samples, macs, sops, ann_macs]``, float64, over all samples: sums that can be reduced."""
-        table = [
-            torch.stack([c.sums.new_zeros(()), c.sums[MACS], c.sums[SOPS], c.sums.new_full((), c.single)])
-            for c in self._layers.values()
-        ]
-        total = torch.zeros(4, dtype=torch.float64, device=table[0].device if table else None)
-        total[0] = self.samples
-        for row in table:
-            total += row.to(total.device)
-        return total
+        return self._tally.totals()
 
     def report(self, batch_size: int | None = None) -> EnergyReport:
         """Numbers for one sample.
@@ -293,17 +208,7 @@ class OperationCounter(HookedModules):
         Raises:
             RuntimeError: nothing was counted.
         """
-        samples = batch_size or self.samples
-        if not self._layers or not samples:
-            raise RuntimeError(
-                f"no convolution, linear layer or matrix product of {type(self.model).__name__} has run"
-                " inside the with block, so there is nothing to report"
-            )
-        return EnergyReport(
-            rows=tuple(_line(name, count, samples) for name, count in self._layers.items()),
-            samples=samples,
-            uncounted={name: n / samples for name, n in self._uncounted.most_common()},
-        )
+        return self._tally.report(type(self.model).__name__, batch_size)
 
 
 class _Operators(TorchDispatchMode):
@@ -385,44 +290,3 @@ def _layer(module: nn.Module, inputs: tuple[Any, ...]) -> Call:
     )
     leading = tuple(x.shape[:1]) if x.dim() == space + 2 else ()
     return Call(kind="conv", label="", operands=((x, work),), leading=leading, space=space)
-
-
-def _sums(call: Call, units: Sequence[int], most: int, values: Sequence[float]) -> Tensor:
-    """Additions, spikes, elements, MACs and analog calls ``[5]`` of one call, as its values are."""
-    best: Tensor | None = None
-    for x, work in call.operands:
-        if x.is_meta:  # no values
-            return torch.tensor([0.0, 0, 0, work.dense, 1], dtype=torch.float64)
-        unit = additions_per_value(x, units, most, values)
-        one = torch.ones_like(unit)
-        spikes = [work.sops[0] * unit, work.entries[0] * unit, one * work.elements, one * 0, one * 0]
-        analog = [one * 0, one * 0, one * 0, one * work.dense, one]
-        sums = torch.where(unit == 0, torch.stack(analog), torch.stack(spikes))
-        if best is None:
-            best = sums
-        else:  # spikes rather than MACs, then what adds less
-            fewer = (sums[MACS] < best[MACS]) | ((sums[MACS] == best[MACS]) & (sums[SOPS] < best[SOPS]))
-            best = torch.where(fewer, sums, best)
-    assert best is not None
-    return best
-
-
-def _line(name: str, count: _Count, samples: int) -> LayerEnergy:
-    sums = count.sums.tolist()
-    analog = sums[ANALOG_CALLS]
-    return LayerEnergy(
-        name=name,
-        kind=count.kind,
-        input="spikes" if not analog else "analog" if analog == count.calls else "mixed",
-        macs=sums[MACS] / samples,
-        sops=sums[SOPS] / samples,
-        firing_rate_in=sums[SPIKES] / sums[ELEMENTS] if sums[ELEMENTS] else None,
-        dense_macs=count.dense / samples,
-        ann_macs=count.single / samples,
-        padding=1 - count.real / count.dense if count.dense else 0.0,
-    )
-
-
-def _time_steps(model: nn.Module) -> int:
-    steps = getattr(getattr(model, "_orig_mod", model), "time_steps", None)
-    return steps if isinstance(steps, int) else 1
