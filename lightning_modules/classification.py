@@ -45,17 +45,7 @@ class ClassificationTask(BaseTask):
         token_reduction: arguments of `zoo.reduce_tokens` (``method``, ``keep``, ...), for training and
             testing on part of the tokens.
         channels_last: lay images and weights out with channels innermost, faster on CPUs and tensor cores.
-        optimizer: see `BaseTask`, as everything that follows.
-        lr: see `BaseTask`.
-        weight_decay: see `BaseTask`.
-        momentum: see `BaseTask`.
-        decay_all: see `BaseTask`.
-        schedule: see `BaseTask`.
-        warmup_epochs: see `BaseTask`.
-        warmup_lr: see `BaseTask`.
-        min_lr: see `BaseTask`.
-        cosine_after_warmup: see `BaseTask`.
-        schedule_interval: see `BaseTask`.
+        **arguments: optimiser and schedule, see `BaseTask`.
     """
 
     method: ClassVar[str] = "direct training with surrogate gradients (STBP)"
@@ -80,31 +70,9 @@ class ClassificationTask(BaseTask):
         mixup_off_epoch: int = 0,
         token_reduction: dict[str, Any] | None = None,
         channels_last: bool = True,
-        optimizer: str = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        momentum: float = 0.9,
-        decay_all: bool = False,
-        schedule: Literal["cosine", "constant"] = "cosine",
-        warmup_epochs: float = 0.0,
-        warmup_lr: float = 0.0,
-        min_lr: float = 0.0,
-        cosine_after_warmup: bool = True,
-        schedule_interval: Literal["step", "epoch"] = "step",
+        **arguments: Any,
     ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            decay_all=decay_all,
-            schedule=schedule,
-            warmup_epochs=warmup_epochs,
-            warmup_lr=warmup_lr,
-            min_lr=min_lr,
-            cosine_after_warmup=cosine_after_warmup,
-            schedule_interval=schedule_interval,
-        )
+        super().__init__(**arguments)
         if loss not in ("ce", "tet"):
             raise ValueError(f"loss must be 'ce' or 'tet', got {loss!r}")
         if not 0.0 <= label_smoothing < 1.0:
