@@ -3,20 +3,19 @@
 import pytest
 import torch
 
+from tests.parity.goldens import over_cases
 from zoo.layers.convolution import neuron_factory
 from zoo.models import qkformer, sdt
 from zoo.models.spikformer import NEURON_DEFAULTS
 
-FILE = "zoo_residual_blocks"
-GOLDEN_FILES = {"direct_training/zoo_residual_blocks"}
 pytestmark = pytest.mark.golden
 
 MAKE = neuron_factory("lif", None, NEURON_DEFAULTS, 1)
 MAKE_ATTN = neuron_factory("lif", None, {**NEURON_DEFAULTS, "v_threshold": 0.5}, 1)
 
 
-def keep(name):
-    return name.startswith(("sdsa_", "qk_"))
+def attends(g):
+    return "package" in g.sidecar["source"] and "heads" in g.settings
 
 
 def spike_driven(case):
@@ -43,8 +42,9 @@ def channel_masks(case):
     return module, state, places
 
 
+@over_cases("y", "grad_output", "state.*", where=attends)
 def test_case(case):
-    build = spike_driven if case.name.startswith("sdsa_") else channel_masks
+    build = channel_masks if case.holds("state.qk_conv_bn.*") else spike_driven
     module, state, places = build(case)
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected
@@ -53,14 +53,14 @@ def test_case(case):
     x = case["x"].double().requires_grad_()
     as_map = x if x.dim() == 5 else x.unsqueeze(-1)
     y = module(as_map)
-    if case.name.startswith("sdsa_"):
+    if build is spike_driven:
         y = y + as_map  # their block holds the shortcut
     y = y.reshape(x.shape)
     case.close("y", y.float(), rtol=0, atol=1e-5)
     (y * case["grad_output"]).sum().backward()
     case.close("grad_x", x.grad.float())
     ours = {k: p.grad for k, p in module.named_parameters()}
-    for key in [k for k in case.tensors if k.startswith("grad.")]:
+    for key in [k for k in case.keys if k.startswith("grad.")]:
         names = places[key.removeprefix("grad.")]
         got = torch.cat([ours[n] for n in ([names] if isinstance(names, str) else names)])
         # the file holds float32 sums whose terms are as large as the largest entries

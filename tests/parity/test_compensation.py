@@ -1,5 +1,6 @@
 """Units of ECMT, step by step, and graded units of DCGS, slot by slot and between represented values."""
 
+import re
 from functools import partial
 
 import pytest
@@ -9,13 +10,8 @@ from oracles.slots import graded, graded_matmul, graded_mul
 from torch.nn import functional as F
 
 from spiking.functional import codes
+from tests.parity.goldens import over_files
 
-FOLDER = "conversion_transformer"
-GOLDEN_FILES = {
-    "conversion_transformer/ecmt_expectation_compensation",
-    "conversion_transformer/ecmt_matrix_product",
-    "conversion_transformer/dcgs_graded_units",
-}
 pytestmark = pytest.mark.golden
 
 
@@ -30,10 +26,11 @@ def functions(data):
     }
 
 
+@over_files("input", "*.ann_of_mean")
 def test_ecmt_units(golden):
-    data = golden(f"{FOLDER}/ecmt_expectation_compensation")
+    data = golden
     for name, function in functions(data).items():
-        if f"{name}.output" not in data.tensors:
+        if f"{name}.output" not in data:
             continue
         y, _ = compensate(function, data["input"])
         data.close(f"{name}.output", y)
@@ -41,8 +38,9 @@ def test_ecmt_units(golden):
     data.everything_was_compared()
 
 
+@over_files("a", "b", "product_of_means")
 def test_ecmt_product(golden):
-    data = golden(f"{FOLDER}/ecmt_matrix_product")
+    data = golden
     for y, _ in (compensate_product(data["a"], data["b"]), compensate(torch.matmul, data["a"], data["b"])):
         data.close("output", y)
         data.close("product_of_means", codes.running_mean(y)[0])
@@ -53,10 +51,13 @@ def represented(slots):
     return codes.represented(slots[1:], slots[0])[0]
 
 
+@over_files("diff_input", "rate_input", "*.diff_output", "*.rate_output")
 def test_dcgs_units(golden):
-    data = golden(f"{FOLDER}/dcgs_graded_units")
+    data = golden
     slots, steps = data["diff_input"], data["rate_input"]
     for name, function in functions(data).items():
+        if f"{name}.diff_output" not in data:
+            continue
         data.close(f"{name}.diff_output", graded(function, slots))
         value = function(represented(slots).flatten(0, 1)).view(steps.shape)
         torch.testing.assert_close(value, represented(data[f"{name}.diff_output"]), rtol=1e-4, atol=1e-5)
@@ -70,7 +71,9 @@ def test_dcgs_units(golden):
     data.close("mul.diff_output", graded_mul(a, b))
     product = represented(a) * represented(b)
     torch.testing.assert_close(product, represented(data["mul.diff_output"]), rtol=1e-4, atol=1e-5)
-    pool, x = partial(F.max_pool2d, kernel_size=2), data["maxpool.input"]
+    x, about = data["maxpool.input"], data.sidecar["tensors"]["maxpool.diff_output"]["description"]
+    kernel, stride = (int(re.search(rf"{word} (\d+)", about)[1]) for word in ("kernel", "stride"))
+    pool = partial(F.max_pool2d, kernel_size=kernel, stride=stride)
     data.close("maxpool.diff_output", graded(pool, x))
     data.close("maxpool.rate_output", compensate(pool, x[1:])[0])
     data.everything_was_compared()

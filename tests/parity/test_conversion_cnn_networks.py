@@ -18,30 +18,19 @@ from conversion.methods import parallel
 from conversion.methods.cos import initial_membrane
 from conversion.methods.srp import srp
 from conversion.network.site import sites
+from tests.parity.goldens import over_files
 
-GOLDEN_FILES = {
-    "conversion_cnn/qcfs_net_vgg",
-    "conversion_cnn/qcfs_net_resnet",
-    "conversion_cnn/srp_net_vgg",
-    "conversion_cnn/srp_net_resnet",
-    "conversion_cnn/cos_net_vgg",
-    "conversion_cnn/cos_net_resnet",
-    "conversion_cnn/parallel_net_vgg_lossless",
-    "conversion_cnn/parallel_net_resnet_calibrated",
-    "conversion_cnn/parallel_net_relu_training_free",
-}
 pytestmark = pytest.mark.golden
 
 
 class Network:
     """A golden network, its conversion, and which tensors of the file were compared."""
 
-    def __init__(self, source, sidecar, golden):
-        self.source, self.sidecar, self.golden = source, sidecar, golden
-        self.seen = {k for k in golden if k.startswith("params.")}  # loaded strictly
+    def __init__(self, source, golden):
+        self.source, self.sidecar, self.golden = source, golden.sidecar, golden
+        self.equal, self.everything_was_compared = golden.equal, golden.everything_was_compared
 
     def __getitem__(self, key):
-        self.seen.add(key)
         return self.golden[key]
 
     def convert(self, method, **settings):
@@ -54,24 +43,16 @@ class Network:
         return self.snn
 
     def close(self, key, got, tolerance="tolerance"):
-        expected, atol = self[key], self.sidecar[tolerance]
-        torch.testing.assert_close(got, expected, rtol=0, atol=atol, msg=lambda m: f"{key}: {m}")
-
-    def equal(self, key, got):
-        expected = self[key]
-        assert torch.equal(got.to(expected.dtype), expected), f"{key} differs"
+        self.golden.close(key, got, atol=self.sidecar[tolerance])
 
     def counts(self, watched, first=0):
         for name, (_, outputs) in watched.items():
             self.equal(f"spike_count.{name}", outputs[first:].ne(0).sum(0))
 
-    def everything_was_compared(self):
-        assert self.seen == set(self.golden), f"not looked at: {sorted(set(self.golden) - self.seen)}"
-
 
 @pytest.fixture
-def network(qcfs_source):
-    return lambda file: Network(*qcfs_source(file))
+def network(qcfs_source, golden):
+    return Network(qcfs_source, golden)
 
 
 @pytest.fixture(autouse=True)
@@ -95,9 +76,9 @@ def watching(units):
         handle.remove()
 
 
-@pytest.mark.parametrize("file", ["qcfs_net_vgg", "qcfs_net_resnet"])
-def test_qcfs(network, file):
-    case = network(file)
+@over_files("params.*", "snn_mean_logits", "spike_count.*")
+def test_qcfs(network):
+    case = network
     snn = case.convert("qcfs")
     with watching(case.sites) as watched:
         case.close("snn_logits_seq", snn(case["input"], steps=True))
@@ -106,9 +87,9 @@ def test_qcfs(network, file):
     case.everything_was_compared()
 
 
-@pytest.mark.parametrize("file", ["srp_net_vgg", "srp_net_resnet"])
-def test_srp(network, file):
-    case = network(file)
+@over_files("params.*", "logits_calibration_seq", "mask.*")
+def test_srp(network):
+    case = network
     tau = case.sidecar["tau"]
     snn = case.convert("srp", tau=tau)
     head = next(m for m in reversed(list(snn.modules())) if isinstance(m, torch.nn.Linear))
@@ -124,9 +105,9 @@ def test_srp(network, file):
     case.everything_was_compared()
 
 
-@pytest.mark.parametrize("file", ["cos_net_vgg", "cos_net_resnet"])
-def test_cos(network, file):
-    case = network(file)
+@over_files("params.*", "snn_logits_cumsum", "v0.*")
+def test_cos(network):
+    case = network
     rho, iterations = case.sidecar["rho"], case.sidecar["iterations"]
     snn = case.convert("cos", rho=rho, iterations=iterations)
     with watching(case.sites) as watched:
@@ -139,8 +120,10 @@ def test_cos(network, file):
     case.everything_was_compared()
 
 
+@over_files("params.*", "snn_logits_seq", "!snn_mean_logits", "!v0.*", "!calibration_batches")
 def test_parallel_without_loss(network):
-    case = network("parallel_net_vgg_lossless")
+    case = network
+    assert case.sidecar["T"] == case.sidecar["L"]
     snn = case.convert("parallel")
     with watching(case.sites) as watched:
         case.close("snn_logits_seq", snn(case["input"], steps=True))
@@ -167,8 +150,9 @@ def corrected(case, **settings):
     case.close("uncalibrated_logits", plain(case["input"]))
 
 
+@over_files("params.*", "calibration_batches", "calibrated_logits", "!theta.*")
 def test_parallel_with_corrections(network):
-    case = network("parallel_net_resnet_calibrated")
+    case = network
     assert case.sidecar["L"] == case.sidecar["L_reference"]  # the reference is the source itself
     corrected(case)
     case.everything_was_compared()
@@ -195,10 +179,11 @@ class ReLUResNet(torchvision.models.ResNet):
 
 
 @pytest.fixture
-def relu_network(conversion_cnn):
-    sidecar, golden = conversion_cnn("parallel_net_relu_training_free")
-    state = {k.removeprefix("params."): v for k, v in golden.items() if k.startswith("params.")}
-    return Network(ReLUResNet(state).eval(), sidecar, golden)
+def relu_network(golden):
+    return Network(ReLUResNet(golden.under("params.")).eval(), golden)
+
+
+OF_RELU = over_files("params.*", "calibration_batches", "calibrated_logits", "theta.*")
 
 
 def recorded(model, batches):
@@ -221,6 +206,7 @@ def recorded(model, batches):
     return largest, crossed
 
 
+@OF_RELU
 def test_parallel_of_a_relu_network(relu_network, monkeypatch):
     case = relu_network
 
@@ -238,6 +224,7 @@ def test_parallel_of_a_relu_network(relu_network, monkeypatch):
     case.everything_was_compared()
 
 
+@OF_RELU
 def test_thresholds_of_a_relu_network(relu_network):
     case = relu_network
     batches = list(case["calibration_batches"])

@@ -3,9 +3,8 @@
 import pytest
 
 import spiking
+from tests.parity.goldens import over_cases
 
-FILE = "sj_if_lif"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 ARGUMENTS = ("tau", "decay_input", "v_threshold", "v_reset", "detach_reset")
@@ -17,6 +16,7 @@ def build(settings, **changes):
     return spiking.get_neuron(settings["neuron"], **{**arguments, "surrogate": surrogate, **changes})
 
 
+@over_cases("x", "spike", where=lambda g: g.settings.get("neuron") in ("IF", "LIF"))
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_spikes_potentials_and_gradients(case, backend):
     neuron = build(case.settings, backend=backend)

@@ -3,14 +3,14 @@
 import pytest
 
 import spiking
+from tests.parity.goldens import over_cases
 
-FILE = "lmh_neuron"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 NAMES = spiking.LMH.parameter_names
 
 
+@over_cases("soma_minus_threshold")
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_outputs_potentials_and_gradients(case, backend):
     theta = case.settings["threshold"]

@@ -5,9 +5,8 @@ import torch
 
 import spiking
 from spiking import reference
+from tests.parity.goldens import over_cases
 
-FILE = "lmht_neuron"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 
@@ -32,6 +31,7 @@ def build(case, backend):
     return neuron
 
 
+@over_cases("x", "alpha", "m", "v", "grad_mask*")
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_outputs_potentials_and_gradients(case, backend):
     neuron, x = build(case, backend), case["x"].clone().requires_grad_()

@@ -6,13 +6,12 @@ import torch
 import zoo
 from conversion import convert, lmht
 from spiking.qcfs import QCFS
+from tests.parity.goldens import over_cases
+from tests.parity.sources import described
 from zoo.models.qcfs_resnet import checkpoint_filter_fn
 
-FILE = "lmht_hybrid_qcfs"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
-IF_STEPS = 16
 CLAMP_CHANGED = (2, 14)  # from this torch on, torch.clamp passes no gradient at its bounds
 NAMES = {"conv1.2": "act1", "residual_function.2": "act1", "relu": "act2"}
 
@@ -20,8 +19,7 @@ NAMES = {"conv1.2": "act1", "residual_function.2": "act1", "relu": "act2"}
 @pytest.fixture
 def source(case):
     state = case.under("state.")
-    classes, width = state["fc.weight"].shape
-    sizes = {"layers": (1, 1), "planes": (len(state["conv1.0.weight"]), width), "num_classes": classes}
+    _, sizes = described(state)
     model = zoo.create("qcfs_resnet20", levels=case.settings["qcfs_levels"], **sizes).eval()
     missing, unexpected = model.load_state_dict(checkpoint_filter_fn(state, model), strict=False)
     assert not unexpected
@@ -56,10 +54,11 @@ def ours(theirs):
     return NAMES[theirs] if theirs in NAMES else f"layer{int(stage[4]) - 1}.0.{NAMES[rest]}"
 
 
+@over_cases("qcfs_logits", "if_logits_t*", "lmht_logits_*")
 def test_everything(case, source, monkeypatch):
     model, sizes = source
     x = case["x"].clone().requires_grad_()
-    recorded = tuple(int(part) for part in case.whole["source"]["torch"].split(".")[:2])
+    recorded = tuple(int(part) for part in case.sidecar["source"]["torch"].split(".")[:2])
     with monkeypatch.context() as patch:
         if recorded >= CLAMP_CHANGED:
             patch.setattr(QCFS, "forward", lambda m, x: AsRecorded.apply(x, m.v_threshold, m.levels))
@@ -73,8 +72,10 @@ def test_everything(case, source, monkeypatch):
 
     L, T, x = case.settings["L"], case.settings["T"], case["x"]
     with torch.no_grad():
-        spiking = convert(model, "qcfs", IF_STEPS, input_size=tuple(x.shape[1:]), progress=False)
-        case.close("if_logits_t16", spiking(x, steps=True), rtol=0, atol=1e-4)
+        for key in sorted(k for k in case.keys if k.startswith("if_logits_t")):
+            steps = int(key.removeprefix("if_logits_t"))
+            spiking = convert(model, "qcfs", steps, input_size=tuple(x.shape[1:]), progress=False)
+            case.close(key, spiking(x, steps=True), rtol=0, atol=1e-4)
         for start, key in (
             ({"official_bias": True}, "official"),
             ({"init": "scaled_bias"}, "bias_scaled"),
@@ -88,6 +89,7 @@ def test_everything(case, source, monkeypatch):
             if key is not None:
                 case.close(f"lmht_logits_{key}", steps, rtol=0, atol=1e-4)
                 assert gap == pytest.approx(case.settings[f"gap_{key}"], abs=1e-4)
-            if key != "official":
-                assert gap < 1e-5
+            if key != "official" and case.settings["qcfs_levels"] == L * T:
+                # equal but for float32, whose last bits grow with the logits
+                assert gap < 1e-5 * max(1.0, float(case["qcfs_logits"].abs().max()))
     case.everything_was_compared()

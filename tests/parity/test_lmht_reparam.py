@@ -5,12 +5,12 @@ import torch
 
 import spiking
 from conversion import lmht
+from tests.parity.goldens import over_cases
 
-FILE = "lmht_reparam_neuron"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 
+@over_cases("x_single", "window_sum")
 def test_windows(case):
     settings = case.settings
     L, T = settings["L"], settings["T"]

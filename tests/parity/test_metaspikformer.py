@@ -3,13 +3,12 @@
 import pytest
 import torch
 
+from tests.parity.goldens import from_repository, over_cases
 from zoo.layers.convolution import neuron_factory
 from zoo.models import metaspikformer
 from zoo.models.sdt import MembraneMLP
 from zoo.models.spikformer import NEURON_DEFAULTS, Block, as_conv_weight
 
-FILE = "zoo_metaspikformer_blocks"
-GOLDEN_FILES = {"direct_training/zoo_metaspikformer_blocks"}
 pytestmark = pytest.mark.golden
 
 MAKE = neuron_factory("lif", None, NEURON_DEFAULTS, 1)
@@ -19,21 +18,22 @@ MAKE_ATTN = neuron_factory("lif", None, {**NEURON_DEFAULTS, "v_threshold": 0.5},
 def build(case, state):
     about = case.settings
     dim = about.get("dim")
-    if case.name == "sepconv":
+    if "pwconv1.weight" in state:
         return metaspikformer.SepConv(dim, MAKE)
-    if case.name == "convblock":
+    if "Conv.pwconv1.weight" in state:
         return metaspikformer.ConvBlock(dim, len(state["conv1.weight"]) / dim, MAKE)
-    if case.name == "repconv":
+    if "body.0.weight" in state:
         return metaspikformer.RepConv(dim)
-    if case.name == "msblock":
+    if "attn.q_conv.0.body.0.weight" in state:
         attn = metaspikformer.RepAttention(dim, about["heads"], MAKE, MAKE_ATTN)
         return Block(attn, MembraneMLP(dim, dim * about["mlp_ratio"], MAKE))
     c_out, c_in, kernel, _ = state["encode_conv.weight"].shape
-    make = None if case.name == "downsample_first" else MAKE
+    make = None if kernel == 7 else MAKE  # the first of them, whose input is no spike yet
     stride = round(case["x"].shape[-1] / case["y"].shape[-1])
     return metaspikformer.Downsample(c_in, c_out, kernel, stride, make)
 
 
+@over_cases("y", "grad_output", "state.*", where=from_repository("Spike-Driven-Transformer-V2"))
 def test_case(case):
     state = {k: as_conv_weight(k, v) for k, v in case.under("state.").items()}
     module = build(case, state)
@@ -48,9 +48,9 @@ def test_case(case):
     case.everything_was_compared()
 
 
-def test_folded_projection(direct):
+@over_cases("y", "state.body.0.weight", where=from_repository("Spike-Driven-Transformer-V2"))
+def test_folded_projection(case):
     """The 3x3 convolution that a trained block becomes gives the authors' outputs, too."""
-    case = direct(FILE, "repconv")
     module = metaspikformer.RepConv(case.settings["dim"])
     module.load_state_dict(case.under("state."), strict=False)
     outer = torch.nn.BatchNorm2d(case.settings["dim"])

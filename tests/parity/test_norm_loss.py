@@ -5,16 +5,16 @@ import torch
 
 from lightning_modules import mean_logit_loss, tet_loss
 from spiking.layers import BNTT, TDBN, TEBN
+from tests.parity.goldens import over_cases
 
-FILE = "sj_norm_loss"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 
-def build(name, settings, channels):
-    if name == "tdbn":
+def build(case):
+    settings, channels = case.settings, case["x"].shape[2]
+    if "v_th" in settings:
         return TDBN(channels, settings["alpha"], settings["v_th"])
-    return {"tebn": TEBN, "bntt": BNTT}[name](channels, settings["T"])
+    return (TEBN if "scale" in case else BNTT)(channels, settings["T"])
 
 
 def own(key):
@@ -22,11 +22,10 @@ def own(key):
     return key if key.startswith(("scale", "bn_list")) else f"bn.{key}"
 
 
-@pytest.mark.parametrize("name", ["tdbn", "tebn", "bntt"])
-def test_norms(name, direct):
-    case = direct(FILE, name)
-    norm = build(name, case.settings, case["x"].shape[2])
-    stored = {k for k in case.tensors if not k.startswith(("grad", "y_"))}
+@over_cases("y_train", "y_eval")
+def test_norms(case):
+    norm = build(case)
+    stored = {k for k in case.keys if not k.startswith(("grad", "y_"))}
     parameters = {own(k) for k in stored if "running" not in k}
     assert parameters == {k for k, _ in norm.named_parameters()}
     with torch.no_grad():
@@ -49,9 +48,9 @@ def test_norms(name, direct):
     case.everything_was_compared()
 
 
-def test_losses(direct):
-    case = direct(FILE, "loss")
-    settings = case.whole["cases"]["tet_full"]
+@over_cases("logits", "target", "tet_full")
+def test_losses(case):
+    settings = next(c for c in case.sidecar["cases"].values() if "lambda_" in c)
     for key, loss in (
         ("tet_ce", lambda z: tet_loss(z, case["target"], tet_lambda=0.0)),
         ("mean_logit_ce", lambda z: mean_logit_loss(z, case["target"])),

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import spiking
+from tests.parity.goldens import over_cases
 
-FILE = "sj_parametric_neurons"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 ARGUMENTS = ("init_tau", "tau", "decay_input", "scale_reset", "v_threshold", "v_reset", "detach_reset")
@@ -23,6 +22,7 @@ def build(case, backend):
     return spiking.get_neuron(settings["neuron"], surrogate=surrogate, backend=backend, **arguments)
 
 
+@over_cases("x", "spike", where=lambda g: g.settings.get("neuron") in ("PLIF", "KLIF", "CLIF", "GLIF"))
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_spikes_states_and_gradients(case, backend):
     neuron = build(case, backend)

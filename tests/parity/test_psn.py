@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import spiking
+from tests.parity.goldens import over_cases
 
-FILE = "sj_psn"
-GOLDEN_FILES = {f"direct_training/{FILE}"}
 pytestmark = pytest.mark.golden
 
 
@@ -28,6 +27,7 @@ def banded(weight, steps):
     return out
 
 
+@over_cases("x", "spike", where=lambda g: g.settings.get("neuron", "").endswith("PSN"))
 def test_spikes_and_gradients(case):
     neuron = build(case.settings)
     with torch.no_grad():

@@ -4,18 +4,15 @@ import pytest
 import torch
 
 from spiking.qcfs import QCFS
+from tests.parity.goldens import over_files
 
 pytestmark = pytest.mark.golden
-# Claimed as GOLDEN_FILES by test_conversion_cnn_networks.py, which compares what the networks become.
-VGG = ("qcfs_net_vgg", "srp_net_vgg", "cos_net_vgg", "parallel_net_vgg_lossless")
-RESNET = ("qcfs_net_resnet", "srp_net_resnet", "cos_net_resnet", "parallel_net_resnet_calibrated")
 
 
-@pytest.mark.parametrize("file", [*VGG, *RESNET])
-def test_logits(qcfs_source, file):
-    model, sidecar, golden = qcfs_source(file)
-    found = [m.v_threshold.item() for m in model.modules() if isinstance(m, QCFS)]
-    assert found == pytest.approx(list(sidecar["thresholds"].values()), abs=1e-6)
+@over_files("input", "ann_logits", "params.*", where=lambda g: "thresholds" in g.sidecar)
+def test_logits(qcfs_source, golden):
+    found = [m.v_threshold.item() for m in qcfs_source.modules() if isinstance(m, QCFS)]
+    # the sidecar rounds to six digits behind the point
+    assert found == pytest.approx(list(golden.sidecar["thresholds"].values()), abs=1e-6)
     with torch.no_grad():
-        logits = model(golden["input"])
-    torch.testing.assert_close(logits, golden["ann_logits"], rtol=0, atol=sidecar["tolerance"])
+        golden.close("ann_logits", qcfs_source(golden["input"]))

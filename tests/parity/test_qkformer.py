@@ -5,14 +5,13 @@ import torch
 from torch import nn
 
 import zoo
+from tests.parity.goldens import from_repository, over_cases
 from zoo.factory import load_weights
 from zoo.layers.convolution import neuron_factory
 from zoo.models import qkformer
 from zoo.models.spikformer import NEURON_DEFAULTS, SSA, as_conv_weight
 from zoo.registry import get_entry
 
-FILE = "zoo_qkformer_tiny"
-GOLDEN_FILES = {"direct_training/zoo_qkformer_tiny"}
 pytestmark = pytest.mark.golden
 
 MAKE = neuron_factory("lif", None, NEURON_DEFAULTS, 1)
@@ -36,21 +35,21 @@ class AcrossBatch(nn.Module):
 
 def build(case, state):
     dim = case.settings.get("embed_dims")
-    if case.name == "token_qk_attention":
+    if "q_conv.weight" in state:
         return qkformer.QKAttention(case.settings["dim"], case.settings["heads"], MAKE, MAKE_ATTN)
-    if case.name == "patch_embed_init":
+    if "proj_conv.weight" in state:
         shares, pooling, tap = qkformer.STEMS["imagenet"]
         widths = [dim // share for share in shares]
         return qkformer.PatchEmbed(state["proj_conv.weight"].shape[1], widths, pooling, tap, MAKE, stem=True)
-    assert case.name == "patch_embed_stage"
     c_in = state["proj3_conv.weight"].shape[1]
     return qkformer.PatchEmbed(c_in, (dim, dim), "10", -1, MAKE, first=3)
 
 
+@over_cases("y", "grad_output", "state.*", where=from_repository("QKFormer"))
 def test_case(case, tmp_path):
     state = case.under("state.")
     x = case["x"].double().requires_grad_()
-    if case.name == "model":
+    if "depth" in case.settings:
         model = load_whole(case, state, tmp_path)
         for block in model.modules():
             if isinstance(block, SSA):
@@ -79,10 +78,13 @@ def load_whole(case, state, tmp_path):
         if k.endswith("running_mean")
     }
     torch.save({"model": {**state, **counters}}, tmp_path / "theirs.pth")
+    blocks = {tuple(k.split(".")[:2]) for k in state if k.startswith("stage")}
+    depths = [sum(stage == f"stage{i}" for stage, _ in blocks) for i in (1, 2, 3)]
+    assert sum(depths) == about["depth"]
     model = zoo.create(
         "qkformer_10_384",
         dims=[about["embed_dims"] // share for share in (4, 2, 1)],
-        depths=(1, 2, about["depth"] - 3),
+        depths=depths,
         num_heads=about["heads"],
         mlp_ratio=about["mlp_ratio"],
         time_steps=about["T"],

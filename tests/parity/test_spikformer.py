@@ -4,13 +4,12 @@ import pytest
 import torch
 
 import zoo
+from tests.parity.goldens import from_repository, over_cases
 from zoo.factory import load_weights
 from zoo.layers.convolution import neuron_factory
 from zoo.models import spikformer
 from zoo.registry import get_entry
 
-FILE = "zoo_spikformer_tiny"
-GOLDEN_FILES = {"direct_training/zoo_spikformer_tiny"}
 pytestmark = pytest.mark.golden
 
 MAKE = neuron_factory("lif", None, spikformer.NEURON_DEFAULTS, 1)
@@ -33,7 +32,7 @@ def fill(module, state):
 def build(case):
     """The module of a case, and how its layout becomes ours and back."""
     about = case.settings
-    if case.name == "model_imagenet":
+    if "embed_dims" in case.settings:
         state = case.under("state.")
         depth = {k.split(".")[1] for k in state if k.startswith("block.")}
         assert len(depth) == about["depth"]
@@ -56,10 +55,11 @@ def build(case):
     return module, state
 
 
+@over_cases("y", "grad_output", "state.*", where=from_repository("ZK-Zhou/spikformer"))
 def test_case(case, tmp_path):
     built, state = build(case)
     x = case["x"].double().requires_grad_()
-    if case.name == "model_imagenet":
+    if "embed_dims" in case.settings:
         path = tmp_path / "theirs.pth"
         counters = {
             k.replace("running_mean", "num_batches_tracked"): torch.tensor(0)

@@ -3,88 +3,40 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 
 import spiking
 import zoo
 from spiking.layers import SpikeMatmul
+from tests.parity.goldens import FILES, TABLES, Golden, claim, over_files
 from zoo.layers.convolution import neuron_factory
 from zoo.models.spikingresformer import DSSA, GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
 
-FAMILY = "spiking_transformers"
-BLOCKS = ("dssa_p1", "dssa_p2", "dssa_p4_plif", "gwffn", "downsample")
-MODELS = ("model_tiny", "model_tiny_events")
-FULL = ("full_ti_formula", "full_cifar_formula", "full_dvsg_formula")
-TABLES = ("state_dict_keys_imagenet", "state_dict_keys_cifar", "state_dict_keys_dvsg")
-GOLDEN_FILES = {
-    f"{FAMILY}/{name}"
-    for name in (
-        "neurons",
-        *BLOCKS,
-        *MODELS,
-        *(f"{m}_train" for m in MODELS),
-        *FULL,
-        *TABLES,
-        "parameter_counts",
-    )
-}
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = Path(os.environ.get("GOLDENS_DIR", ROOT / ".." / "shared" / "goldens")) / FAMILY
-
-pytestmark = [
-    pytest.mark.golden,
-    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no golden files in {FOLDER}"),
-]
+pytestmark = pytest.mark.golden
 
 
 # -- reading the files -----------------------------------------------------------------------------
 
 
-class Golden:
-    """Tensors of one file, its sidecar, and the comparison that the sidecar prescribes."""
+def exactness(expected: torch.Tensor) -> dict[str, float]:
+    """float64 entries are exact results, float32 ones were rounded once, spikes are integers."""
+    if expected.dtype == torch.float32:
+        return {"rtol": 2e-6, "atol": 1e-6}
+    return {"rtol": 0.0, "atol": 1e-9 if expected.is_floating_point() else 0.0}
 
-    def __init__(self, name: str) -> None:
-        self.sidecar = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-        with safe_open(FOLDER / f"{name}.safetensors", framework="pt") as file:
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        assert set(self.tensors) == set(self.sidecar["tensors"])
-        self.compared: set[str] = set()
 
-    def input(self, key: str) -> torch.Tensor:
-        self.compared.add(key)
-        return self.tensors[key].double()
-
-    def under(self, prefix: str) -> dict[str, torch.Tensor]:
-        found = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-        self.compared |= {prefix + k for k in found}
-        return found
-
-    def check(self, key: str, got: torch.Tensor) -> None:
-        self.compared.add(key)
-        expected = self.tensors[key]
-        got = got.detach()
-        if got.numel() == expected.numel() == 1:
-            got = got.reshape(expected.shape)
-        # float64 entries are exact results, float32 ones were rounded once, spikes are integers
-        exact = {"rtol": 0.0, "atol": 1e-9}
-        if expected.dtype == torch.float32:
-            exact = {"rtol": 2e-6, "atol": 1e-6}
-        elif not expected.is_floating_point():
-            exact = {"rtol": 0.0, "atol": 0.0}
-        torch.testing.assert_close(got, expected.double(), **exact, msg=lambda m: f"{key}: {m}")
-
-    def all_compared(self) -> None:
-        assert set(self.tensors) == self.compared, set(self.tensors) - self.compared
+def check(golden: Golden, key: str, got: torch.Tensor) -> None:
+    expected, got = golden[key], got.detach()
+    if got.numel() == expected.numel() == 1:
+        got = got.reshape(expected.shape)
+    torch.testing.assert_close(got, expected.double(), **exactness(expected), msg=lambda m: f"{key}: {m}")
 
 
 class Call(dict):
@@ -198,105 +150,116 @@ def check_statistics(golden: Golden, seen: Recorder) -> None:
 # -- tests -----------------------------------------------------------------------------------------
 
 
-def test_neurons():
-    golden = Golden("neurons")
-    upstream = golden.input("grad_out")
-    for name in ("lif", "plif", "if"):
+@over_files("x", "grad_out", "*.spike_second_call")
+def test_neurons(golden):
+    upstream = golden["grad_out"].double()
+    for name in sorted({key.split(".")[0] for key in golden.keys if "." in key}):
         neuron = make_neurons(name)().double()
         if name == "plif":
-            neuron.load_state_dict({"w": golden.input("plif.w")})
-        x = golden.input("x").requires_grad_()
+            neuron.load_state_dict({"w": golden["plif.w"].double()})
+        x = golden["x"].double().requires_grad_()
         spikes = neuron(x)
-        golden.check(f"{name}.spike", spikes)
+        check(golden, f"{name}.spike", spikes)
         (spikes * upstream).sum().backward()
-        golden.check(f"{name}.grad_x", x.grad)
+        check(golden, f"{name}.grad_x", x.grad)
         if name == "plif":
-            golden.check("plif.grad_w", neuron.w.grad)
+            check(golden, "plif.grad_w", neuron.w.grad)
 
         x, state, membranes = x.detach(), neuron.initial_state(x[0].detach()), []
         for t in range(x.shape[0]):
             _, state = neuron.step(x[t], state)
             membranes.append(state if isinstance(state, torch.Tensor) else state[0])
-        golden.check(f"{name}.v_seq", torch.stack(membranes))
+        check(golden, f"{name}.v_seq", torch.stack(membranes))
         neuron.eval()
         with spiking.streaming(neuron), torch.no_grad():
             neuron(x)
-            golden.check(f"{name}.spike_second_call", neuron(x))
-    golden.all_compared()
+            check(golden, f"{name}.spike_second_call", neuron(x))
+    golden.everything_was_compared()
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_block(name: str):
-    golden = Golden(name)
+@over_files("weights.*", "eval.out", "train.out_step2")
+def test_block(golden):
     block = load(build_block(constructor(golden)), golden).eval()
     with torch.no_grad(), Recorder(block) as seen:
-        golden.check("eval.out", block(golden.input("input.x")))
+        check(golden, "eval.out", block(golden["input.x"].double()))
     check_statistics(golden, seen)
     for key, about in golden.sidecar["tensors"].items():
         found = re.search(r"(input|output) of official submodule (\S+)", about["meaning"])
         if found and key.startswith("eval."):
             seen_by = seen.inputs if found[1] == "input" else seen.outputs
             got, expected = seen_by[found[2]], golden.tensors[key]
-            golden.check(key, got.reshape(expected.shape))
+            check(golden, key, got.reshape(expected.shape))
 
     block.train()
     for key, buffer in block.named_buffers():
         if key.startswith("firing_rate"):
             buffer.zero_()  # the first-batch rule, then the moving average
-    x = golden.input("input.x").requires_grad_()
+    x = golden["input.x"].double().requires_grad_()
     out = block(x)
-    golden.check("train.out_step1", out)
-    (out * golden.input("train.grad_out")).sum().backward()
-    golden.check("train.grad_x", x.grad)
+    check(golden, "train.out_step1", out)
+    (out * golden["train.grad_out"].double()).sum().backward()
+    check(golden, "train.grad_x", x.grad)
     for key, parameter in block.named_parameters():
-        golden.check(f"train.grad.{key}", parameter.grad)
+        check(golden, f"train.grad.{key}", parameter.grad)
     for key in golden.under("train.buffers_after_step1."):
-        golden.check(f"train.buffers_after_step1.{key}", block.get_buffer(key))
-    golden.check("train.out_step2", block(golden.input("input.x2")))
+        check(golden, f"train.buffers_after_step1.{key}", block.get_buffer(key))
+    check(golden, "train.out_step2", block(golden["input.x2"].double()))
     for key in golden.under("train.buffers_after_step2."):
-        golden.check(f"train.buffers_after_step2.{key}", block.get_buffer(key))
-    golden.all_compared()
+        check(golden, f"train.buffers_after_step2.{key}", block.get_buffer(key))
+    golden.everything_was_compared()
 
 
 def time_first(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(0, 1) if x.dim() == 5 else x  # upstream takes [B, T, C, H, W]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_model(name: str):
-    golden = Golden(name)
+@over_files("weights.*", "eval.logits")
+def test_model(golden):
     model = load(build_model(constructor(golden)), golden).eval()
     assert sum(p.numel() for p in model.parameters()) == golden.sidecar["parameters"]
-    x = time_first(golden.input("input.x"))
+    x = time_first(golden["input.x"].double())
     with torch.no_grad(), Recorder(model) as seen:
         logits = model(x, steps=True)
-    golden.check("eval.logits", logits)
+    check(golden, "eval.logits", logits)
     check_statistics(golden, seen)
     with torch.no_grad():
-        golden.check("eval.out.prologue", model.encode(x))
+        check(golden, "eval.out.prologue", model.encode(x))
         torch.testing.assert_close(model(x), logits.mean(0), rtol=0, atol=0)
         _, stages = model.forward_intermediates(x)
     for i, stage in enumerate(stages):
         assert torch.equal(stage, seen.outputs[f"layers.{i}"])
         if f"eval.out.layers.{i}" in golden.tensors:
-            golden.check(f"eval.out.layers.{i}", stage)
-    golden.all_compared()
+            check(golden, f"eval.out.layers.{i}", stage)
+    golden.everything_was_compared()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_model_training_step(name: str):
-    weights, golden = Golden(name), Golden(f"{name}_train")
+def needed(golden: Golden) -> Golden:
+    """The file of the same network with its weights, by the name that the sidecar states or by its maker."""
+    named = golden.sidecar["needs"].split()[0].removesuffix(".safetensors")
+    own = [
+        g
+        for g in FILES
+        if g.holds("weights.*") and g.sidecar.get("constructor") == golden.sidecar["constructor"]
+    ]
+    near = [g for g in own if g.path.parent == golden.path.parent]
+    found = [g for g in near if g.path.stem == named] or near or own
+    return Golden(found[0].path)
+
+
+@over_files("train.logits", "input.target")
+def test_model_training_step(golden):
+    weights = needed(golden)
     model = load(build_model(constructor(golden)), weights).train()
-    logits = model(time_first(weights.input("input.x")), steps=True)
-    golden.check("train.logits", logits)
-    loss = F.cross_entropy(logits.mean(0), golden.input("input.target"))
-    golden.check("train.loss", loss)
+    logits = model(time_first(weights["input.x"].double()), steps=True)
+    check(golden, "train.logits", logits)
+    loss = F.cross_entropy(logits.mean(0), golden["input.target"].double())
+    check(golden, "train.loss", loss)
     loss.backward()
     for key, parameter in model.named_parameters():
-        golden.check(f"train.grad.{key}", parameter.grad)
+        check(golden, f"train.grad.{key}", parameter.grad)
     for key in golden.under("train.buffer."):
-        golden.check(f"train.buffer.{key}", model.get_buffer(key))
-    golden.all_compared()
+        check(golden, f"train.buffer.{key}", model.get_buffer(key))
+    golden.everything_was_compared()
 
 
 def formula(count: int, position: int, seed: int) -> np.ndarray:
@@ -332,9 +295,8 @@ def filled(key: str, shape: torch.Size, position: int, seed: int) -> torch.Tenso
     return torch.from_numpy(value.astype(np.float32)).reshape(shape)
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_full_model(name: str):
-    golden = Golden(name)
+@over_files("eval.logits", "eval.spatial_mean.*", where=lambda g: "deterministic_fill" in g.sidecar)
+def test_full_model(golden):
     call, seed = constructor(golden), golden.sidecar["seed"]
     arguments = {"time_steps": call["T"]} | {k: v for k, v in call.items() if k != "T"}
     model = zoo.create(call.name, lenth_from="img_size", **arguments)
@@ -352,47 +314,73 @@ def test_full_model(name: str):
     assert x[:4].tolist() == checks["input_first_four"]
     x = time_first(torch.from_numpy(x).reshape(shape).double())
     with torch.no_grad(), Recorder(model) as seen:
-        golden.check("eval.logits", model(x, steps=True))
+        check(golden, "eval.logits", model(x, steps=True))
     check_statistics(golden, seen)
     with torch.no_grad():
-        golden.check("eval.spatial_mean.prologue", model.encode(x).mean((-1, -2)))
-    for i in range(3):
-        got = seen.outputs[f"layers.{i}"].mean((-1, -2))
-        golden.check(f"eval.spatial_mean.layers.{i}", got)
-    golden.all_compared()
+        check(golden, "eval.spatial_mean.prologue", model.encode(x).mean((-1, -2)))
+    for path in golden.under("eval.spatial_mean.layers."):
+        got = seen.outputs[f"layers.{path}"].mean((-1, -2))
+        check(golden, f"eval.spatial_mean.layers.{path}", got)
+    golden.everything_was_compared()
 
 
-def table_columns() -> list[tuple[str, str, str]]:
-    return [
-        *((TABLES[0], f"shape_{v}", f"spikingresformer_{v}") for v in ("ti", "s", "m", "l")),
-        (TABLES[1], "shape", "spikingresformer_cifar"),
-        (TABLES[2], "shape", "spikingresformer_dvsg"),
-    ]
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
 
 
-@pytest.mark.parametrize(("table", "column", "entry"), table_columns())
-def test_state_dict_keys(table: str, column: str, entry: str):
-    with (FOLDER / f"{table}.tsv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+def sizes(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def columns() -> list[pytest.ParameterSet]:
+    """Every table of names and shapes, column by column."""
+    found = []
+    for path in TABLES:
+        for column in read_table(path)[0]:
+            if column.startswith("shape"):
+                claim(path)
+                found.append(pytest.param(path, column, id=f"{path.stem}-{column}"))
+    return found
+
+
+def entry_of(rows: list[dict[str, str]], column: str) -> str:
+    """The entry that a column is about: the one it names, or the one whose first and last layers fit."""
+    if variant := column.partition("_")[2]:
+        return f"spikingresformer_{variant}"
+    ends = [(row["key"], sizes(row[column])) for row in (rows[0], rows[-1])]
+    for entry in zoo.list_models("spikingresformer_*"):
+        with torch.device("meta"):
+            own = zoo.create(entry).state_dict()
+        if len(own) == len(rows) and all(k in own and list(own[k].shape) == shape for k, shape in ends):
+            return entry
+    raise AssertionError(f"no entry ends in {ends}")
+
+
+@pytest.mark.parametrize(("table", "column"), columns())
+def test_state_dict_keys(table: Path, column: str):
+    rows = read_table(table)
     with torch.device("meta"):
-        own = zoo.create(entry).state_dict()
+        own = zoo.create(entry_of(rows, column)).state_dict()
     assert [row["key"] for row in rows] == list(own)
     assert [int(row["index"]) for row in rows] == list(range(len(rows)))
     for row in rows:
         tensor = own[row["key"]]
         assert str(tensor.dtype) == f"torch.{row['dtype']}"
-        digits = re.findall(r"\d+", row[column])
-        assert [int(n) for n in digits] == list(tensor.shape), row["key"]
+        assert sizes(row[column]) == list(tensor.shape), row["key"]
 
 
-def counts() -> dict[str, dict]:
-    path = FOLDER / "parameter_counts.json"
-    return json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else {}
+def counts() -> list[pytest.ParameterSet]:
+    found = []
+    for g in FILES:
+        for entry, expected in g.sidecar.get("models", {}).items():
+            claim(g.path)
+            found.append(pytest.param(entry, expected, id=entry))
+    return found
 
 
-@pytest.mark.parametrize("entry", sorted(counts()))
-def test_parameter_counts(entry: str):
-    expected = counts()[entry]
+@pytest.mark.parametrize(("entry", "expected"), counts())
+def test_parameter_counts(entry: str, expected: dict):
     with torch.device("meta"):
         model = zoo.create(entry, num_classes=expected["num_classes"])
     assert zoo.describe(entry).parameters == expected["parameters"]

@@ -1,22 +1,19 @@
 """Thresholds of ECMT and DCGS from calibration batches."""
 
+import re
+
 import pytest
 import torch
 
 from conversion.calibration import statistics as thresholds
+from tests.parity.goldens import over_files
 
-FOLDER = "conversion_transformer"
-GOLDEN_FILES = {
-    "conversion_transformer/ecmt_threshold_percentile",
-    "conversion_transformer/dcgs_threshold_percentile",
-    "conversion_transformer/dcgs_threshold_iteration",
-}
 pytestmark = pytest.mark.golden
-UPDATES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # of the rows of a trace
 
 
+@over_files("batches", "*.scale_p", "*.scale_n")
 def test_ecmt(golden):
-    data = golden(f"{FOLDER}/ecmt_threshold_percentile")
+    data = golden
     shares = {key.split(".scale")[0] for key in data.tensors if key != "batches"}
     for name in shares:
         average, running = thresholds.Average(), []
@@ -29,8 +26,9 @@ def test_ecmt(golden):
     data.everything_was_compared()
 
 
+@over_files("conv_batches", "token_batches", "q_batches", "kT_batches")
 def test_dcgs_percentiles(golden):
-    data = golden(f"{FOLDER}/dcgs_threshold_percentile")
+    data = golden
     sources = {
         "relu_output": data["conv_batches"].relu(),
         "linear_input": data["token_batches"],
@@ -54,8 +52,15 @@ def test_dcgs_percentiles(golden):
     data.everything_was_compared()
 
 
+def updates(data, case):
+    """After how many updates each row of a trace was written down, as the sidecar says."""
+    about = data.sidecar["tensors"][f"{case}.theta_trace"]["description"]
+    return [int(n) for n in re.search(r"after ([\d,]+) updates", about)[1].split(",")]
+
+
+@over_files("batches", "batch_sizes", "*.theta_trace")
 def test_dcgs_iteration(golden):
-    data = golden(f"{FOLDER}/dcgs_threshold_iteration")
+    data = golden
     tolerance = data.sidecar["tolerance"]
     moments, sizes = thresholds.Moments("channel"), data["batch_sizes"].tolist()
     for i, batch in enumerate(data["batches"].split(sizes)):
@@ -68,15 +73,17 @@ def test_dcgs_iteration(golden):
     def compare(key, got, limit):
         torch.testing.assert_close(got, data[key].to(got.dtype), rtol=tolerance[limit], atol=0)
 
-    cases = {key.split(".")[0] for key in data.tensors if key.endswith(".theta_trace")}
+    cases = {key.split(".")[0] for key in sorted(data.keys) if key.endswith(".theta_trace")}
     assert cases
     for case in cases:
         n = int(case.removeprefix("n"))
         for suffix, mu, variance in (("", mean, var), ("_f64", mean.double(), var.double())):
-            trace = [thresholds.iterated_threshold(mu, variance, n, updates=u) for u in UPDATES]
+            trace = [thresholds.iterated_threshold(mu, variance, n, updates=u) for u in updates(data, case)]
             compare(f"{case}.theta_trace{suffix}", torch.stack(trace), f"theta_trace{suffix}_relative")
-        last = thresholds.iterated_threshold(mean.double(), var.double(), n, updates=3000)
-        compare(f"{case}.theta_3000", last, "theta_3000_relative")
+        key = next(k for k in data.keys if re.fullmatch(rf"{case}\.theta_\d+", k))
+        many = int(key.rpartition("_")[2])
+        last = thresholds.iterated_threshold(mean.double(), var.double(), n, updates=many)
+        compare(key, last, "theta_3000_relative")
         k = thresholds.scale_factor(torch.ones_like(mean), mean, var, n)
         compare(f"{case}.k_first", k, "k_first_relative")
         best = thresholds.best_threshold(mean.double(), var.double(), n)
