@@ -1,7 +1,9 @@
 """Data modules: real sets that packages ship or that lie in folders, and made-up ones."""
 
-from datamodules.base import ArrayDataModule, BaseDataModule
-from datamodules.events.base import EventDataModule, EventPipeline, Recording
+from datamodules.arrays import ArrayDataModule
+from datamodules.base import BaseDataModule
+from datamodules.classification import ClassificationDataModule
+from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.cifar10_dvs import CIFAR10DVSDataModule
 from datamodules.events.dvs_gesture import DVSGestureDataModule
 from datamodules.events.nmnist import NMNISTDataModule
@@ -12,11 +14,16 @@ from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.images.imagenet import ImageNetDataModule
 from datamodules.images.mnist5k import MNIST5kDataModule
 from datamodules.images.tiny_imagenet import TinyImageNetDataModule
-from datamodules.loading.data import ArrayDataset, Arrays, DataError, ImageDataset, stratified_split
+from datamodules.loading.datasets import ArrayDataset, Arrays, ImageDataset
+from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader
 from datamodules.loading.sampler import EvalSampler, TrainSampler
+from datamodules.loading.splits import stratified_split
 from datamodules.synthetic import SyntheticDataModule
-from datamodules.transforms.pipelines import Augmentation, ImagePipeline, TensorPipeline
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.events import EventPipeline
+from datamodules.transforms.image import ImagePipeline
+from datamodules.transforms.tensor import TensorPipeline
 
 __all__ = [
     "ArrayDataModule",
@@ -27,6 +34,7 @@ __all__ = [
     "CIFAR10DVSDataModule",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "ClassificationDataModule",
     "DVSGestureDataModule",
     "DataError",
     "DigitsDataModule",

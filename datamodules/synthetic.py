@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.base import ArrayDataModule
-from datamodules.loading.data import ArrayDataset, Arrays
-from datamodules.transforms.pipelines import Augmentation, TensorPipeline
+from datamodules.arrays import ArrayDataModule
+from datamodules.loading.datasets import ArrayDataset, Arrays
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.tensor import TensorPipeline
 
 _COARSE = 4  # class patterns are this many cells wide, so that small crops do not destroy them
 
@@ -31,7 +32,7 @@ class SyntheticDataModule(ArrayDataModule):
         noise: standard deviation of the noise on images, in grey values of 255.
         image_size: height and width.
         val: kept for the common interface; validation has its own samples here.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title = "made-up patterns"

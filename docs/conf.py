@@ -52,7 +52,7 @@ nitpick_ignore_regex = [
     ("py:.*", r".*\._.*"),
     # types that appear in signatures and have no page of their own
     ("py:class", r"zoo\.(registry\.F|tokens\.hooks\.Point)"),
-    ("py:class", r"datamodules\.(loading\.data\.BatchDataset|events\.readers\.Events)"),
+    ("py:class", r"datamodules\.(loading\.datasets\.BatchDataset|events\.readers\.Events)"),
 ]
 
 _generated = ROOT / "docs" / "generated"

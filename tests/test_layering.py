@@ -28,8 +28,6 @@ LONG_FILES: dict[str, str] = {
     "conversion.detection.detector": YET,
     "conversion.lmht.reparameterise": YET,
     "conversion.methods.parallel": YET,
-    "datamodules.base": YET,
-    "datamodules.transforms.pipelines": YET,
     "spiking.kernels.cpu.codegen": YET,
     "spiking.kernels.ops": YET,
     "spiking.kernels.rules.neurons": YET,
@@ -87,7 +85,6 @@ KNOWN_CIRCLES: list[set[str]] = [
         "conversion.network",
         "conversion.report",
     },
-    {"datamodules.base", "datamodules.loading", "datamodules.transforms"},
     {"spiking.kernels.__init__", "spiking.kernels.cpu", "spiking.kernels.rules", "spiking.kernels.triton"},
     {
         "zoo.build",

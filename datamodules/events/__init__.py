@@ -1,5 +1,6 @@
 """Sets of event-camera recordings."""
 
-from datamodules.events.base import EventDataModule, EventPipeline, Recording
+from datamodules.events.base import EventDataModule, Recording
+from datamodules.transforms.events import EventPipeline
 
 __all__ = ["EventDataModule", "EventPipeline", "Recording"]

@@ -20,7 +20,7 @@ class CIFAR10DVSDataModule(EventDataModule):
     Args:
         root: the folder with ``CLASS/*.aedat``.
         time_steps: T.
-        kwargs: see `EventDataModule` and `BaseDataModule`.
+        kwargs: see `EventDataModule` and `ClassificationDataModule`.
     """
 
     title = "CIFAR10-DVS"

@@ -8,7 +8,7 @@ from typing import Any
 
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.readers import Events, read_aedat3
-from datamodules.loading.data import DataError
+from datamodules.loading.errors import DataError
 
 GESTURES = (
     "hand clapping", "right hand wave", "left hand wave", "right arm clockwise",
@@ -24,7 +24,7 @@ class DVSGestureDataModule(EventDataModule):
         root: the folder ``DvsGesture`` or the one that holds it: sessions ``userNN_LIGHT.aedat``, their
             ``userNN_LIGHT_labels.csv``, ``trials_to_train.txt`` and ``trials_to_test.txt``.
         time_steps: T.
-        kwargs: see `EventDataModule` and `BaseDataModule`.
+        kwargs: see `EventDataModule` and `ClassificationDataModule`.
     """
 
     title = "DVS128 Gesture"

@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.readers import Events, read_nmnist
-from datamodules.loading.data import DataError
+from datamodules.loading.errors import DataError
 
 
 class NMNISTDataModule(EventDataModule):
@@ -18,7 +18,7 @@ class NMNISTDataModule(EventDataModule):
             of ``ID.bs2`` or ``ID.bin`` with the lists ``train*.txt`` and ``test*.txt``, two columns, file
             and digit.
         time_steps: T.
-        kwargs: see `EventDataModule` and `BaseDataModule`.
+        kwargs: see `EventDataModule` and `ClassificationDataModule`.
     """
 
     title = "N-MNIST"

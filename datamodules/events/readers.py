@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.loading.data import DataError
+from datamodules.loading.errors import DataError
 
 SplitBy = Literal["count", "time"]
 

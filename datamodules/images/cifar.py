@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.base import ArrayDataModule
-from datamodules.loading.data import Arrays, DataError
-from datamodules.loading.folder import cache_folder, class_folders, decoded, list_images
+from datamodules.arrays import ArrayDataModule
+from datamodules.loading.cache import cache_folder, decoded
+from datamodules.loading.datasets import Arrays
+from datamodules.loading.errors import DataError
+from datamodules.loading.folder import class_folders, list_images
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -129,7 +131,7 @@ class CIFAR10DataModule(_CIFARDataModule):
         download: allow `prepare_data` to download.
         crop_padding: padding of the random crop.
         flip: probability of a horizontal flip.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title, hub_id = "CIFAR-10", "uoft-cs/cifar10"
@@ -175,7 +177,7 @@ class CIFAR100DataModule(_CIFARDataModule):
         download: allow `prepare_data` to download.
         crop_padding: padding of the random crop.
         flip: probability of a horizontal flip.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title, hub_id = "CIFAR-100", "uoft-cs/cifar100"

@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datamodules.base import ArrayDataModule
-from datamodules.loading.data import Arrays, DataError, stratified_split
+from datamodules.arrays import ArrayDataModule
+from datamodules.loading.datasets import Arrays
+from datamodules.loading.errors import DataError
+from datamodules.loading.splits import stratified_split
 
 TEST_FRACTION = 0.2
 
@@ -19,7 +21,7 @@ class DigitsDataModule(ArrayDataModule):
 
     Args:
         val: ``test``, or the fraction of the training set to validate on.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title = "handwritten digits of scikit-learn (1,797, 8x8)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.base import ArrayDataModule
-from datamodules.loading.data import Arrays, DataError
+from datamodules.arrays import ArrayDataModule
+from datamodules.loading.datasets import Arrays
+from datamodules.loading.errors import DataError
 from datamodules.loading.idx import FILES, has_idx, read_split
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
@@ -23,7 +24,7 @@ class FashionMNISTDataModule(ArrayDataModule):
         root: folder of data sets.
         val: ``test``, or the fraction of the training set to validate on.
         download: allow `prepare_data` to download.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title = "Fashion-MNIST"

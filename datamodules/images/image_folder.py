@@ -7,31 +7,21 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from datamodules.base import BaseDataModule
-from datamodules.loading.data import (
-    ArrayDataset,
-    Arrays,
-    BatchDataset,
-    DataError,
-    ImageDataset,
-    open_image,
-    stratified_split,
-)
-from datamodules.loading.folder import (
-    LazyImages,
-    Listing,
-    cache_folder,
-    class_folders,
-    decoded,
-    list_images,
-)
-from datamodules.transforms.pipelines import Augmentation, ImagePipeline
+from datamodules.classification import ClassificationDataModule
+from datamodules.loading.cache import LazyImages, cache_folder, decoded
+from datamodules.loading.datasets import ArrayDataset, Arrays, BatchDataset, ImageDataset
+from datamodules.loading.decode import open_image
+from datamodules.loading.errors import DataError
+from datamodules.loading.folder import Listing, class_folders, list_images
+from datamodules.loading.splits import stratified_split
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.image import ImagePipeline
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
-class ImageFolderDataModule(BaseDataModule):
+class ImageFolderDataModule(ClassificationDataModule):
     """Images under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``.
 
     ``valid`` and ``validation`` do for ``val``. Without a test folder the validation set is the
@@ -52,7 +42,7 @@ class ImageFolderDataModule(BaseDataModule):
         crop_pct: ``imagenet`` only, part of the short side that evaluation keeps.
         color_jitter: ``imagenet`` only, strength; has no effect besides `auto_augment`, as in timm.
         image_size: side of the result; ``imagenet`` needs one, ``small`` keeps the size without.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from datamodules.images.image_folder import ImageFolderDataModule
-from datamodules.loading.data import DataError
+from datamodules.loading.errors import DataError
 
 
 class ImageNetDataModule(ImageFolderDataModule):

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.base import ArrayDataModule
-from datamodules.loading.data import Arrays, DataError, stratified_split
+from datamodules.arrays import ArrayDataModule
+from datamodules.loading.datasets import Arrays
+from datamodules.loading.errors import DataError
+from datamodules.loading.splits import stratified_split
 
 TEST_FRACTION = 0.2
 SIZE = 28 * 28
@@ -53,7 +55,7 @@ class MNIST5kDataModule(ArrayDataModule):
 
     Args:
         val: ``test``, or the fraction of the training set to validate on.
-        kwargs: see `BaseDataModule`.
+        kwargs: see `ClassificationDataModule`.
     """
 
     title = "MNIST, 5,000 digits"

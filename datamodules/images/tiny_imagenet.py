@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from datamodules.images.image_folder import ImageFolderDataModule
-from datamodules.loading.data import DataError
+from datamodules.loading.errors import DataError
 from datamodules.loading.folder import Listing, list_images
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.loading.data import Arrays, DataError
+from datamodules.loading.datasets import Arrays
+from datamodules.loading.errors import DataError
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -1,5 +1,10 @@
-"""What happens to images between disk and network."""
+"""What happens to samples between disk and network."""
 
-from datamodules.transforms.pipelines import Augmentation, ImagePipeline, Interpolation, TensorPipeline
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.events import EventPipeline
+from datamodules.transforms.fit import FitImage
+from datamodules.transforms.image import ImagePipeline
+from datamodules.transforms.policies import Interpolation
+from datamodules.transforms.tensor import TensorPipeline
 
-__all__ = ["Augmentation", "ImagePipeline", "Interpolation", "TensorPipeline"]
+__all__ = ["Augmentation", "EventPipeline", "FitImage", "ImagePipeline", "Interpolation", "TensorPipeline"]

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules import CIFAR10DVSDataModule, DataError, DVSGestureDataModule, NMNISTDataModule
-from datamodules.events.base import EventPipeline
 from datamodules.events.readers import Events, read_aedat2, read_aedat3, read_nmnist, to_frames
 from datamodules.images.cifar import CIFAR10_CLASSES
-from datamodules.loading.data import sample_keys
-from datamodules.transforms.pipelines import Augmentation
+from datamodules.loading.random import sample_keys
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.events import EventPipeline
 
 
 def events(count, size, seed=0, start=0):

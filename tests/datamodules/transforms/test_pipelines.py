@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 
 from datamodules import Augmentation, ImagePipeline, TensorPipeline
 from datamodules.loading.random import sample_keys
-from datamodules.transforms.pipelines import build_policy, cut_out, shifted_crops
+from datamodules.transforms.batched import cut_out, shifted_crops
+from datamodules.transforms.policies import build_policy
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.loading.data import image_array
-from datamodules.transforms.pipelines import Interpolation, TensorPipeline
+from datamodules.loading.decode import image_array
+from datamodules.transforms.policies import Interpolation
+from datamodules.transforms.tensor import TensorPipeline
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

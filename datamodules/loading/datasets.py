@@ -1,4 +1,4 @@
-"""Data sets that hand out whole batches, splits, and the errors of missing or broken data."""
+"""Data sets that hand out whole batches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.loading.decode import open_image
+from datamodules.loading.errors import DataError
 from datamodules.loading.random import Keys, sample_keys
 
-SPLIT_SEED = 2024  # splits are part of a data set's definition; no run's seed changes them
 Key = int | tuple[int, int]
 Transform = Callable[[Tensor, Keys | None], Tensor]
-
-
-class DataError(RuntimeError):
-    """Data that is missing, unreadable, or not what it should be."""
 
 
 class Arrays(NamedTuple):
@@ -110,23 +107,6 @@ class ArrayDataset(BatchDataset):
         return len(self.rows)
 
 
-def open_image(path: str | Path, in_chans: int = 3) -> Image.Image:
-    """Read an image whole, as grey (`in_chans` 1) or RGB; an error names the file."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("L" if in_chans == 1 else "RGB")
-    except FileNotFoundError:
-        raise DataError(f"no such image: {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
-
-
-def image_array(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return an image as uint8 ``[C, H, W]``."""
-    array = np.asarray(image, dtype=np.uint8)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
-
-
 class ImageDataset(BatchDataset):
     """Image files, decoded when asked for.
 
@@ -171,31 +151,3 @@ class ImageDataset(BatchDataset):
 
     def __len__(self) -> int:
         return len(self.paths)
-
-
-def stratified_split(
-    labels: npt.NDArray[np.int64], fraction: float, seed: int = SPLIT_SEED
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Hold out the same share of every class; the result depends on labels and seed only.
-
-    Args:
-        labels: class numbers ``[N]``.
-        fraction: share to hold out, between 0 and 1; at least one sample of each class stays on
-            either side where the class has two or more.
-        seed: seed of the choice.
-
-    Returns:
-        Sorted row numbers (kept, held out).
-    """
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"a held-out fraction must lie between 0 and 1, got {fraction}")
-    kept, held = [], []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        random = sample_keys(seed, int(label), np.arange(len(rows)))
-        rows = rows[np.argsort(random, kind="stable")]
-        count = round(len(rows) * fraction)
-        count = min(max(count, 1), len(rows) - 1)
-        held.append(rows[:count])
-        kept.append(rows[count:])
-    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))

@@ -1,0 +1,172 @@
+"""Data of K classes: what a classifier must know of it, and the transforms of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from datamodules.base import BaseDataModule
+from datamodules.loading.datasets import ImageDataset
+from datamodules.loading.errors import DataError
+from datamodules.loading.folder import find_images
+from datamodules.transforms.augmentation import Augmentation
+from datamodules.transforms.fit import FitImage
+from datamodules.transforms.policies import Interpolation
+from datamodules.transforms.tensor import TensorPipeline
+
+
+class ClassificationDataModule(BaseDataModule):
+    """Images or event frames of K classes: transforms, and the facts that a model needs.
+
+    Batches are (x, y): x float32 ``[B, C, H, W]``, or ``[B, T, C, H, W]`` for events; y int64
+    ``[B]``.
+
+    A subclass sets `num_classes`, `in_chans`, `native_size` and `class_names` as class attributes,
+    in its constructor or as properties (a model may be built from them before `setup`), calls
+    `set_statistics`, and fills `train_set`, `val_set` and `test_set` in `setup`.
+
+    Args:
+        image_size: resize images to this side; missing: their own size.
+        mean: channel means in 0..1 for normalising; missing: those of the data set.
+        std: channel standard deviations; missing: those of the data set.
+        crop_padding: see `Augmentation`, as for the following ones.
+        flip: probability of a horizontal flip in training.
+        auto_augment: policy of training images.
+        cutout: side of the erased square in training.
+        random_erasing: probability of random erasing in training.
+        erasing_mode: filling of erased rectangles.
+        interpolation: of resizing.
+        predict_dir: what to predict: an image, a folder (searched with its subfolders), or a list
+            of images. Batches are then (x, paths).
+        kwargs: see `BaseDataModule`.
+
+    Raises:
+        ValueError: a side below 1, or a wrong augmentation.
+    """
+
+    num_classes: int
+    in_chans: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __init__(
+        self,
+        *,
+        image_size: int | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        crop_padding: int = 0,
+        flip: float = 0.0,
+        auto_augment: str | None = None,
+        cutout: int = 0,
+        random_erasing: float = 0.0,
+        erasing_mode: Literal["pixel", "rand", "const"] = "pixel",
+        interpolation: Interpolation = "bicubic",
+        predict_dir: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        self.image_size = image_size
+        self.interpolation: Interpolation = interpolation
+        self.augmentation = Augmentation(
+            crop_padding=crop_padding,
+            flip=flip,
+            auto_augment=auto_augment,
+            cutout=cutout,
+            random_erasing=random_erasing,
+            erasing_mode=erasing_mode,
+        )
+        self.predict_dir = predict_dir
+        self._mean, self._std = mean, std
+
+    def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set `mean` and `std`: the user's where given, else these of the data set."""
+        self.mean = tuple(mean if self._mean is None else self._mean)
+        self.std = tuple(std if self._std is None else self._std)
+        chans = self.in_chans
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != chans:
+                raise ValueError(f"{name} has {len(values)} values for {chans} channels")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {list(self.std)}")
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width of the data as stored."""
+        raise NotImplementedError
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image, or of one step of events."""
+        side = self.image_size
+        height, width = self.native_size if side is None else (side, side)
+        return self.in_chans, height, width
+
+    def _tensor_pipeline(self, augmentation: Augmentation | None) -> TensorPipeline:
+        return TensorPipeline(
+            size=None if self.image_size is None else (self.image_size, self.image_size),
+            mean=self.mean,
+            std=self.std,
+            augmentation=augmentation,
+            interpolation=self.interpolation,
+        )
+
+    @property
+    @override
+    def train_transform(self) -> Any:
+        return self._tensor_pipeline(self.augmentation)
+
+    @property
+    @override
+    def eval_transform(self) -> Any:
+        return self._tensor_pipeline(None)
+
+    @override
+    def facts(self) -> dict[str, Any]:
+        return {
+            **super().facts(),
+            "class_names": list(self.class_names),
+            "input_size": list(self.input_size),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "crop_pct": 1.0,
+        }
+
+    @override
+    def described(self) -> dict[str, str]:
+        names = ", ".join(self.class_names[:10]) + (", ..." if self.num_classes > 10 else "")
+        return {
+            "classes": f"{self.num_classes} ({names})",
+            "input": "x".join(str(n) for n in self.input_size),
+        }
+
+    @property
+    @override
+    def light_training(self) -> bool:
+        return self.in_memory and self.augmentation.auto_augment is None
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return batches (x, paths) of the images under `predict_dir`."""
+        if self.predict_dir is None:
+            raise DataError("nothing to predict: set predict_dir to a folder or a list of images")
+        if self.in_chans not in (1, 3):
+            raise DataError(f"images have 1 or 3 channels, but this model gets {self.in_chans}")
+        data = ImageDataset(find_images(self.predict_dir), None, self._predict_transform(), self.in_chans)
+        # Lightning shares prediction among processes itself, without repeating samples
+        return DataLoader(
+            data,
+            batch_size=self.eval_batch_size or self.batch_size,
+            **self._loader_options(in_memory=False),
+        )
+
+    def _predict_transform(self) -> Any:
+        """Return a map of one image to float32 ``[C, H, W]`` of `input_size`."""
+        return FitImage(self.input_size[1:], self.mean, self.std, self.interpolation)

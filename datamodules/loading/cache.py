@@ -1,0 +1,143 @@
+"""Samples decoded once into one array on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.loading.decode import image_array, open_image
+from datamodules.loading.errors import DataError
+from datamodules.loading.folder import Listing
+
+_CHUNK = 512
+
+
+class Samples(Protocol):
+    """Samples of one shape, uint8, decoded one by one."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def decode(self, row: int, /) -> npt.NDArray[np.uint8]:
+        """Return one sample."""
+
+
+class LazyImages:
+    """Looks like an array uint8 ``[N, C, H, W]``, but decodes the rows that are asked for."""
+
+    def __init__(self, paths: Sequence[Path], size: tuple[int, int], in_chans: int) -> None:
+        self.paths = [str(path) for path in paths]
+        self.size = size
+        self.in_chans = in_chans
+        self.shape: tuple[int, ...] = (in_chans, *size)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return np.stack([self.decode(int(row)) for row in rows])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def decode(self, row: int) -> npt.NDArray[np.uint8]:
+        """Return one image, uint8 ``[C, H, W]``."""
+        array = image_array(open_image(self.paths[row], self.in_chans))
+        if array.shape[1:] != self.size:
+            raise DataError(
+                f"{self.paths[row]}: expected {self.size[0]}x{self.size[1]} (height x width) like"
+                f" the first image, got {array.shape[1]}x{array.shape[2]};"
+                " images of several sizes need style: imagenet"
+            )
+        return array
+
+
+def fingerprint(listing: Listing, in_chans: int) -> str:
+    """Return a short hash of names, sizes and times of all images."""
+    digest = hashlib.sha256(f"1 {in_chans} {listing.folder.resolve()}".encode())
+    for path in listing.paths:
+        stat = path.stat()
+        name = path.relative_to(listing.folder).as_posix()
+        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder(root: Path, wanted: str | None) -> Path:
+    """Return a writable folder: `wanted`, else one beside `root`, else the user's cache."""
+    if wanted is not None:
+        places = [Path(wanted).expanduser()]
+    else:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        places = [root.resolve().parent / f"{root.resolve().name}-decoded", home / "fulgurite"]
+    reason: Exception | None = None
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error
+            continue
+        if os.access(place, os.W_OK):
+            return place
+    raise DataError(
+        f"no place for the decoded images: {' and '.join(map(str, places))} cannot be written"
+        f" ({reason}); set cache_dir, or cache: false"
+    )
+
+
+def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path) -> npt.NDArray[np.uint8]:
+    """Return all images as one memory-mapped array, decoding them on the first call.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        listing: the images.
+        size: height and width that all of them must have.
+        in_chans: 1 for grey, 3 for RGB.
+        folder: where the copy is kept.
+
+    Returns:
+        uint8 ``[N, C, H, W]``, read-only.
+    """
+    path = folder / f"{listing.folder.name}-{fingerprint(listing, in_chans)}.npy"
+    return memory_mapped(path, LazyImages(listing.paths, size, in_chans))
+
+
+def memory_mapped(path: Path, samples: Samples) -> npt.NDArray[np.uint8]:
+    """Return samples as one memory-mapped array ``[N, *shape]``; the first call writes the file."""
+    if not path.is_file():
+        _decode_into(path, samples)
+    try:
+        array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"cannot read {path}: {error}; delete it to decode again") from error
+    return array
+
+
+def _decode_into(path: Path, samples: Samples) -> None:
+    from rich.progress import Progress
+
+    shape = (len(samples), *samples.shape)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
+    try:
+        # written in order instead of through a memory map, which dies by SIGBUS on a full disk
+        with os.fdopen(handle, "wb") as file, Progress(transient=True) as progress:
+            header: Any = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            task = progress.add_task(f"decoding {path.stem.rsplit('-', 1)[0]}", total=shape[0])
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                for start in range(0, shape[0], _CHUNK):
+                    rows = range(start, min(start + _CHUNK, shape[0]))
+                    file.write(np.stack(list(pool.map(samples.decode, rows))).tobytes())
+                    progress.advance(task, len(rows))
+        os.chmod(name, 0o644)  # mkstemp makes it private; a shared folder's cache is for all
+        os.replace(name, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}; set cache_dir or cache: false") from error
+    finally:
+        Path(name).unlink(missing_ok=True)

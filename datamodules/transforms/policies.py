@@ -1,0 +1,78 @@
+"""Augmentation policies of torchvision and timm by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from PIL import Image
+
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+_POLICIES = {"cifar10": "CIFAR10", "cifar100": "CIFAR10", "imagenet": "IMAGENET", "svhn": "SVHN"}
+_GREY = [128, 128, 128]  # uncovered corners, as in the policy file that the CIFAR recipes pass on
+_TIMM_POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "3aa")
+
+
+def check_policy(name: str) -> None:
+    """Raise ValueError unless `name` is a policy that `build_policy` knows."""
+    head = name.split("-")[0]
+    if name in _POLICIES or name == "trivial" or head in _TIMM_POLICIES:
+        return
+    raise ValueError(
+        f"unknown auto_augment {name!r}; known: {', '.join(_POLICIES)}, trivial,"
+        " or a timm string such as 'rand-m9-mstd0.5-inc1'"
+    )
+
+
+def build_policy(
+    name: str, size: int, mean: Sequence[float], interpolation: Interpolation | None = None
+) -> Callable[[Image.Image], Image.Image]:
+    """Build an augmentation policy on RGB images.
+
+    Args:
+        name: see `Augmentation.auto_augment`.
+        size: short side of the image in pixels; limits translations.
+        mean: channel means in 0..1; timm's policies fill gaps with this colour.
+        interpolation: of geometric operations; timm's own default picks one at random.
+    """
+    check_policy(name)
+    if name in _POLICIES or name == "trivial":
+        from torchvision.transforms import v2
+
+        policy: Callable[[Image.Image], Image.Image] = (
+            v2.TrivialAugmentWide()
+            if name == "trivial"
+            else v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]], fill=_GREY)
+        )
+        return policy
+    from timm.data.auto_augment import (
+        augment_and_mix_transform,
+        auto_augment_transform,
+        rand_augment_transform,
+    )
+
+    rgb = tuple(mean) * 3 if len(mean) == 1 else tuple(mean)
+    # the same parameters as timm.data.transforms_factory.transforms_imagenet_train
+    params: dict[str, Any] = {
+        "translate_const": int(size * 0.45),
+        "img_mean": tuple(min(255, round(255 * m)) for m in rgb),
+    }
+    if interpolation is not None:
+        params["interpolation"] = {"nearest": 0, "bilinear": 2, "bicubic": 3}[interpolation]
+    if name.startswith("rand"):
+        return rand_augment_transform(name, params)  # type: ignore[no-any-return]
+    if name.startswith("augmix"):
+        params["translate_pct"] = 0.3
+        return augment_and_mix_transform(name, params)  # type: ignore[no-any-return]
+    return auto_augment_transform(name, params)  # type: ignore[no-any-return]
+
+
+class RGBDetour:
+    """Apply a policy that is defined on RGB to a grey image; a class so that it pickles."""
+
+    def __init__(self, policy: Callable[[Image.Image], Image.Image]) -> None:
+        self.policy = policy
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the changed grey image."""
+        return self.policy(image.convert("RGB")).convert("L")
