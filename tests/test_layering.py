@@ -34,7 +34,6 @@ LONG_FILES: dict[str, str] = {
     "spiking.measure.energy": YET,
     "spiking.reference.neurons": YET,
     "spiking.surrogate": YET,
-    "zoo.files.save": YET,
     "zoo.models.ge2mst": YET,
     "zoo.models.metaspikformer": YET,
     "zoo.models.qkformer": YET,
@@ -66,7 +65,6 @@ KNOWN_CIRCLES: list[set[str]] = [
         "conversion.network.count",
         "conversion.report",
     },
-    {"zoo.factory", "zoo.locate", "zoo.registry", "zoo.timm_bridge.models"},
     {
         "cli.commands.convert",
         "cli.commands.import_checkpoint",
@@ -86,17 +84,6 @@ KNOWN_CIRCLES: list[set[str]] = [
         "conversion.report",
     },
     {"spiking.kernels.__init__", "spiking.kernels.cpu", "spiking.kernels.rules", "spiking.kernels.triton"},
-    {
-        "zoo.build",
-        "zoo.factory",
-        "zoo.files",
-        "zoo.hub",
-        "zoo.layers",
-        "zoo.locate",
-        "zoo.models",
-        "zoo.registry",
-        "zoo.timm_bridge",
-    },
 ]
 
 

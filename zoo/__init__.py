@@ -15,26 +15,25 @@ from zoo.errors import (
     NotRebuildableError,
     UnknownModelError,
 )
-from zoo.factory import create, load
+from zoo.factory import create, load, register_with_timm
 from zoo.files.checkpoint import read_checkpoint
 from zoo.files.layout import WeightsCfg
-from zoo.files.save import save
-from zoo.hub.push import LicenceError, Published, push
+from zoo.hub.push import LicenceError, Published
 from zoo.layers.checkpointing import checkpoint_block
 from zoo.layers.token_block import TokenBlock
+from zoo.listing import list_models
 from zoo.models.converted import resize
+from zoo.publishing import push
 from zoo.recognize import Fit, UnrecognizedError, import_checkpoint, recognize
-from zoo.registry import (
-    is_registered,
-    list_models,
-    normalize_name,
-    register_model,
-)
+from zoo.registry import is_registered, normalize_name, on_register, register_model, task_of
+from zoo.saving import save
+from zoo.tasks import Metric, Task, get_task, list_tasks, register_task
 from zoo.tokens.hooks import Scorer
 from zoo.tokens.maps import TokenImportance, token_importance
 from zoo.tokens.reduce import reduce_tokens
 from zoo.tokens.uncert import FluctuationChoice, choose_fluctuation_weight
 
+on_register(register_with_timm)
 for _module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
     importlib.import_module(f"zoo.models.{_module}")  # each file registers its entries, here and with timm
 
@@ -48,10 +47,12 @@ __all__ = [
     "HubFileNotFoundError",
     "ImageClassifier",
     "LicenceError",
+    "Metric",
     "NotRebuildableError",
     "Published",
     "Scorer",
     "SpikingModel",
+    "Task",
     "TokenBlock",
     "TokenImportance",
     "UnknownModelError",
@@ -63,9 +64,11 @@ __all__ = [
     "choose_fluctuation_weight",
     "create",
     "describe",
+    "get_task",
     "import_checkpoint",
     "is_registered",
     "list_models",
+    "list_tasks",
     "load",
     "normalize_name",
     "push",
@@ -73,7 +76,9 @@ __all__ = [
     "recognize",
     "reduce_tokens",
     "register_model",
+    "register_task",
     "resize",
     "save",
+    "task_of",
     "token_importance",
 ]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.files.card import AT_T
+from zoo.rebuild import build_timm
 from zoo.registry import get_entry
-from zoo.timm_bridge.models import PREFIX, arxiv_id, timm_family, timm_weights
+from zoo.timm_bridge.names import PREFIX, arxiv_id, timm_family, timm_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +138,7 @@ def _describe_timm(name: str) -> Description:
     cfg: Any = timm.get_pretrained_cfg(name)
 
     def build() -> nn.Module:
-        return timm.create_model(name, pretrained=False)  # type: ignore[no-any-return]
+        return build_timm(name, {})
 
     with torch.device("meta"):
         model = build()

@@ -10,12 +10,14 @@ from torch import nn
 
 from zoo import locate
 from zoo.base import ZooModel
-from zoo.classifier import ImageClassifier
-from zoo.files import checkpoint
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
 from zoo.hub import download
+from zoo.loading import adopt_description, load_weights
 from zoo.registry import Entry, get_entry, split_tag
-from zoo.timm_bridge import models
+from zoo.tasks import get_task
+from zoo.timm_bridge import entry as timm_entry
+from zoo.timm_bridge.models import load_timm
+from zoo.timm_bridge.names import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +33,8 @@ def create(name: str, **kwargs: Any) -> nn.Module:
         name: an entry, or ``"timm/NAME"`` for timm's own model.
         **kwargs: its arguments.
     """
-    if name.startswith(models.PREFIX):
-        return models.load_timm(name.removeprefix(models.PREFIX), False, None, kwargs).train()
+    if name.startswith(PREFIX):
+        return load_timm(name.removeprefix(PREFIX), False, None, kwargs).train()
     entry = get_entry(name)
     if split_tag(name)[1] is not None:
         raise ValueError(f"create builds random weights, but {name!r} names trained ones; use zoo.load")
@@ -60,8 +62,8 @@ def load(
     """
     if weights is not None and pretrained is False:
         raise ValueError("weights=... together with pretrained=False contradicts itself; give one")
-    if name.startswith(models.PREFIX):
-        return models.load_timm(name.removeprefix(models.PREFIX), pretrained, weights, kwargs).eval()
+    if name.startswith(PREFIX):
+        return load_timm(name.removeprefix(PREFIX), pretrained, weights, kwargs).eval()
     if locate.is_location(name):
         return locate.load_location(name, pretrained, weights, kwargs).eval()
 
@@ -106,47 +108,16 @@ def load_cfg(
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
     load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
     if (location / CONFIG_FILE).is_file():
-        locate.adopt_description(model, location, explicit)
+        adopt_description(model, location, explicit)
     if isinstance(model, ZooModel):
         tag = next((t for t, c in entry.weights.items() if c == cfg), "")
         model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
 
 
-def load_weights(
-    model: nn.Module,
-    path: str | Path,
-    entry: Entry | None,
-    *,
-    explicit: Mapping[str, Any] | None = None,
-    sha256: str | None = None,
-) -> None:
-    """Load a checkpoint of any accepted form strictly; on any error the model stays as it was.
-
-    Args:
-        model: the model to fill.
-        path: ``.safetensors``, a torch file with tensors only, or a folder of ``zoo.save``.
-        entry: its ``checkpoint_filter_fn`` maps foreign keys.
-        explicit: arguments that the caller gave; with ``num_classes`` among them, a classifier of
-            another size is left fresh, with a warning.
-        sha256: hash the file must have.
-    """
-    found = checkpoint.read_checkpoint(Path(path), sha256=sha256)
-    state = found.state
-    if entry is not None and entry.checkpoint_filter_fn is not None:
-        state = entry.checkpoint_filter_fn(state, model)
-    fresh: set[str] = set()
-    if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
-        fresh = checkpoint.drop_other_classifier(model, state)
-    checkpoint.load_strict(model, state, source=str(path), allow_missing=fresh)
-    if fresh:
-        warnings.warn(
-            f"{path} was trained for another number of classes; the classifier of"
-            f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
-            stacklevel=3,
-        )
-    if isinstance(model, ZooModel) and not found.ours:
-        model.after_import()
-        model.origin = {"name": Path(path).name, "licence": None, "url": None}
+def register_with_timm(entry: Entry) -> None:
+    """Make timm build our classifiers by their names, too; it must have none of them."""
+    if get_task(entry.task).timm:
+        timm_entry.register(entry, build_for_timm)
 
 
 def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
@@ -170,7 +141,7 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
         where = Path(fields["file"]) if local else download.download(str(fields["hf_hub_id"]))
         load_weights(model, where, entry, explicit=kwargs, sha256=_recorded_hash(where))
         if (where / CONFIG_FILE).is_file():
-            locate.adopt_description(model, where, kwargs)
+            adopt_description(model, where, kwargs)
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
 

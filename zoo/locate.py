@@ -6,17 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conversion import ConvertedModel
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
 from zoo.hub.download import download, forget, read_config
+from zoo.loading import adopt_description, load_weights
 from zoo.registry import get_entry
-from zoo.timm_bridge.models import PREFIX, is_timm, load_timm, load_timm_folder
+from zoo.timm_bridge.models import load_timm, load_timm_folder
+from zoo.timm_bridge.names import PREFIX, is_timm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import nn
 
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
@@ -68,43 +67,11 @@ def _load(
         adopt_description(model, path, kwargs)
     if pretrained is False:
         return model
-    from zoo.factory import load_weights  # _build imports this module
-
     source = path if weights is None else Path(weights)
     load_weights(model, source, entry, explicit=kwargs, sha256=sha256 if weights is None else None)
     if weights is None and path.is_dir():
         model.origin = _origin(path, remote)  # type: ignore[assignment]
     return model
-
-
-def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] | None = None) -> None:
-    """Let the model know what its folder says of it: preprocessing, and names of the classes.
-
-    Args:
-        model: built from the folder's description.
-        folder: the folder.
-        given: arguments of the caller; another input than the folder's is one of these.
-    """
-    config = read_config(folder)
-    recorded = config.get("model_args") or {}
-    other_input = any(
-        (given or {}).get(key) is not None and (given or {})[key] != recorded.get(key)
-        for key in ("img_size", "in_chans")
-    )
-    told = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in (config.get("pretrained_cfg") or {}).items()
-        if not (other_input and key in ("input_size", "mean", "std"))
-    }
-    cfg: Any = {**getattr(model, "pretrained_cfg", {}), **told}
-    cfg["num_classes"] = model.num_classes
-    if isinstance(model, ConvertedModel):
-        model.default_cfg = cfg
-    else:
-        model.pretrained_cfg = model.default_cfg = cfg
-    labels = config.get("label_names")
-    if isinstance(labels, list) and len(labels) == model.num_classes:
-        model.label_names = [str(label) for label in labels]  # type: ignore[assignment]
 
 
 def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:

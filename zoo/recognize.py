@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import CheckpointError
-from zoo.factory import load_weights
 from zoo.files import checkpoint
 from zoo.files.layout import sha256_of
-from zoo.files.save import save
-from zoo.registry import Entry, get_entry, list_models
+from zoo.loading import load_weights
+from zoo.registry import Entry, get_entry, list_entries
+from zoo.saving import save
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +153,7 @@ def recognize(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None =
             out.
     """
     fits = []
-    for name in list_models():
+    for name in list_entries():
         try:
             fits.append(fit(state, get_entry(name), arguments))
         except (TypeError, ValueError):  # it has no such argument, or not such a value

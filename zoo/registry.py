@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import functools
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zoo.errors import UnknownModelError
 from zoo.files.layout import WeightsCfg, find_weights
-from zoo.timm_bridge.models import PREFIX, list_timm, timm_family
+from zoo.tasks import CLASSIFICATION, get_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
+
+    from zoo.tasks import Task
 
     FilterFn = Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]]
 
@@ -49,6 +49,12 @@ class Entry:
 
 
 _ENTRIES: dict[str, Entry] = {}
+_LISTENERS: list[Callable[[Entry], None]] = []
+
+
+def on_register(listener: Callable[[Entry], None]) -> None:
+    """Have every further entry shown to ``listener`` before it is kept; an error of its refuses the entry."""
+    _LISTENERS.append(listener)
 
 
 def normalize_name(name: str) -> str:
@@ -73,8 +79,8 @@ def register_model(
     *,
     paper: str | None = None,
     task: str = "classification",
-    input_size: tuple[int, int, int] = (3, 224, 224),
-    num_classes: int = 1000,
+    input_size: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
     cfg: Mapping[str, Any] | None = None,
     weights: Mapping[str, WeightsCfg] | None = None,
     note: str | None = None,
@@ -87,84 +93,75 @@ def register_model(
     *,
     paper: str | None = None,
     task: str = "classification",
-    input_size: tuple[int, int, int] = (3, 224, 224),
-    num_classes: int = 1000,
+    input_size: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
     cfg: Mapping[str, Any] | None = None,
     weights: Mapping[str, WeightsCfg] | None = None,
     note: str | None = None,
     checkpoint_filter_fn: FilterFn | None = None,
     listed: bool = True,
 ) -> F | Callable[[F], F]:
-    """Register a function under its own name, here and with timm; use bare or with arguments.
+    """Register a function under its own name; use bare or with arguments. Who listens, hears of it.
 
     Args:
         fn: ``f(**kwargs) -> model`` that passes ``kwargs`` on to ``zoo.build_model``.
         paper: arXiv id of the architecture.
-        task: what `list_models` filters by.
-        input_size: ``(C, H, W)`` of the default input.
-        num_classes: K of the default classifier.
-        cfg: further fields of timm's ``pretrained_cfg`` (mean, std, crop_pct, first_conv, ...).
+        task: name of a `zoo.tasks.Task`, which decides how inputs, metrics and usage are told.
+        input_size: of an image classifier: ``(C, H, W)`` of the default input; missing: 3 x 224 x 224.
+        num_classes: of an image classifier: K of the default head; missing: 1000.
+        cfg: further plain facts about inputs and outputs; of an image classifier fields of timm's
+            ``pretrained_cfg`` (mean, std, crop_pct, first_conv, ...).
         weights: published weights by tag; files in the weights folders need no mention.
         note: where else weights can be had; part of the message when there are none.
         checkpoint_filter_fn: ``f(state_dict, model) -> state_dict``; maps the authors' own keys.
-        listed: whether `list_models` shows the entry; not where it means nothing without arguments.
+        listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments.
 
     Returns:
         The function, unchanged.
     """
 
     def register(function: F) -> F:
-        name = function.__name__
-        if name != normalize_name(name) or "." in name:
-            raise ValueError(
-                f"{name!r} is no valid entry name; use snake_case such as {split_tag(name)[0]!r}"
-            )
-        full_cfg = {"input_size": input_size, "num_classes": num_classes, **(cfg or {})}
-        full_cfg["architecture"] = name
+        image = {"input_size": input_size, "num_classes": num_classes}
+        given: dict[str, Any] = {key: value for key, value in image.items() if value is not None}
         if paper is not None:
-            full_cfg.setdefault("paper_ids", f"arXiv:{paper}")
+            given["paper_ids"] = f"arXiv:{paper}"
         entry = Entry(
-            name=name,
+            name=_valid_name(function),
             fn=function,
             paper=paper,
             task=task,
-            cfg=full_cfg,
+            cfg={**get_task(task).defaults, **given, **(cfg or {}), "architecture": function.__name__},
             declared=dict(weights or {}),
             note=note,
             checkpoint_filter_fn=checkpoint_filter_fn,
             listed=listed,
         )
-        _register_with_timm(entry)  # first: it refuses a name that timm has
-        _ENTRIES[name] = entry
+        _add(entry)
         return function
 
     return register if fn is None else register(fn)
 
 
-def _register_with_timm(entry: Entry) -> None:
-    import timm.models
-    from timm.models._pretrained import DefaultCfg, PretrainedCfg
+def _valid_name(function: Callable[..., Any]) -> str:
+    name = function.__name__
+    if name != normalize_name(name) or "." in name:
+        raise ValueError(f"{name!r} is no valid entry name; use snake_case such as {split_tag(name)[0]!r}")
+    if name in _ENTRIES:
+        taken = _ENTRIES[name].fn.__module__
+        raise ValueError(f"the name {name!r} is taken by {taken}; choose another")
+    return name
 
-    if entry.name in _ENTRIES:
-        taken = _ENTRIES[entry.name].fn
-        raise ValueError(f"the name {entry.name!r} is taken by {taken.__module__}; choose another")
-    if timm.models.is_model(entry.name):
-        # replacing timm's model would change the source of every conversion without a word
-        raise ValueError(f"timm has a model named {entry.name!r}; prefix the family, e.g. 'spiking_'")
 
-    @functools.wraps(entry.fn)
-    def timm_entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        from zoo.factory import build_for_timm  # _build imports this module
+def _add(entry: Entry) -> None:
+    for listener in _LISTENERS:  # first: one of them refuses names that timm has
+        listener(entry)
+    _ENTRIES[entry.name] = entry
 
-        return build_for_timm(entry, pretrained, kwargs)
 
-    module = sys.modules[entry.fn.__module__]
-    defaults = vars(module).setdefault("default_cfgs", {})  # where timm's decorator looks
-    default = DefaultCfg()
-    default.tags.append("")
-    default.cfgs[""] = PretrainedCfg(**entry.cfg)
-    defaults[entry.name] = default
-    timm.models.register_model(timm_entry)
+def task_of(model: nn.Module) -> Task:
+    """The task of a network: that of the entry which built it; others are image classifiers of timm."""
+    name = str(getattr(model, "architecture", ""))
+    return get_task(get_entry(name).task if name and is_registered(name) else CLASSIFICATION.name)
 
 
 def get_entry(name: str) -> Entry:
@@ -188,7 +185,7 @@ def is_registered(name: str) -> bool:
     return split_tag(name)[0] in _ENTRIES
 
 
-def list_models(
+def list_entries(
     pattern: str = "*",
     *,
     pretrained: bool = False,
@@ -196,20 +193,8 @@ def list_models(
     family: str | None = None,
     paper: str | None = None,
 ) -> list[str]:
-    """Sorted names of entries, or of timm's classifiers.
-
-    Args:
-        pattern: shell-style pattern; ``-`` and ``_`` are the same. ``"timm/*resnet*"`` looks into timm.
-        pretrained: only what has weights, as ``name.tag``.
-        task: only entries of this task, e.g. ``"classification"``.
-        family: only entries written in this file of the zoo, e.g. ``"sew_resnet"``.
-        paper: only entries of this paper, an arXiv id.
-    """
+    """Sorted names of our own entries; the arguments are those of `zoo.list_models`."""
     pattern = normalize_name(pattern)
-    if pattern.startswith(PREFIX):
-        wanted = task in (None, "classification") and paper is None
-        found = list_timm(pattern.removeprefix(PREFIX), pretrained) if wanted else []
-        return [n for n in found if family is None or timm_family(n.removeprefix(PREFIX)) == family]
     names: list[str] = []
     for name in sorted(_ENTRIES):
         entry = _ENTRIES[name]

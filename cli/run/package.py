@@ -10,8 +10,7 @@ import zoo
 from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
 from conversion import ConvertedModel
-from zoo.files.layout import sha256_of
-from zoo.files.save import SETTINGS_FILE
+from zoo.files.layout import SETTINGS_FILE, sha256_of
 
 CONFIG = "config.yaml"
 REPORT = "report.json"

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from zoo.classifier import ImageClassifier
-
 SHOWN = 8  # keys listed in an error before "and N more"
 IGNORED = re.compile(r"(^|\.)(total_ops|total_params)$")  # left behind by the thop profiler
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP; torch.compile
@@ -190,18 +188,6 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 cleaned = {k.removeprefix(prefix): v for k, v in cleaned.items()}
                 stripped = True
     return cleaned
-
-
-def drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> set[str]:
-    """Take a classifier of another size out of ``state``; the names that then stay fresh."""
-    prefix = model.classifier_name + "."
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-    other = {k for k, v in own.items() if k in state and state[k].shape != v.shape}
-    if not other and all(k in state for k in own):
-        return set()
-    for key in [k for k in state if k.startswith(prefix)]:
-        del state[key]
-    return set(own)
 
 
 def load_strict(

@@ -16,6 +16,10 @@ PACKAGED = Path(__file__).parents[1] / "weights"  # NAME.TAG/{model.safetensors,
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"  # where weights are in several files: which tensor is where
 CONFIG_FILE = "config.json"
+CARD_FILE = "README.md"
+SETTINGS_FILE = "training.yaml"
+FIGURES = "figures"
+UNKNOWN = (None, "", "None", "unknown", "other")  # licences that say nothing
 FOLDER_VARIABLE = "FULGURITE_WEIGHTS"
 SHARD = re.compile(r"[A-Za-z0-9_][\w.-]*\.safetensors")
 

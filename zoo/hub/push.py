@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from zoo.errors import CheckpointError, HubError
 from zoo.files.card import licence_fields, write_card
 from zoo.files.checkpoint import weights_file
-from zoo.files.layout import CONFIG_FILE, INDEX_FILE, check_shard_names, sha256_of
-from zoo.files.save import CARD_FILE, FIGURES, SETTINGS_FILE, save
-from zoo.hub.download import (
-    endpoint,
-    explain,
-    find_token,
-    harmless,
-    holds_token,
-    read_config,
-    split_repository,
+from zoo.files.layout import (
+    CARD_FILE,
+    CONFIG_FILE,
+    FIGURES,
+    INDEX_FILE,
+    SETTINGS_FILE,
+    UNKNOWN,
+    check_shard_names,
+    sha256_of,
 )
-from zoo.timm_bridge.models import UNKNOWN
+from zoo.hub.download import read_config
+from zoo.hub.explain import explain
+from zoo.hub.token import endpoint, harmless, holds_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -54,54 +52,20 @@ class Published:
     url: str
 
 
-def push(
-    model: nn.Module | str | Path,
+def push_folder(
+    folder: Path,
     repo_id: str,
     *,
     private: bool = False,
     revision: str | None = None,
     licence: str | None = None,
     message: str | None = None,
-    token_from: str = "any",
-    **facts: Any,
+    token: str,
 ) -> Published:
-    """Publish a model, or a folder of ``zoo.save``, on the Hub: everything in one commit, or nothing.
-
-    Args:
-        model: the model, which is saved first, or the folder.
-        repo_id: ``OWNER/NAME``; made if it does not exist.
-        private: whether a new repository is private.
-        revision: branch, made if it does not exist; missing: ``main``.
-        licence: licence of the weights, where the folder does not say it or says it wrongly.
-        message: of the commit.
-        token_from: ``"env"`` (HF_TOKEN), ``"login"`` (what ``hf auth login`` stored) or ``"any"``.
-        **facts: arguments of ``zoo.save``, with a model.
-
-    Returns:
-        Repository, commit and address.
-
-    Raises:
-        LicenceError: if the weights are, or come from, somebody else's and no licence is known.
-        NotRebuildableError: if the model cannot be rebuilt from names and plain values.
-        HubError: if the Hub refuses or cannot be reached; the repository is what it was.
-    """
-    repo_id, at = split_repository(repo_id)
-    revision = revision or at
-    if "/" not in repo_id:
-        raise ValueError(f"expected OWNER/NAME, got {repo_id!r}")
-    if facts and not isinstance(model, nn.Module):
-        raise TypeError(f"{sorted(facts)[0]} belongs to zoo.save; a folder has been saved already")
-    token = find_token(token_from)
-    if token is None:
-        raise HubError("publishing needs a token; log in with `hf auth login`, or set HF_TOKEN")
-    with tempfile.TemporaryDirectory(prefix="fulgurite-") as scratch:
-        if isinstance(model, nn.Module):
-            folder = save(model, Path(scratch) / "model", licence=licence, **facts)
-        else:
-            folder = Path(str(model).removeprefix("local-dir:")).expanduser()
-        files = prepare(folder, repo_id, licence=licence, token=token)
-        message = message or f"Publish {read_config(folder)['architecture']}"
-        return _send(files, repo_id, private, revision, message, token)
+    """Publish a folder of ``zoo.save``; see `zoo.push`."""
+    files = prepare(folder, repo_id, licence=licence, token=token)
+    message = message or f"Publish {read_config(folder)['architecture']}"
+    return _send(files, repo_id, private, revision, message, token)
 
 
 def prepare(

@@ -9,16 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import conversion
-from zoo.registry import get_entry, register_model
+from zoo.rebuild import build_source
+from zoo.registry import register_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from conversion import ConvertedModel
-
-LIBRARIES = ("timm", "torchvision")
 
 
 @register_model(listed=False)
@@ -94,22 +93,3 @@ def resize(
         raise ValueError(f"this network {why}; use conversion.resize(network, source, {tuple(input_size)})")
     source = build_source(recipe["source"])
     return conversion.resize(network, source, input_size, calibration, progress=progress)
-
-
-def build_source(source: Mapping[str, Any]) -> nn.Module:
-    """The source network with random weights."""
-    name, arguments = str(source["architecture"]), dict(source.get("model_args") or {})
-    library, _, rest = name.partition("/")
-    if not rest:
-        return get_entry(name).fn(**arguments)
-    if library == "timm":
-        import timm
-
-        return timm.create_model(rest, pretrained=False, **arguments)  # type: ignore[no-any-return]
-    if library == "torchvision":
-        import torchvision
-
-        return torchvision.models.get_model(rest, weights=None, **arguments)  # type: ignore[no-any-return]
-    raise ValueError(
-        f"unknown library {library!r} in the source {name!r}; known: {', '.join(LIBRARIES)}, or an entry"
-    )

@@ -1,0 +1,99 @@
+"""Weights and descriptions of a folder into a model that has been built."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conversion import ConvertedModel
+from zoo.base import ZooModel
+from zoo.classifier import ImageClassifier
+from zoo.files.checkpoint import load_strict, read_checkpoint
+from zoo.hub.download import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from zoo.registry import Entry
+
+
+def load_weights(
+    model: nn.Module,
+    path: str | Path,
+    entry: Entry | None,
+    *,
+    explicit: Mapping[str, Any] | None = None,
+    sha256: str | None = None,
+) -> None:
+    """Load a checkpoint of any accepted form strictly; on any error the model stays as it was.
+
+    Args:
+        model: the model to fill.
+        path: ``.safetensors``, a torch file with tensors only, or a folder of ``zoo.save``.
+        entry: its ``checkpoint_filter_fn`` maps foreign keys.
+        explicit: arguments that the caller gave; with ``num_classes`` among them, a classifier of
+            another size is left fresh, with a warning.
+        sha256: hash the file must have.
+    """
+    found = read_checkpoint(Path(path), sha256=sha256)
+    state = found.state
+    if entry is not None and entry.checkpoint_filter_fn is not None:
+        state = entry.checkpoint_filter_fn(state, model)
+    fresh: set[str] = set()
+    if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
+        fresh = _drop_other_classifier(model, state)
+    load_strict(model, state, source=str(path), allow_missing=fresh)
+    if fresh:
+        warnings.warn(
+            f"{path} was trained for another number of classes; the classifier of"
+            f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
+            stacklevel=3,
+        )
+    if isinstance(model, ZooModel) and not found.ours:
+        model.after_import()
+        model.origin = {"name": Path(path).name, "licence": None, "url": None}
+
+
+def _drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> set[str]:
+    """Take a classifier of another size out of ``state``; the names that then stay fresh."""
+    prefix = model.classifier_name + "."
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+    other = {k for k, v in own.items() if k in state and state[k].shape != v.shape}
+    if not other and all(k in state for k in own):
+        return set()
+    for key in [k for k in state if k.startswith(prefix)]:
+        del state[key]
+    return set(own)
+
+
+def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] | None = None) -> None:
+    """Let the model know what its folder says of it: preprocessing, and names of the classes.
+
+    Args:
+        model: built from the folder's description.
+        folder: the folder.
+        given: arguments of the caller; another input than the folder's is one of these.
+    """
+    config = read_config(folder)
+    recorded = config.get("model_args") or {}
+    other_input = any(
+        (given or {}).get(key) is not None and (given or {})[key] != recorded.get(key)
+        for key in ("img_size", "in_chans")
+    )
+    told = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in (config.get("pretrained_cfg") or {}).items()
+        if not (other_input and key in ("input_size", "mean", "std"))
+    }
+    cfg: Any = {**getattr(model, "pretrained_cfg", {}), **told}
+    cfg["num_classes"] = model.num_classes
+    if isinstance(model, ConvertedModel):
+        model.default_cfg = cfg
+    else:
+        model.pretrained_cfg = model.default_cfg = cfg
+    labels = config.get("label_names")
+    if isinstance(labels, list) and len(labels) == model.num_classes:
+        model.label_names = [str(label) for label in labels]  # type: ignore[assignment]

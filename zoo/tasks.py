@@ -1,0 +1,225 @@
+"""What networks are for, and how that is told: to the Hub, on a card, in a table.
+
+The zoo itself asks a `Task` for whatever depends on inputs and outputs. `register_task` adds one of your own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Rows = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A measured quantity, logged as ``test/NAME``.
+
+    Attributes:
+        label: what it is called.
+        unit: of its value.
+        share: whether it lies between 0 and 1 and is written in percent.
+        hub: its type in the Hub's ``model-index``; missing: it is not listed there.
+    """
+
+    label: str
+    unit: str = ""
+    share: bool = False
+    hub: str | None = None
+
+    def text(self, value: float) -> str:
+        """The value as people read it."""
+        return f"{value:.2%}" if self.share else f"{value:.6g} {self.unit}".rstrip()
+
+
+# measured with networks of every task; `spiking.profile_energy` defines them
+COSTS: Mapping[str, Metric] = {
+    "firing_rate": Metric(label="firing rate", unit="spikes per neuron and step", hub="firing_rate"),
+    "sops": Metric(label="synaptic operations", unit="per sample", hub="sops"),
+    "macs": Metric(label="multiply-accumulates", unit="per sample", hub="macs"),
+    "energy_mj": Metric(label="energy", unit="mJ per sample", hub="energy_mj"),
+    "ann_energy_mj": Metric(
+        label="energy of the same network as an ANN", unit="mJ per sample", hub="ann_energy_mj"
+    ),
+}
+
+
+def plain_facts(cfg: Mapping[str, Any]) -> Rows:
+    """Rows of a table about inputs and outputs: what the entry's ``cfg`` says in plain values."""
+    hidden = ("architecture", "paper_ids")
+    return [
+        (
+            key.replace("_", " ").capitalize(),
+            _listed(value) if isinstance(value, list | tuple) else str(value),
+        )
+        for key, value in cfg.items()
+        if key not in hidden and value is not None
+    ]
+
+
+def image_facts(cfg: Mapping[str, Any]) -> Rows:
+    """Rows about an image classifier: ``(C, H, W)``, K, and how images are brought into that form."""
+    steps = [f"mean {_listed(cfg['mean'])}"] if cfg.get("mean") else []
+    steps += [f"std {_listed(cfg['std'])}"] if cfg.get("std") else []
+    steps += [f"{cfg['interpolation']} resizing"] if cfg.get("interpolation") else []
+    steps += [f"centre crop of {cfg['crop_pct']:g}"] if cfg.get("crop_pct") else []
+    rows = [
+        ("Input", "C, H, W = " + ", ".join(map(str, cfg.get("input_size") or ("?",)))),
+        ("Classes", f"K = {cfg['num_classes']}" if cfg.get("num_classes") is not None else ""),
+        ("Preprocessing", ", ".join(steps)),
+    ]
+    return [row for row in rows if row[1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a kind of network is for.
+
+    Attributes:
+        name: what `zoo.register_model` and `zoo.list_models` take.
+        noun: what such a network is called.
+        pipeline_tag: of the Hub, see https://huggingface.co/tasks.
+        tags: further tags of its repositories.
+        metrics: how well it does, by the name under which it is logged; the most important ones first.
+        headline: the metric that counts most; ``HEADLINE_t3`` is its value after three steps.
+        call: the line of Python that uses ``model``.
+        tested: a sentence of where the metrics were measured, with ``{}`` for the data.
+        unknown: what remains unknown beyond these data.
+        facts: rows about inputs and outputs, from the entry's ``cfg``.
+        defaults: of ``cfg``, where an entry does not say otherwise.
+        demo: whether ``fulgurite demo`` has a page for it.
+        timm: whether ``timm.create_model`` can build it.
+    """
+
+    name: str
+    noun: str
+    pipeline_tag: str
+    metrics: Mapping[str, Metric]
+    headline: str
+    call: str
+    tested: str = "On the test set of {}."
+    unknown: str = "how it does on other data is unknown"
+    tags: Sequence[str] = ()
+    facts: Callable[[Mapping[str, Any]], Rows] = plain_facts
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    demo: bool = False
+    timm: bool = False
+
+    def step_of(self, key: str) -> int | None:
+        """T of ``test/HEADLINE_tT``, the headline after T steps; None for every other name."""
+        found = re.search(rf"(?:^|/){re.escape(self.headline)}_t(\d+)$", key)
+        return int(found.group(1)) if found else None
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    noun="image classifier",
+    pipeline_tag="image-classification",
+    tags=("image-classification", "timm"),
+    metrics={
+        "acc1": Metric(label="top-1 accuracy", share=True, hub="accuracy"),
+        "acc5": Metric(label="top-5 accuracy", share=True, hub="accuracy"),
+        "ann_acc1": Metric(label="top-1 accuracy of the ANN", share=True),
+        "agreement": Metric(label="same top-1 as the ANN", share=True),
+    },
+    headline="acc1",
+    call="logits = model(images)",
+    unknown="accuracy on other images is unknown",
+    facts=image_facts,
+    defaults={"input_size": (3, 224, 224), "num_classes": 1000},
+    demo=True,
+    timm=True,
+)
+CONTROL = Task(
+    name="control",
+    noun="agent",
+    pipeline_tag="reinforcement-learning",
+    tags=("reinforcement-learning",),
+    metrics={"return": Metric(label="mean return of an episode", hub="mean_reward")},
+    headline="return",
+    call="actions = model(observations)",
+    tested="In {}.",
+    unknown="its return in other environments is unknown",
+)
+IMAGE_QUALITY = {
+    "psnr": Metric(label="PSNR", unit="dB", hub="psnr"),
+    "ssim": Metric(label="SSIM", hub="ssim"),
+    "lpips": Metric(label="LPIPS", hub="lpips"),
+    "fid": Metric(label="FID", hub="fid"),
+}
+IMAGE_TO_IMAGE = Task(
+    name="image-to-image",
+    noun="image-to-image network",
+    pipeline_tag="image-to-image",
+    metrics=IMAGE_QUALITY,
+    headline="psnr",
+    call="made = model(images)",
+)
+RECONSTRUCTION = Task(
+    name="reconstruction",
+    noun="reconstruction network",
+    pipeline_tag="image-to-3d",
+    metrics=IMAGE_QUALITY,
+    headline="psnr",
+    call="scene = model(spikes)",
+    tested="On {}.",
+)
+LANGUAGE = Task(
+    name="language",
+    noun="language model",
+    pipeline_tag="text-generation",
+    metrics={
+        "perplexity": Metric(label="perplexity", hub="perplexity"),
+        "accuracy": Metric(label="next-token accuracy", share=True, hub="accuracy"),
+    },
+    headline="perplexity",
+    call="logits = model(tokens)",
+)
+
+_TASKS = {task.name: task for task in (CLASSIFICATION, CONTROL, IMAGE_TO_IMAGE, RECONSTRUCTION, LANGUAGE)}
+
+
+def register_task(task: Task) -> Task:
+    """Add a task, so that entries may name it.
+
+    Raises:
+        ValueError: another task has this name.
+    """
+    if _TASKS.setdefault(task.name, task) != task:
+        raise ValueError(f"there is a task {task.name!r} already")
+    return task
+
+
+def list_tasks() -> list[str]:
+    """Names of all tasks."""
+    return list(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in _TASKS:
+        near = difflib.get_close_matches(name, _TASKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"unknown task {name!r}; {hint}known: {', '.join(_TASKS)}; zoo.register_task adds one"
+        )
+    return _TASKS[name]
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return f"({', '.join(map(_text, values))})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return _listed(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
