@@ -67,6 +67,9 @@ INTEGERS: frozenset[Any] = frozenset(
 
 # (multiplications of) these have weights: a neuron in front of them turns products into sums
 MATRIX_PRODUCTS = _names("matmul bmm mm einsum")
+ATTENTION = "scaled_dot_product_attention"
+# sums of products, whether a neuron can stand in front of them or not
+MULTIPLIES = PRODUCTS - _names("mul addcmul") | {ATTENTION}
 
 
 class UnsupportedOperationError(ValueError):

@@ -141,6 +141,11 @@ class Rewriter:
         elif product:
             spikes = all(a in self.spiky or a in self.tracked for a in new.all_input_nodes)
             self._count(new, node, self._product_name(node), "matmul", form, spikes)
+        elif ops.op_name(node.target) in ops.MULTIPLIES and role in ("nonlinear", "affine"):
+            fused = ops.op_name(node.target) == ops.ATTENTION
+            multiplies: Kind = "attention" if fused else "projection" if role == "affine" else "matmul"
+            spikes = role == "affine" and any(a in self.spiky for a in new.all_input_nodes)
+            self._count(new, node, self._product_name(node), multiplies, form, spikes)
         elif role in ("nonlinear", "activation"):
             new.meta[OPERATION] = Operation(name=node.name, kind="unit", form=form)
         elif role == "affine" and form == self.domain:

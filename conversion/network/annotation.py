@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from conversion.network.units import Domain, Form
 
-Kind = Literal["conv", "linear", "matmul", "unit", "neuron"]
+Kind = Literal["conv", "linear", "matmul", "projection", "attention", "unit", "neuron"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Operation:
 
     Attributes:
         name: path of the layer, or of the module that the operation belongs to.
-        kind: a layer with weights, a product of two signals, an operation that is evaluated exactly, or a
-            neuron.
+        kind: a layer with weights, a product of two signals, a product of a signal and a constant
+            (``"projection"``), fused attention, an operation that is evaluated exactly, or a neuron.
         form: of its inputs; see `conversion.network.units`.
         axis: the batch axis of the output.
         operands: which of the nodes in the arguments are signals.

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
 
 from conversion.network.annotation import flat
-from conversion.network.operation import (
-    LayerOperations,
-    Operations,
-    conv_operations,
-    linear_operations,
+from conversion.network.operation import LayerOperations, Operations
+from conversion.network.units import Encode, Fold, FoldedSize, RunningMean, Unfold
+from spiking.measure.operations import (
+    Work,
+    attention_macs,
+    convolution,
+    linear,
     partial_products,
     sent_before,
 )
-from conversion.network.units import RunningMean
+from spiking.measure.operators import MOVES, TRANSPOSED, named, plain
+from spiking.measure.tally import NEURONS
+from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
     from conversion.network.annotation import Annotation, Operation
@@ -44,6 +49,7 @@ class _Counter(fx.Interpreter):
         self.evaluations = torch.zeros(self.steps, dtype=torch.float64)
         self.updates = torch.zeros(self.steps, dtype=torch.float64)
         self.ann_evaluations = 0.0
+        self.uncounted: Counter[str] = Counter()
         self.counted, self.own_step = traits.counted, traits.counts_own_step
 
     def _watched(self, network: fx.GraphModule) -> dict[fx.Node, fx.Node]:
@@ -67,6 +73,8 @@ class _Counter(fx.Interpreter):
             operation = self.known.get(n)
             if operation is not None:
                 self._count(n, operation, output)
+            if operation is None or operation.kind in ("unit", "neuron"):
+                self._name(n, output)
         for node in self.user_to_last_uses.get(n, ()):
             self.sent.pop(node, None)
         return output
@@ -80,6 +88,7 @@ class _Counter(fx.Interpreter):
             ann_evaluations=self.ann_evaluations,
             samples=samples,
             counted=self.counted,
+            uncounted=dict(self.uncounted),
         )
 
     # -- one node ------------------------------------------------------------------------------
@@ -93,45 +102,105 @@ class _Counter(fx.Interpreter):
                 self.ann_evaluations += float(output[0].numel())
             return
         if operation.kind == "unit":
-            values = (
-                output[0] if isinstance(output, tuple | list) else output
-            )  # pooling brings positions, too
-            once = float(values.numel()) / (1 if static else self.steps)
-            self.evaluations += self._at(once, first_only=static)
-            self.ann_evaluations += once
+            self._evaluate(_values(output).numel(), static)
             return
-        row = self._product(node, operation) if operation.kind == "matmul" else self._layer(node, operation)
+        count = {"matmul": self._product, "projection": self._projection, "attention": self._attention}
+        row = count.get(operation.kind, self._layer)(node, operation)
         known = self.layers.get(row.name)
         self.layers[row.name] = row if known is None else known + row
 
+    def _name(self, node: fx.Node, output: Any) -> None:
+        """Name what is neither a layer with weights nor a product."""
+        if node.op == "call_module":
+            module = self.module.get_submodule(str(node.target))
+            if isinstance(module, Encode | Fold | FoldedSize | Unfold):
+                return
+            name = NEURONS if isinstance(module, Neuron) else type(module).__name__
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            name = plain(named(node.target))
+            if node.target.is_view or name in MOVES:
+                return
+        else:
+            return
+        values = _values(output)
+        if isinstance(values, Tensor) and values.is_floating_point():
+            self.uncounted[name] += values.numel()
+
+    def _evaluate(self, values: int, static: bool) -> None:
+        """Charge ``values`` that are given out exactly, over all steps or, static, once."""
+        once = values / (1 if static else self.steps)
+        self.evaluations += self._at(once, first_only=static)
+        self.ann_evaluations += once
+
     def _layer(self, node: fx.Node, operation: Operation) -> LayerOperations:
+        """A layer with weights."""
         x: Tensor = self.env[self._signals(node, operation)[0]]
         static, means = operation.form == "static", operation.form == "mean"
         values = x.unsqueeze(0) if static else self._over_time(x, operation.axes[0])
         sent = _moved(values) if means and self.means else values != 0
+        weight = self._weight(node)
         if operation.kind == "linear":
-            weight = self._weight(node)
-            sop, mac = linear_operations(sent, weight.shape[0])
+            work = linear(sent, weight.shape[0])
         else:
-            weight = self._weight(node)
-            sop, mac = conv_operations(sent.to(x.dtype), weight, **self._settings(node))
-        ann = float(mac[0])
+            work = convolution(sent, weight.shape, **self._settings(node))
+        return self._row(operation, sent, work)
+
+    def _projection(self, node: fx.Node, operation: Operation) -> LayerOperations:
+        """A product of a signal and a constant: a linear layer without a name."""
+        x: Tensor = self.env[self._signals(node, operation)[0]]
+        static, means = operation.form == "static", operation.form == "mean"
+        values = x.unsqueeze(0) if static else self._over_time(x, operation.axes[0])
+        sent = _moved(values) if means and self.means else values != 0
+        dense = int(self._masked(node, operation, len(sent), torch.ones_like(sent))[0])
+        work = Work(
+            reached=self._masked(node, operation, len(sent), sent),
+            entries=sent.flatten(1).sum(1, dtype=torch.float64),
+            real=dense,
+            dense=dense,
+            elements=sent[0].numel(),
+        )
+        return self._row(operation, sent, work)
+
+    def _row(self, operation: Operation, sent: Tensor, work: Work) -> LayerOperations:
+        """What a layer does with the entries ``sent [T, B, ...]``, or with a static input ``[1, B, ...]``."""
+        static = operation.form == "static"
+        sops, official = work.sops.cpu(), work.reached.cpu()
         if static:  # what a still image costs when it is sent: at every step in rate code, else once
-            sop, mac = self._at(float(sop), first_only=self.means), mac.expand(self.steps)
+            sops = self._at(float(sops), first_only=self.means)
+            official = self._at(float(official), first_only=self.means)
         spikes, nothing = operation.spikes, torch.zeros(self.steps, dtype=torch.float64)
         return LayerOperations(
             name=operation.name,
-            kind=operation.kind,
+            kind="conv" if operation.kind == "conv" else "linear",
             spikes=spikes,
-            sops=sop.cpu() if spikes else nothing,
-            macs=nothing if spikes else self._at(ann, first_only=static),
-            official=(sop.cpu(), mac.cpu()),
+            sops=sops if spikes else nothing,
+            macs=nothing if spikes else self._at(float(work.dense), first_only=static),
+            official=(official, torch.full((self.steps,), float(work.real), dtype=torch.float64)),
             spikes_in=float(sent.sum()) if spikes else 0.0,
             elements=float(sent.numel()) if spikes else 0.0,
-            ann_macs=ann,
+            ann_macs=float(work.dense),
+            real_macs=float(work.real),
+        )
+
+    def _attention(self, node: fx.Node, operation: Operation) -> LayerOperations:
+        """Fused attention, whose operands are real-valued: two products, and a softmax between them."""
+        query, key, value = (self.env[n] for n in flat(node.args[:3]))
+        static = operation.form == "static"
+        self._evaluate(query[..., 0].numel() * key.shape[-2], static)
+        once = sum(attention_macs(query.shape, key.shape, value.shape)) / (1 if static else self.steps)
+        nothing = torch.zeros(self.steps, dtype=torch.float64)
+        return LayerOperations(
+            name=operation.name,
+            kind="matmul",
+            spikes=False,
+            sops=nothing,
+            macs=self._at(once, first_only=static),
+            official=(nothing, torch.full_like(nothing, once)),
+            ann_macs=once,
         )
 
     def _product(self, node: fx.Node, operation: Operation) -> LayerOperations:
+        """A product of two signals."""
         operands = self._signals(node, operation)
         values = [
             self._over_time(self.env[a], axis) for a, axis in zip(operands, operation.axes, strict=True)
@@ -139,12 +208,7 @@ class _Counter(fx.Interpreter):
         steps = 1 if operation.form == "static" else self.steps
 
         def product(a: Tensor, b: Tensor) -> Tensor:
-            """Counts at each step of the product of two masks ``[T, B, ...]``."""
-            masks = (m.to(values[0].dtype).flatten(0, 1) for m in (a, b))
-            laid = (m.movedim(0, axis) for m, axis in zip(masks, operation.axes, strict=True))
-            args = fx.node.map_arg(node.args, lambda _: next(laid))
-            out: Tensor = node.target(*args, **node.kwargs)  # type: ignore[operator]
-            return out.movedim(operation.axis, 0).reshape(steps, -1).sum(1, dtype=torch.float64).cpu()
+            return self._masked(node, operation, steps, a, b)
 
         dense = product(torch.ones_like(values[0]), torch.ones_like(values[1]))
         ann, nothing = float(dense[0]), torch.zeros(self.steps, dtype=torch.float64)
@@ -170,6 +234,25 @@ class _Counter(fx.Interpreter):
             spikes_in=spikes_in,
             elements=elements,
         )
+
+    def _masked(self, node: fx.Node, operation: Operation, steps: int, *masks: Tensor) -> Tensor:
+        """Sums at each step ``[steps]`` of the product ``node`` of masks ``[T, B, ...]``, constants all 1."""
+        target: Any = node.target
+        signals = dict(zip(operation.operands, masks, strict=True))
+        axes = dict(zip(operation.operands, operation.axes, strict=True))
+        like = self.env[self._signals(node, operation)[0]]
+        added = [node.args[0]] if plain(named(target)).startswith(("add", "baddbmm")) else []
+        laid: list[Tensor] = []
+        for i, operand in enumerate(flat(node.args)):
+            if operand in added:
+                laid.append(torch.zeros_like(self.env[operand]))
+            elif i in signals:
+                laid.append(signals[i].to(like.dtype).flatten(0, 1).movedim(0, axes[i]))
+            else:
+                laid.append(torch.ones_like(self.env[operand]))
+        rest = iter(laid)
+        out: Tensor = target(*fx.node.map_arg(node.args, lambda _: next(rest)), **node.kwargs)
+        return out.movedim(operation.axis, 0).reshape(steps, -1).sum(1, dtype=torch.float64).cpu()
 
     # -- small things --------------------------------------------------------------------------
 
@@ -199,11 +282,22 @@ class _Counter(fx.Interpreter):
         return weight
 
     def _settings(self, node: fx.Node) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups")
+        """Geometry of a convolution, as `spiking.measure.operations.convolution` takes it."""
         if node.op == "call_module":
             module = self.module.get_submodule(str(node.target))
-            return {name: getattr(module, name) for name in names}
-        return dict(zip(names, node.args[3:], strict=False)) | dict(node.kwargs)
+            names = ("stride", "padding", "dilation", "groups", "output_padding", "padding_mode")
+            return {name: getattr(module, name) for name in names} | {
+                "transposed": isinstance(module, TRANSPOSED)
+            }
+        target: Any = node.target
+        names = tuple(argument.name for argument in target._schema.arguments)[3:]
+        given = dict(zip(names, node.args[3:], strict=False)) | dict(node.kwargs)
+        return {"transposed": "transpose" in named(target)} | given
+
+
+def _values(output: Any) -> Any:
+    """The result of an operation; pooling brings positions, too."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def _moved(means: Tensor) -> Tensor:

@@ -1,25 +1,31 @@
-"""Operations of ECMT (2502.21193) and DCGS (2503.00301) as their codes count them, step by step.
+"""Operations of a converted network, step by step, and energy by that of its source.
 
-A synaptic operation (SOP) is a non-zero entry meeting a weight; a MAC is any entry meeting one. Masks are
-any tensors whose non-zero entries count, ``[T, B, ...]``; counts are ``[T]`` float64, of all samples
-together. Which layers count differs: ECMT takes linear layers and products, and in these the sums with
-step t; DCGS also convolutions, and what was sent before step t. `ConvertedModel.count_operations` measures
-a whole converted network; its `Operations` give the ratio that the papers print, and a fuller one.
+Two counts go side by side. The *full* one is that of `spiking.measure.operations`, as everywhere else: MACs
+include zero padding, and additions are scaled to it. The *paper* one is what the codes of ECMT (2502.21193)
+and DCGS (2503.00301) count: a synaptic operation (SOP) is a non-zero entry meeting a weight, a MAC any entry
+meeting one, and zero padding is no entry. Which layers the papers count differs: ECMT takes linear layers
+and products, and in these the sums with step t; DCGS also convolutions, and what was sent before step t.
+
+Masks are any tensors whose non-zero entries count, ``[T, B, ...]``; counts are ``[T]`` float64, of all
+samples together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spiking.measure.energy import E_AC, E_MAC
+from spiking.measure.operations import convolution, linear, partial_products
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from spiking.measure.operations import Work
 
 Counts = tuple[Tensor, Tensor]  # SOPs and MACs at each step [T]
 
@@ -31,25 +37,18 @@ def linear_operations(x: Tensor, out_features: int) -> Counts:
         x: input ``[T, B, ..., I]``.
         out_features: O.
     """
-    ones = torch.full((len(x),), float(x[0].numel()), dtype=torch.float64, device=x.device)
-    return _total(x != 0) * out_features, ones * out_features
+    return _counts(linear(x != 0, out_features))
 
 
 def conv_operations(x: Tensor, weight: Tensor, **settings: Any) -> Counts:
-    """A convolution: the entries that a kernel of ones collects, exact at borders.
+    """A convolution: the entries that a kernel of ones collects, none of them from zero padding.
 
     Args:
         x: input ``[T, B, C, ...]``, with one to three axes of space.
         weight: ``[O, C / groups, ...]``; only its shape counts.
-        settings: ``stride``, ``padding``, ``dilation`` and ``groups`` of the convolution.
+        settings: of `spiking.measure.operations.convolution`.
     """
-    fan_out = weight.shape[0] // settings.pop("groups", 1)
-    kernel = x.new_ones((1, 1, *weight.shape[2:]), dtype=torch.float64)
-    collect = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[x.dim() - 3]
-    here = (x != 0).sum((1, 2), dtype=torch.float64).unsqueeze(1)  # all channels see the same taps
-    dense = torch.full_like(here, float(x.shape[1] * x.shape[2]))
-    sop, mac = (_total(collect(each, kernel, **settings)) for each in (here, dense))
-    return sop * fan_out, mac * fan_out
+    return _counts(convolution(x != 0, weight.shape, **settings))
 
 
 def product_operations(a: Tensor, b: Tensor, known_a: Tensor, known_b: Tensor) -> Counts:
@@ -64,27 +63,15 @@ def product_operations(a: Tensor, b: Tensor, known_a: Tensor, known_b: Tensor) -
 
     def product(left: Tensor, right: Tensor) -> Tensor:
         rows, columns = left.sum(-2, dtype=torch.float64), right.sum(-1, dtype=torch.float64)
-        return _total(rows * columns)
+        return (rows * columns).flatten(1).sum(1)
 
     dense = product(torch.ones_like(a), torch.ones_like(b))
     return partial_products(product, a != 0, b != 0, known_a != 0, known_b != 0), dense
 
 
-def partial_products(
-    product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, known_a: Tensor, known_b: Tensor
-) -> Tensor:
-    """``a_t b_t + a_t B + A b_t`` of masks ``[T, B, ...]``: ``[T]``; may be more than the dense product."""
-    return product(a, b) + product(a, known_b) + product(known_a, b)
-
-
-def sent_before(x: Tensor) -> Tensor:
-    """Whether anything was sent before step t: ``[T, ...]``.
-
-    Args:
-        x: what is sent ``[T, ...]``.
-    """
-    earlier = (x != 0).cumsum(0)
-    return torch.cat([torch.zeros_like(earlier[:1]), earlier[:-1]]) > 0
+def _counts(work: Work) -> Counts:
+    """SOPs and MACs as the papers' codes count them, which leave zero padding out."""
+    return work.reached, torch.full_like(work.reached, float(work.real))
 
 
 def mean_rate(layers: Sequence[Counts]) -> Tensor:
@@ -147,6 +134,7 @@ class LayerOperations:
         macs: multiplications with additions at each step ``[T]``; 0 where the inputs are spikes.
         official: SOPs and MACs as the code of the method's paper counts them.
         ann_macs: MACs of the float network.
+        real_macs: the same without those on zero padding; None where there is none.
         spikes_in: spikes that arrive.
         elements: inputs that could be spikes.
     """
@@ -158,6 +146,7 @@ class LayerOperations:
     macs: Tensor
     official: Counts
     ann_macs: float
+    real_macs: float | None = None
     spikes_in: float = 0.0
     elements: float = 0.0
 
@@ -165,6 +154,11 @@ class LayerOperations:
     def dense_macs(self) -> float:
         """MACs over all steps if no input were zero."""
         return self.ann_macs * len(self.sops) if self.spikes else float(self.macs.sum())
+
+    @property
+    def padding(self) -> float:
+        """Share of the MACs that falls on zero padding."""
+        return 0.0 if self.real_macs is None or not self.ann_macs else 1 - self.real_macs / self.ann_macs
 
     def __add__(self, other: LayerOperations) -> LayerOperations:
         return replace(
@@ -174,6 +168,7 @@ class LayerOperations:
             macs=self.macs + other.macs,
             official=(self.official[0] + other.official[0], self.official[1] + other.official[1]),
             ann_macs=self.ann_macs + other.ann_macs,
+            real_macs=_known(self.real_macs, self.ann_macs) + _known(other.real_macs, other.ann_macs),
             spikes_in=self.spikes_in + other.spikes_in,
             elements=self.elements + other.elements,
         )
@@ -192,6 +187,8 @@ class Operations:
             in the float network.
         samples: how many images.
         counted: kinds of layers that the paper counts; empty where it gives no such ratio.
+        uncounted: values over all steps that are given out by what is neither a layer with weights nor a
+            product, by operation; ``full_ratio`` charges those in ``evaluations`` and ``updates``.
     """
 
     layers: tuple[LayerOperations, ...]
@@ -200,6 +197,7 @@ class Operations:
     ann_evaluations: float
     samples: int
     counted: frozenset[str] = frozenset()
+    uncounted: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sops(self) -> float:
@@ -243,6 +241,7 @@ class Operations:
             ann_evaluations=self.ann_evaluations + other.ann_evaluations,
             samples=self.samples + other.samples,
             counted=self.counted,
+            uncounted=dict(Counter(self.uncounted) + Counter(other.uncounted)),
         )
 
     def __str__(self) -> str:
@@ -259,6 +258,5 @@ full: real-valued inputs cost MACs, as do values of norms, softmaxes and activat
 network pays, too; an update of a neuron costs an addition"""
 
 
-def _total(x: Tensor, axis: int | None = None) -> Tensor:
-    """Sums over an axis, or over all but the first."""
-    return x.sum(tuple(range(1, x.dim())) if axis is None else axis, dtype=torch.float64)
+def _known(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -17,8 +17,8 @@ from spiking.layers import SpikeMatmul
 from spiking.measure.axes import InputAxes
 from spiking.measure.monitor import HookedModules
 from spiking.measure.operations import convolution, linear, product
-from spiking.measure.operators import COUNTED, MOVES, Call, calls, named, plain
-from spiking.measure.tally import Tally
+from spiking.measure.operators import COUNTED, MOVES, TRANSPOSED, Call, calls, named, plain
+from spiking.measure.tally import NEURONS, Tally
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from spiking.measure.energy import EnergyReport
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS: tuple[type[nn.Module], ...] = (*CONVS, *TRANSPOSED, nn.Linear, SpikeMatmul)
-NEURONS = "neuron updates"  # how the report calls what neurons do
 
 
 @dataclass

@@ -109,7 +109,7 @@ def convolution(
     mode = "transposed" if transposed else padding_mode
     strides, dilations, extra = _each(stride, n), _each(dilation, n), _each(output_padding, n)
     pads = _pads(padding, kernel, dilations)
-    reached, positions, outputs = x.abs().sum(tuple(range(1, x.dim() - n)), dtype=torch.float64), 1, 1
+    reached, positions, outputs = _magnitude(x).sum(tuple(range(1, x.dim() - n)), dtype=torch.float64), 1, 1
     for axis, size in enumerate(x.shape[-n:]):
         k, s, p, d = kernel[axis], strides[axis], pads[axis], dilations[axis]
         if transposed:
@@ -169,7 +169,11 @@ def _shared(x: Tensor, fan: int) -> Work:
 
 def _total(x: Tensor) -> Tensor:
     """Sum of magnitudes at each step ``[T]``."""
-    return x.abs().flatten(1).sum(1, dtype=torch.float64)
+    return _magnitude(x).flatten(1).sum(1, dtype=torch.float64)
+
+
+def _magnitude(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.bool else x.abs()
 
 
 def _each(value: Sizes, n: int) -> tuple[int, ...]:

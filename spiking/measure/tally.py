@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from spiking.measure.operators import Call
 
+NEURONS = "neuron updates"  # how reports call what neurons do
 SOPS, SPIKES, ELEMENTS, MACS, ANALOG_CALLS = range(5)
 
 

@@ -13,6 +13,7 @@ from conversion.calibration import statistics as thresholds
 from conversion.network import operation as energy
 from spiking.functional import codes, multi_threshold
 from spiking.levels import Levels
+from spiking.measure.operations import sent_before
 from spiking.reference import multi_threshold as multi_threshold_reference
 from tests.parity.goldens import over_files
 
@@ -154,7 +155,7 @@ def test_dcgs_vit(golden):
             data.close("rate.output", codes.increments(means)[0], atol=2e-3)
         else:
             torch.testing.assert_close(means, represented, rtol=1e-4, atol=1e-4)
-        counts = block.operations(sent, energy.sent_before)
+        counts = block.operations(sent, sent_before)
         compare_operations(data, f"{prefix}.", counts, data.sidecar["variants"][prefix])
     y = block(
         image,

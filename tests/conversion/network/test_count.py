@@ -11,6 +11,7 @@ import spiking
 from conversion import convert
 from conversion.network import operation as energy
 from conversion.network.site import sites
+from spiking.measure.operations import sent_before
 from tests.conversion.methods.test_any_backbone import ann, images
 
 T = 4
@@ -67,13 +68,17 @@ def test_layers_receive_what_is_counted(name, code):
         sent = torch.cat([steps[:1], steps.diff(dim=0)]) if code == "dcgs" else steps
         if isinstance(module, nn.Linear):
             sops, macs = energy.linear_operations(sent, module.out_features)
+            dense = macs
         else:
             kept = {k: getattr(module, k) for k in ("stride", "padding", "dilation", "groups")}
             sops, macs = energy.conv_operations(sent, module.weight, **kept)
+            places = module(value[: len(x)])[:, 0].numel()  # of one step; each has all taps, on padding too
+            dense = torch.full_like(macs, float(places * module.weight.numel()))
         assert torch.equal(row.official[0], sops)
         assert torch.equal(row.official[1], macs)
-        assert torch.equal(row.sops, sops if row.spikes else torch.zeros(T))
-        assert torch.equal(row.macs, torch.zeros(T) if row.spikes else macs)
+        torch.testing.assert_close(row.sops, (sops * dense / macs) if row.spikes else torch.zeros(T).double())
+        assert torch.equal(row.macs, torch.zeros(T) if row.spikes else dense)
+        assert row.ann_macs == dense[0]
     assert torch.equal(found.updates, torch.full((T,), float(sum(o[0].numel() for o in outputs.values()))))
 
 
@@ -91,12 +96,12 @@ def test_products_receive_what_is_counted(code):
     rows = [row for row in found.layers if row.kind == "matmul"]
     for row, pair in zip(rows, ((q, k), (scores, v)), strict=True):
         sent = [torch.cat([o[:1], o.diff(dim=0)]) if code == "dcgs" else o for o in pair]
-        known = [s.cumsum(0) if code == "ecmt" else energy.sent_before(s) for s in sent]
+        known = [s.cumsum(0) if code == "ecmt" else sent_before(s) for s in sent]
         sops, macs = energy.product_operations(*sent, *known)
         assert row.spikes
         assert torch.equal(row.official[0], sops)
         assert torch.equal(row.official[1], macs)
-        assert torch.equal(row.sops, energy.product_operations(*sent, *map(energy.sent_before, sent))[0])
+        assert torch.equal(row.sops, energy.product_operations(*sent, *map(sent_before, sent))[0])
         assert row.ann_macs == 2 * 4 * 4 * 6
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from conversion.network import operation as energy
 from spiking.functional import multi_threshold
 from spiking.levels import Levels
+from spiking.measure.operations import sent_before
 
 
 def spikes(*shape, seed=0, share=0.3):
@@ -63,7 +64,7 @@ def test_linear_layers_and_products():
 
 def test_what_was_sent_before():
     x = torch.tensor([[0.0, 1.0], [2.0, -1.0], [0.0, 0.0]])
-    assert energy.sent_before(x).tolist() == [[False, False], [False, True], [True, True]]
+    assert sent_before(x).tolist() == [[False, False], [False, True], [True, True]]
 
 
 def test_the_published_ratio():
