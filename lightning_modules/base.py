@@ -11,6 +11,9 @@ from typing_extensions import override
 from lightning_modules.optimizer import Schedule, StepSchedule, decay_groups
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from torch import Tensor
 
 
@@ -90,6 +93,27 @@ class BaseTask(pl.LightningModule):
     def starts_trained(self) -> bool:
         """Whether the first weights come from elsewhere, so that a test before training says something."""
         return False
+
+    def prediction_callbacks(
+        self,
+        output: Path,
+        *,
+        class_names: Sequence[str] = (),
+        top_k: int = 5,
+        explain: Literal["tokens"] | None = None,
+    ) -> list[pl.Callback]:
+        """What writes the outputs of ``predict``.
+
+        Args:
+            output: the file that the user named.
+            class_names: labels by class number.
+            top_k: labels in each line of a table.
+            explain: what else is to be shown.
+
+        Raises:
+            ValueError: the task predicts nothing that could be written, or an option makes no sense for it.
+        """
+        raise ValueError(f"{type(self).__name__} has no predictions to write")
 
     # -- optimiser -----------------------------------------------------------------------------
 

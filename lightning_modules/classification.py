@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from timm.data import Mixup
 from torch import Tensor
+from typing_extensions import override
 
 import zoo
 from lightning_modules.base import BaseTask
+from lightning_modules.callbacks.predictions import PredictionWriter
+from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 from lightning_modules.start import FIRST_WEIGHTS, build
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import lightning.pytorch as pl
+
     from zoo import ImageClassifier
 
 
@@ -34,8 +42,8 @@ class ClassificationTask(BaseTask):
         num_classes: K; taken from the data on the command line.
         in_chans: C; taken from the data on the command line.
         loss: ``"ce"`` (cross-entropy of the mean over T) or ``"tet"`` (2202.11946).
-        tet_lambda: see `lightning_modules.losses.tet_loss`.
-        tet_phi: see `lightning_modules.losses.tet_loss`.
+        tet_lambda: of ``"tet"``, the weight of the pull of all logits towards ``tet_phi``.
+        tet_phi: of ``"tet"``, where the logits are pulled to.
         label_smoothing: share of the target spread over all classes.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix; 0 is off.
@@ -165,8 +173,9 @@ class ClassificationTask(BaseTask):
         logits = self(x)
         return self.loss(logits, target, label_smoothing), logits.detach().mean(dim=0)
 
+    @override
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One optimiser step's loss."""
+        """Return the loss; log ``train/loss`` and ``train/acc1`` of the batch."""
         x, y = batch
         if self.global_step == 0:
             self.check_labels(y)
@@ -206,20 +215,24 @@ class ClassificationTask(BaseTask):
             for t, value in enumerate(top1, 1):
                 self.log(f"{stage}/acc1_t{t}", value)
 
+    @override
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch."""
+        """Log ``val/loss``, the cross-entropy of the mean over T, whatever the training minimises."""
         self._evaluate(batch, "val")
 
+    @override
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy, reduced over the processes."""
+        """Log ``val/acc1`` and, of more than five classes, ``val/acc5``, reduced over the processes."""
         self._finish("val", every_step=False)
 
+    @override
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch."""
+        """Log ``test/loss``, as ``val/loss``."""
         self._evaluate(batch, "test")
 
+    @override
     def on_test_epoch_end(self) -> None:
-        """Log accuracy at every T."""
+        """Log ``test/acc1``, ``test/acc5``, and ``test/acc1_t1``, ``test/acc1_t2``, ... after every step."""
         self._finish("test", every_step=True)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -227,3 +240,17 @@ class ClassificationTask(BaseTask):
         x = batch[0] if isinstance(batch, tuple | list) else batch
         logits = self(x).mean(dim=0).float()
         return {"logits": logits, "probabilities": logits.softmax(dim=1)}
+
+    @override
+    def prediction_callbacks(
+        self,
+        output: Path,
+        *,
+        class_names: Sequence[str] = (),
+        top_k: int = 5,
+        explain: Literal["tokens"] | None = None,
+    ) -> list[pl.Callback]:
+        writers: list[pl.Callback] = [PredictionWriter(output, class_names, top_k)]
+        if explain == "tokens":
+            writers.append(TokenMaps(output.with_name(f"{output.stem}_tokens"), class_names))
+        return writers

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+
+from zoo.files.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +23,8 @@ BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#4a5568"
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG; a half-written one never replaces a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    FigureCanvasAgg(figure).print_png(part)
-    os.replace(part, path)
+    with replacing(path) as file:
+        FigureCanvasAgg(figure).print_png(file)
     return path
 
 

@@ -19,7 +19,7 @@ import datamodules
 import zoo
 from cli.errors import CommandError, fail, summary
 from cli.parser import SpikingParser
-from cli.run import resume
+from cli.run.folder import run_folder
 from cli.run.package import anonymous
 from datamodules import BaseDataModule
 from lightning_modules.conversion import run as conversion_run
@@ -74,7 +74,7 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
     pl.seed_everything(config.seed_everything, verbose=False)
     names = [str(getattr(path, "relative", path)) for path in config.config or []]
     method = str(config.method)
-    folder = Path(config.output or resume.run_folder(names, f"conversion-{method}"))
+    folder = Path(config.output or run_folder(names, f"conversion-{method}"))
     try:
         made = parser.instantiate_classes(config)
         plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})

@@ -1,4 +1,4 @@
-"""Where a run lives, and which of its checkpoints to take."""
+"""Which checkpoint a run goes on from, and whether it is whole and fits."""
 
 from __future__ import annotations
 
@@ -18,28 +18,6 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 BEST = "best.ckpt"
-
-
-def run_folder(configs: Sequence[str | Path], fallback: str) -> Path:
-    """Return ``runs/METHOD-NAME`` for ``configs/METHOD/NAME.yaml``.
-
-    Args:
-        configs: the run's YAML files; names of further ones are appended, so that variants of one
-            base have folders of their own.
-        fallback: the name of a run without any file.
-    """
-    paths = [Path(p) for p in configs]
-    if not paths:
-        return Path("runs") / _plain(fallback)
-    if paths[0].name == "config.yaml" and (paths[0].parent / CHECKPOINTS).is_dir():
-        return paths[0].parent  # the copy that a run keeps of its own settings
-    names = [paths[0].stem, *(p.stem for p in paths[1:])]
-    parent = paths[0].resolve().parent.name
-    return Path("runs") / _plain(f"{parent}-{'+'.join(names)}".lstrip("-"))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.+=-]+", "_", name)
 
 
 def resolve(ckpt_path: str | Path | None, folder: Path) -> Path | str | None:
@@ -198,21 +176,3 @@ def _shape(value: Any) -> str:
 def _first(keys: Sequence[str], most: int = 5) -> str:
     more = f", and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + more
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Rename the folder of an earlier run, so that a new one starts clean and nothing is lost.
-
-    Args:
-        folder: the run's folder.
-
-    Returns:
-        The new name, or ``None`` if there was no earlier run with a checkpoint.
-    """
-    if not list((folder / CHECKPOINTS).glob("*.ckpt")):
-        return None
-    number = 1
-    while (target := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(target)
-    return target

@@ -1,48 +1,21 @@
-"""Files that are either whole or not there: checkpoints, metrics, tables."""
+"""Checkpoints and the table of metrics: whole, or as they were."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
 
 from cli.errors import CheckpointError, disk_problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import IO
-
-
-@contextlib.contextmanager
-def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file beside `path` and put it in its place when it is complete and on the disk.
-
-    The name of the temporary file is fixed, so that what a killed process left is overwritten.
-
-    Args:
-        path: the file to replace; until the end it keeps its old content.
-        mode: of opening.
-        options: further arguments of ``open``.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with open(unfinished, mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()  # gives the space of a full disk back at once
-        raise
+from zoo.files.atomic import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -141,15 +114,13 @@ class RunLogger(CSVLogger):
         self._keep_steps = keep_steps
 
     @property
+    @override
     def log_dir(self) -> str:
-        """The run's folder."""
         return self._save_dir
 
     @property
+    @override
     def experiment(self) -> Any:
-        """The writer; on other processes than the first, nothing is written."""
-        from lightning.pytorch.utilities import rank_zero_only
-
         if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._experiment = RunWriter(self.log_dir, self._keep_steps)
         return super().experiment

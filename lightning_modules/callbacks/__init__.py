@@ -2,9 +2,18 @@
 
 from lightning_modules.callbacks.energy import Energy
 from lightning_modules.callbacks.firing_rate import FiringRate
+from lightning_modules.callbacks.predictions import PredictionWriter
 from lightning_modules.callbacks.raster import RasterFigure
 from lightning_modules.callbacks.resumable_state import ResumableState
 from lightning_modules.callbacks.run_report import RunReport
 from lightning_modules.callbacks.token_maps import TokenMaps
 
-__all__ = ["Energy", "FiringRate", "RasterFigure", "ResumableState", "RunReport", "TokenMaps"]
+__all__ = [
+    "Energy",
+    "FiringRate",
+    "PredictionWriter",
+    "RasterFigure",
+    "ResumableState",
+    "RunReport",
+    "TokenMaps",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+from typing_extensions import override
 
 from spiking import EnergyReport, OperationCounter
 from spiking.measure.metrics import EnergyMetric, SynapticOperations
@@ -31,10 +32,11 @@ class Energy(pl.Callback):
         self._counter: OperationCounter | None = None
         self._counting = False
 
+    @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start at zero."""
         self._counter = OperationCounter(pl_module.get_submodule("model"))
 
+    @override
     def on_test_batch_start(
         self,
         trainer: pl.Trainer,
@@ -43,11 +45,11 @@ class Energy(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count this batch, if it is one of the first."""
         if self._counter is not None and (not self.batches or batch_idx < self.batches):
             self._counter.__enter__()
             self._counting = True
 
+    @override
     def on_test_batch_end(
         self,
         trainer: pl.Trainer,
@@ -57,11 +59,10 @@ class Energy(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop counting."""
         self._stop()
 
+    @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log means over the samples of all processes."""
         counter, self._counter = self._counter, None
         if counter is None or not counter.samples:
             return
@@ -75,10 +76,10 @@ class Energy(pl.Callback):
             metric.update(counter)
             pl_module.log(f"test/{name}", metric.compute())
 
+    @override
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Take the hooks off."""
         self._stop()
 
     def _stop(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from typing_extensions import override
 
 from lightning_modules import figures
 from spiking import FiringRateMonitor
@@ -45,29 +46,29 @@ class FiringRate(pl.Callback):
         self.rates = monitor.rates(reduce)
         task.log(f"{stage}/firing_rate", monitor.rate(reduce))
 
+    @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch the neurons."""
         self._begin(pl_module)
 
+    @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log."""
         self._end(trainer, pl_module, "val")
 
+    @override
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Watch the neurons."""
         self._begin(pl_module)
 
+    @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log, and draw."""
         self._end(trainer, pl_module, "test")
         if self.rates and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             folder = Path(trainer.default_root_dir) / "figures"
             figures.save(figures.firing_rates(self.rates), folder / "firing_rates.png")
 
+    @override
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Take the hooks off."""
         if self._monitor is not None:
             self._monitor.__exit__(None, None, None)
             self._monitor = None

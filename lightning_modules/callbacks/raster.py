@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from typing_extensions import override
 
 from lightning_modules import figures
 from spiking import FiringRateMonitor
@@ -29,8 +30,8 @@ class RasterFigure(pl.Callback):
         self.sample = sample
         self.layers = list(layers or ())
 
+    @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Run one sample once more, and draw."""
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         loaders: Any = trainer.test_dataloaders

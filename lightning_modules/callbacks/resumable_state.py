@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from typing_extensions import override
 
 
 class ResumableState(pl.Callback):
@@ -18,10 +19,10 @@ class ResumableState(pl.Callback):
     undisturbed one; nothing has to be stored for it.
     """
 
+    @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed Python, NumPy and PyTorch."""
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         where = (seed, trainer.global_rank, trainer.current_epoch, batch_idx)
         words = np.random.SeedSequence(where).generate_state(3)

@@ -16,9 +16,10 @@ import lightning.pytorch as pl
 import torch
 from rich.console import Console
 from rich.table import Table
+from typing_extensions import override
 
 from lightning_modules import figures
-from lightning_modules._files import write_text
+from zoo.files.atomic import write_text
 from zoo.files.layout import sha256_of
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class RunReport(pl.Callback):
         """The test that has just ended was of the weights that a run starts from."""
         self._start = _test_metrics(trainer)
 
+    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the clock, and at where the first weights came from."""
         self._started = time.monotonic()
         self._origin = getattr(_network(pl_module), "origin", None)
 
+    @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write down how the network was trained."""
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         facts = getattr(trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
@@ -70,8 +71,8 @@ class RunReport(pl.Callback):
         report = {**_facts(pl_module), "training": training, "before": self._start}
         write_text(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
 
+    @override
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect, write, print."""
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         folder = Path(trainer.default_root_dir)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
 
 import zoo
 from lightning_modules import figures
@@ -23,7 +24,7 @@ class TokenMaps(pl.Callback):
     Args:
         folder: for the figures, ``IMAGE.png`` each.
         class_names: labels by class number; numbers where missing.
-        most: images to draw; the others are only predicted.
+        most: images to draw, by the first process; the others are only predicted.
     """
 
     def __init__(self, folder: str | Path, class_names: Sequence[str] = (), most: int = 16) -> None:
@@ -34,6 +35,7 @@ class TokenMaps(pl.Callback):
         self.most = most
         self.drawn: set[str] = set()
 
+    @override
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
@@ -43,7 +45,6 @@ class TokenMaps(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw the first images, of the first process."""
         if not trainer.is_global_zero or len(self.drawn) >= self.most:
             return
         x, paths = batch[0], [str(p) for p in batch[1]]
@@ -66,7 +67,7 @@ class TokenMaps(pl.Callback):
         self.drawn.add(name)
         return f"{name}.png"
 
+    @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where they are."""
         if self.drawn:
             rank_zero_info(f"token maps of {len(self.drawn)} images in {self.folder}")

@@ -15,11 +15,11 @@ from rich.table import Table
 import conversion
 import zoo
 from lightning_modules import figures
-from lightning_modules._files import write_text
 from lightning_modules.callbacks.run_report import hardware
 from lightning_modules.conversion.evaluate import Comparison, compare
 from lightning_modules.source import Calibration, Source
 from spiking.measure.energy import E_AC, E_MAC
+from zoo.files.atomic import write_text
 
 if TYPE_CHECKING:
     from torch import nn

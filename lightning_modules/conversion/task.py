@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
 
 import conversion
 from lightning_modules.classification import ClassificationTask
@@ -77,6 +78,7 @@ class ConversionTask(ClassificationTask):
                 " means something; use loss: ce"
             )
 
+    @override
     def build_model(self, name: str, arguments: dict[str, Any]) -> ConvertedModel:
         """The network, not yet calibrated, and its source until it is."""
         ann = Source(**arguments["source"]).load(arguments["num_classes"], arguments["in_chans"])
@@ -123,44 +125,46 @@ class ConversionTask(ClassificationTask):
         self.model.train(training)
         rank_zero_info(str(report))
 
+    @override
     def on_fit_start(self) -> None:
-        """Calibrate on the device that trains; say what training will change, or that it makes no sense."""
         self.calibrate()
         if self.trainer.max_epochs != 0:
             rank_zero_info(f"fine-tuning {self.title}: {self.model.method.fine_tuning(self.model)}")
 
+    @override
     def on_validation_start(self) -> None:
-        """Calibrate what no checkpoint has brought."""
         self.calibrate()
 
+    @override
     def on_test_start(self) -> None:
-        """Calibrate what no checkpoint has brought."""
         self.calibrate()
 
+    @override
     def on_predict_start(self) -> None:
-        """Calibrate what no checkpoint has brought."""
         self.calibrate()
 
     # -- checkpoints ---------------------------------------------------------------------------
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the source without its weights, and what ``zoo.load`` builds."""
         super().on_save_checkpoint(checkpoint)
         recipe = self.model.model_args
         hyper = checkpoint["hyper_parameters"]
         for key in ("model", "model_args"):  # of the base class; this one takes neither
             hyper.pop(key, None)
         source = recipe["source"]
+        # the checkpoint holds its own weights, so it needs the source's architecture alone
         hyper["source"] = {"model": source["architecture"], "model_args": source["model_args"]}
         hyper["source"]["pretrained"] = False
-        checkpoint["entry"] = {"model": "converted", "model_args": recipe}
+        checkpoint["entry"] = {"model": "converted", "model_args": recipe}  # what zoo.load builds
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The network that comes is calibrated."""
-        self._ann.clear()
+        self._ann.clear()  # what is loaded is calibrated
 
     # -- steps ---------------------------------------------------------------------------------
 
+    @override
     def on_test_epoch_end(self) -> None:
-        """Log accuracy, at every T where steps alone mean something."""
+        """Log ``test/acc1`` and ``test/acc5``, and ``test/acc1_t1``, ... where steps alone mean something."""
         self._finish("test", every_step=self.model.method.anytime)

@@ -1,0 +1,28 @@
+"""Options of a run beside those of task, data and trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What a run writes, and how often.
+
+    Attributes:
+        test_after_fit: After fit, test the best checkpoint and print the report; where a run starts from
+            trained or converted weights, test these before it, too.
+        tensorboard: Write TensorBoard files besides metrics.csv.
+        checkpoint_every_n_steps: Optimiser steps between two checkpoints within an epoch; 0: only at its end.
+        output: Table that predict writes.
+        top_k: Labels in each line of predict's table.
+        explain: tokens: predict also draws where the important tokens of each image are.
+    """
+
+    test_after_fit: bool = False
+    tensorboard: bool = False
+    checkpoint_every_n_steps: int = 500
+    output: str = "predictions.csv"
+    top_k: int = 5
+    explain: Literal["tokens"] | None = None
