@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.parity.goldens import over_files
-from zoo.tokens.hooks import best_tokens
+from zoo.tokens.gather import best_tokens
 from zoo.tokens.tp_spikformer import TPCode, released_spatial, released_temporal
 
 pytestmark = pytest.mark.golden

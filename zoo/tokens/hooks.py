@@ -10,7 +10,6 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, K kept tokens, h h
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from spiking.neurons import Neuron
+from zoo.tokens.gather import best_tokens, gather_tokens, merge_tokens, nearest_kept, put_tokens, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,69 +207,9 @@ class TokenReduction(nn.Module):
         return None if count == self._total else output * (count / self._total)
 
     def extra_repr(self) -> str:
-        """What is kept where."""
+        """The operator and the share of tokens that each block keeps."""
         shares = ", ".join(f"{p.block.path}: {s:.3g}" for p, s in zip(self.points, self.shares, strict=True))
         return f"operator={self.operator!r}, keep=[{shares}]"
-
-
-# -- tokens ----------------------------------------------------------------------------------------
-
-
-def token_count(share: float, tokens: int) -> int:
-    """``ceil(share * tokens)``, at least 1; a share such as 144 / 196 gives back its 144."""
-    return min(tokens, max(1, math.ceil(share * tokens - 1e-9)))
-
-
-def best_tokens(scores: Tensor, count: int) -> Tensor:
-    """Places ``[..., K]`` of the highest scores ``[..., N]``, best first; of equals, the first wins."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
-
-
-def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """Tokens ``index [T or 1, B, K]`` of ``x [T, B, C, H, W]`` -> ``[T, B, C, K, 1]``."""
-    T, B, C = x.shape[:3]
-    places = index.unsqueeze(2).expand(T, B, C, index.shape[-1])
-    return x.flatten(3).gather(3, places).unsqueeze(-1)
-
-
-def put_tokens(x: Tensor, index: Tensor, tokens: Tensor) -> Tensor:
-    """``x [T, B, C, H, W]`` with ``tokens [T, B, C, K, 1]`` at ``index [T or 1, B, K]``."""
-    T, B, C = x.shape[:3]
-    places = index.unsqueeze(2).expand(T, B, C, index.shape[-1])
-    return x.flatten(3).scatter(3, places, tokens.flatten(3).to(x.dtype)).reshape(x.shape)
-
-
-def nearest_kept(x: Tensor, index: Tensor) -> Tensor:
-    """For each token its place ``[B, N]`` among the kept ones ``index [B, K]``.
-
-    Kept tokens have their own; the others that of the most similar kept token, by the cosine of the
-    features of all steps.
-    """
-    features = nn.functional.normalize(x.permute(1, 3, 4, 0, 2).flatten(1, 2).flatten(2), dim=-1)  # [B, N, .]
-    kept = features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-    target = (features @ kept.transpose(1, 2)).argmax(dim=-1)
-    own = torch.arange(index.shape[-1], device=x.device).expand_as(index)
-    return target.scatter(1, index, own)
-
-
-def merge_tokens(x: Tensor, size: Tensor, index: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Size-weighted means of the tokens that go to the same place.
-
-    Args:
-        x: ``[T, B, C, H, W]``.
-        size: how many tokens each stands for, ``[B, N]``.
-        index: kept places ``[B, K]``.
-        target: where each token goes, ``[B, N]``, in 0 ... K - 1.
-
-    Returns:
-        ``[T, B, C, K, 1]`` and sizes ``[B, K]``.
-    """
-    T, B, C = x.shape[:3]
-    new_size = size.new_zeros(B, index.shape[-1]).scatter_add(1, target, size)
-    weighted = x.flatten(3) * size.view(1, B, 1, -1)
-    places = target.view(1, B, 1, -1).expand(T, B, C, -1)
-    sums = weighted.new_zeros(T, B, C, index.shape[-1]).scatter_add(3, places, weighted)
-    return (sums / new_size.view(1, B, 1, -1)).unsqueeze(-1), new_size
 
 
 def refuse_streaming(path: str, block: nn.Module) -> None:

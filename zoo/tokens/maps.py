@@ -1,4 +1,4 @@
-"""What a token scorer thinks of an image, as maps, for figures and analyses."""
+"""The scores of an image's tokens as maps, for figures and analyses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.classifier import SpikingModel
-from zoo.tokens.hooks import Point, Scorer, TokenReduction, best_tokens, token_count
+from zoo.tokens.gather import best_tokens, token_count
+from zoo.tokens.hooks import Point, Scorer, TokenReduction
 from zoo.tokens.reduce import find_blocks, make_scorer
 
 if TYPE_CHECKING:

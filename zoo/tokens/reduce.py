@@ -2,7 +2,7 @@
 
 `reduce_tokens` gives a copy of a model whose blocks run on the tokens that a method thinks important. The
 methods: ``uncert`` (`zoo.tokens.uncert`), ``tp`` and ``tp_code`` (`zoo.tokens.tp_spikformer`), ``tome``
-(`zoo.tokens.tome`), and the plain ones below.
+(`zoo.tokens.tome`), and the plain ones of `zoo.tokens.baselines`.
 
 Axes: T time, B batch, C channels, H W map, N = H * W tokens.
 """
@@ -13,56 +13,16 @@ import copy
 import inspect
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
+from typing import Any, Literal
 
 from zoo.base import ZooModel
 from zoo.classifier import SpikingModel
 from zoo.layers.token_block import TokenBlock
+from zoo.tokens.baselines import FeatureNorm, FiringRate, Random
 from zoo.tokens.hooks import OPERATORS, Operator, Point, Scorer, TokenReduction
 from zoo.tokens.tome import ToMe
 from zoo.tokens.tp_spikformer import TPCode, TPPaper
 from zoo.tokens.uncert import Uncert
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class FiringRate(Scorer):
-    """Mean spikes of the neuron in front of the block; of its input, where that is made of spikes."""
-
-    def forward(self, x: Tensor, point: Point) -> Tensor:
-        """``[T, B, C, H, W]`` -> ``[B, N]``."""
-        return point.spikes(x).mean(dim=(0, 2)).flatten(1)
-
-
-class FeatureNorm(Scorer):
-    """Euclidean norm of the features, mean over T."""
-
-    def forward(self, x: Tensor, point: Point) -> Tensor:
-        """``[T, B, C, H, W]`` -> ``[B, N]``."""
-        length: Tensor = torch.linalg.vector_norm(x, dim=2)
-        return length.mean(dim=0).flatten(1)
-
-
-class Random(Scorer):
-    """The same random order for all images, a strong baseline with ``operator="bypass"``.
-
-    Args:
-        seed: of the order.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        self.seed = seed
-
-    def forward(self, x: Tensor, point: Point) -> Tensor:
-        """``[T, B, C, H, W]`` -> ``[B, N]``."""
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.rand(x.shape[-2] * x.shape[-1], generator=generator)
-        return order.to(x.device).expand(x.shape[1], -1)
-
 
 METHODS: dict[str, type[Scorer]] = {
     "uncert": Uncert,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.tokens import hooks
+from zoo.tokens import gather
 
 
 @pytest.mark.parametrize("name", ["spikformer_nano", "sdt_nano", "qkformer_nano", "spikingresformer_nano"])
@@ -16,7 +16,7 @@ def test_shapes(name, method, tiny, images):
     found = zoo.token_importance(model, x, method, keep=0.3)
     T, (H, W) = model.time_steps, found.kept.shape[1:]
     assert found.scores.shape == (T, len(x), H, W)
-    assert found.kept.flatten(1).sum(1).tolist() == [hooks.token_count(0.3, H * W)] * len(x)
+    assert found.kept.flatten(1).sum(1).tolist() == [gather.token_count(0.3, H * W)] * len(x)
     assert found.block == model.token_blocks()[-1].path
 
 
@@ -37,7 +37,7 @@ def test_the_last_map_is_what_the_reduction_sees(tiny, images):
         found = zoo.token_importance(source, x, **({} if source is fast else {"method": "uncert"}))
         torch.testing.assert_close(found.scores[-1].flatten(1), seen["scores"])
         assert found.keep == 0.5
-        kept = hooks.best_tokens(seen["scores"], int(found.kept[0].sum()))
+        kept = gather.best_tokens(seen["scores"], int(found.kept[0].sum()))
         assert torch.equal(found.kept.flatten(1).nonzero()[:, 1].view(len(x), -1), kept.sort(1).values)
 
 

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 import spiking
 import zoo
-from zoo.tokens import hooks, uncert
+from zoo.tokens import gather, hooks, uncert
 from zoo.tokens import reduce as token_reduction
+from zoo.tokens.baselines import FeatureNorm, Random
 from zoo.tokens.tome import bipartite_matching
 from zoo.tokens.tp_spikformer import neighbourhood_distance, step_change
 
@@ -116,12 +117,12 @@ def test_bypassed_tokens_keep_value_and_place(tiny, images):
 def test_merging_keeps_the_sum():
     x = torch.randn(2, 3, 4, 2, 5, dtype=torch.float64)
     size = torch.randint(1, 4, (3, 10)).double()
-    index = hooks.best_tokens(torch.rand(3, 10), 4).sort(-1).values
-    target = hooks.nearest_kept(x, index)
+    index = gather.best_tokens(torch.rand(3, 10), 4).sort(-1).values
+    target = gather.nearest_kept(x, index)
     assert torch.equal(
         target.gather(1, index), torch.arange(4).expand(3, -1)
     )  # kept tokens stay with themselves
-    merged, sizes = hooks.merge_tokens(x, size, index, target)
+    merged, sizes = gather.merge_tokens(x, size, index, target)
     assert torch.equal(sizes.sum(1), size.sum(1))
     want = (x.flatten(3) * size.view(1, 3, 1, 10)).sum(-1)
     torch.testing.assert_close((merged.squeeze(-1) * sizes.view(1, 3, 1, 4)).sum(-1), want)
@@ -155,10 +156,10 @@ def test_left_out_tokens_do_no_work(name, tiny, images):
     rows = {r.name: r for r in dense.rows}
     assert sparse.sops + sparse.macs < dense.sops + dense.macs
     for path, share in zip(inside, chosen.token_reduction.shares, strict=True):
-        assert part[path] == hooks.token_count(share, full[path])
+        assert part[path] == gather.token_count(share, full[path])
     for row in sparse.rows:
         if any(row.name.startswith(f"{path}.") and "matmul" not in row.name for path in inside[-1:]):
-            ratio = hooks.token_count(0.3, full[inside[-1]]) / full[inside[-1]]
+            ratio = gather.token_count(0.3, full[inside[-1]]) / full[inside[-1]]
             assert row.dense_macs == pytest.approx(rows[row.name].dense_macs * ratio), row.name
 
 
@@ -214,7 +215,7 @@ def test_blocks_on_a_grid_leave_left_out_tokens_alone(name, tiny, images):
             before = before + reduced.get_submodule(block.path).attn(before)
     same = (before == after).all(dim=0).all(dim=1).flatten(1)
     N = same.shape[1]
-    assert ((~same).sum(1) <= hooks.token_count(0.3, N)).all()
+    assert ((~same).sum(1) <= gather.token_count(0.3, N)).all()
     assert (~same).any()
 
 
@@ -253,14 +254,14 @@ def test_permuting_tokens_permutes_scores(method, tiny):
 
 def test_ties_go_to_the_first():
     scores = torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0]])
-    assert hooks.best_tokens(scores, 3).tolist() == [[1, 3, 0]]
+    assert gather.best_tokens(scores, 3).tolist() == [[1, 3, 0]]
 
 
 @given(st.integers(1, 400), st.integers(1, 400))
 @settings(max_examples=200, deadline=None)
 def test_a_share_gives_back_its_count(count, tokens):
     count = min(count, tokens)
-    assert hooks.token_count(count / tokens, tokens) == count
+    assert gather.token_count(count / tokens, tokens) == count
 
 
 def test_default_schedule():
@@ -396,7 +397,7 @@ def test_a_common_shift_of_the_logits_changes_no_score(tiny, images):
 def test_scores_are_float32_under_autocast(tiny, images):
     seen = []
 
-    class Spy(token_reduction.FeatureNorm):
+    class Spy(FeatureNorm):
         def forward(self, x, point):
             assert not torch.is_autocast_enabled("cpu")
             seen.append(x.dtype)
@@ -528,7 +529,7 @@ def test_more_refusals(tiny, images):
     with pytest.raises(ValueError, match="needs a linear classifier of at least 2 classes"):
         zoo.reduce_tokens(tiny("sdt_nano", num_classes=0), "uncert")
     with pytest.raises(TypeError, match="brings its own settings"):
-        zoo.reduce_tokens(tiny("sdt_nano"), token_reduction.Random(), seed=2)
+        zoo.reduce_tokens(tiny("sdt_nano"), Random(), seed=2)
     early = zoo.reduce_tokens(tiny("qkformer_nano").eval(), "uncert", keep=0.5, blocks="all")
     with pytest.raises(ValueError, match=r"tokens of levels\.0\.1 .* choose blocks of the last stage"):
         early(images())
