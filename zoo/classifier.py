@@ -70,8 +70,8 @@ class ImageClassifier(ZooModel):
         raise NotImplementedError
 
     def stages(self) -> Sequence[nn.Module]:
-        """The modules after the stem, one for each entry of ``feature_info``."""
-        raise NotImplementedError
+        """The modules after the stem, in order: those that ``feature_info`` names."""
+        return [self.get_submodule(info["module"]) for info in self.feature_info]
 
     # -- what all share ------------------------------------------------------------------------
 
@@ -195,8 +195,8 @@ class SpikingModel(ImageClassifier):
     * ``forward_stem(x, repeats)``: the first convolution and norm, ``[T', B, C, H, W]`` ->
       ``[T', B, C', H', W']``. A still image arrives as one step with ``repeats = T``, and the norm
       takes that factor, so that the stem runs once instead of T times;
-    * ``stages()``: the modules that run after the stem, in order, each mapping
-      ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, one for each entry of ``feature_info``.
+    * the stages, the modules that ``feature_info`` names: they run after the stem, in order, each
+      mapping ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``.
 
     Its arguments are those of `ImageClassifier`.
     """

@@ -5,8 +5,8 @@ import torch
 
 from tests.parity.goldens import over_cases
 from zoo.layers.convolution import neuron_factory
+from zoo.layers.transformer import NEURON_DEFAULTS
 from zoo.models import qkformer, sdt
-from zoo.models.spikformer import NEURON_DEFAULTS
 
 pytestmark = pytest.mark.golden
 

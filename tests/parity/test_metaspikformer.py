@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.parity.goldens import from_repository, over_cases
+from zoo.layers import reparameterised
 from zoo.layers.convolution import neuron_factory
+from zoo.layers.transformer import NEURON_DEFAULTS, Block, MembraneMLP, as_conv_weight
 from zoo.models import metaspikformer
-from zoo.models.sdt import MembraneMLP
-from zoo.models.spikformer import NEURON_DEFAULTS, Block, as_conv_weight
 
 pytestmark = pytest.mark.golden
 
@@ -23,7 +23,7 @@ def build(case, state):
     if "Conv.pwconv1.weight" in state:
         return metaspikformer.ConvBlock(dim, len(state["conv1.weight"]) / dim, MAKE)
     if "body.0.weight" in state:
-        return metaspikformer.RepConv(dim)
+        return reparameterised.RepConv(dim)
     if "attn.q_conv.0.body.0.weight" in state:
         attn = metaspikformer.RepAttention(dim, about["heads"], MAKE, MAKE_ATTN)
         return Block(attn, MembraneMLP(dim, dim * about["mlp_ratio"], MAKE))
@@ -51,7 +51,7 @@ def test_case(case):
 @over_cases("y", "state.body.0.weight", where=from_repository("Spike-Driven-Transformer-V2"))
 def test_folded_projection(case):
     """The 3x3 convolution that a trained block becomes gives the authors' outputs, too."""
-    module = metaspikformer.RepConv(case.settings["dim"])
+    module = reparameterised.RepConv(case.settings["dim"])
     module.load_state_dict(case.under("state."), strict=False)
     outer = torch.nn.BatchNorm2d(case.settings["dim"])
     kernel, bias = module.double().eval().kernel_and_bias(outer.double().eval())

@@ -7,9 +7,10 @@ from torch import nn
 import zoo
 from tests.parity.goldens import from_repository, over_cases
 from zoo.factory import load_weights
+from zoo.layers.attention import SSA
 from zoo.layers.convolution import neuron_factory
+from zoo.layers.transformer import NEURON_DEFAULTS, as_conv_weight
 from zoo.models import qkformer
-from zoo.models.spikformer import NEURON_DEFAULTS, SSA, as_conv_weight
 from zoo.registry import get_entry
 
 pytestmark = pytest.mark.golden

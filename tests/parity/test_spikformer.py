@@ -6,14 +6,15 @@ import torch
 import zoo
 from tests.parity.goldens import from_repository, over_cases
 from zoo.factory import load_weights
+from zoo.layers import attention, transformer
 from zoo.layers.convolution import neuron_factory
 from zoo.models import spikformer
 from zoo.registry import get_entry
 
 pytestmark = pytest.mark.golden
 
-MAKE = neuron_factory("lif", None, spikformer.NEURON_DEFAULTS, 1)
-MAKE_ATTN = neuron_factory("lif", None, {**spikformer.NEURON_DEFAULTS, "v_threshold": 0.5}, 1)
+MAKE = neuron_factory("lif", None, transformer.NEURON_DEFAULTS, 1)
+MAKE_ATTN = neuron_factory("lif", None, {**transformer.NEURON_DEFAULTS, "v_threshold": 0.5}, 1)
 
 
 def mapped(state, prefix):
@@ -49,9 +50,9 @@ def build(case):
     dim, heads = about["dim"], about["heads"]
     state = mapped(case.under("state."), "block.0." if "mlp_ratio" in about else "block.0.attn.")
     bias = "q_conv.bias" in state or "attn.q_conv.bias" in state
-    module = spikformer.SSA(dim, heads, MAKE, MAKE_ATTN, qkv_bias=bias)
+    module = attention.SSA(dim, heads, MAKE, MAKE_ATTN, qkv_bias=bias)
     if "mlp_ratio" in about:
-        module = spikformer.Block(module, spikformer.MLP(dim, dim * about["mlp_ratio"], MAKE))
+        module = transformer.Block(module, transformer.MLP(dim, dim * about["mlp_ratio"], MAKE))
     return module, state
 
 

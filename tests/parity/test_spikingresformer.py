@@ -17,7 +17,8 @@ import zoo
 from spiking.layers import SpikeMatmul
 from tests.parity.goldens import FILES, TABLES, Golden, claim, over_files
 from zoo.layers.convolution import neuron_factory
-from zoo.models.spikingresformer import DSSA, GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
+from zoo.layers.dual_spike_attention import DSSA
+from zoo.models.spikingresformer import GWFFN, NEURON_DEFAULTS, DownsampleLayer, SpikingResformer
 
 pytestmark = pytest.mark.golden
 

@@ -45,6 +45,27 @@ def neuron_factory(
     return lambda: spiking.get_neuron(neuron, **settings)
 
 
+def leaky_defaults(
+    *, surrogate: str, tau: float = 2.0, decay_input: bool = True, v_threshold: float = 1.0
+) -> dict[str, Any]:
+    """A family's settings for `neuron_factory`: hard reset to 0, and a reset that carries no gradient.
+
+    Args:
+        surrogate: name of the surrogate gradient, with its default slope.
+        tau: time constant of the membrane, in time steps.
+        decay_input: whether the input is divided by ``tau`` as well.
+        v_threshold: firing threshold.
+    """
+    return {
+        "tau": tau,
+        "decay_input": decay_input,
+        "v_threshold": v_threshold,
+        "v_reset": 0.0,
+        "surrogate": surrogate,
+        "detach_reset": True,
+    }
+
+
 def conv3x3(c_in: int, c_out: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
     """Convolution that keeps the map, or divides it by its stride (rounded up)."""
     return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=bias)
@@ -53,6 +74,13 @@ def conv3x3(c_in: int, c_out: int, stride: int = 1, bias: bool = False) -> nn.Co
 def conv1x1(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
     """Pointwise convolution without bias."""
     return nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+
+
+def stem_conv(stem: str, c_in: int, c_out: int) -> nn.Conv2d:
+    """First convolution of a ResNet: ``"7x7"`` with stride 2, or ``"3x3"``, which keeps the map."""
+    if stem == "7x7":
+        return nn.Conv2d(c_in, c_out, 7, 2, padding=3, bias=False)
+    return conv3x3(c_in, c_out)
 
 
 def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
@@ -65,7 +93,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> 
         conv: one convolution or several in a row.
         norm: batch norm over T, B, H and W.
         x: the input.
-        repeats: how many equal steps ``x`` stands for; see `spiking.layers.norm_repeated`.
+        repeats: how many equal steps ``x`` represents; see `spiking.layers.norm_repeated`.
     """
     y = norm_repeated(norm, conv(x.flatten(0, 1)), repeats)
     return y.reshape(*x.shape[:2], *y.shape[1:])

@@ -14,141 +14,29 @@ Axes: T time, B batch, C channels, H W map, h heads, d head width, K classes, w 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from spiking.layers import SpikeMatmul
 from spiking.neurons import ExpGCode, ExpGIF, ExpGQuant
 from zoo.build import build_model
 from zoo.classifier import AnalogModel
 from zoo.layers.convolution import conv1x1, conv3x3
-from zoo.models.spikformer import truncated_linear
-from zoo.registry import get_entry, register_model
+from zoo.layers.preprocessing import GREY_DIGITS, IMAGENET
+from zoo.layers.transformer import truncated_linear
+from zoo.layers.window_attention import GWSSA, Layer
+from zoo.models._family import Family
+from zoo.registry import get_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from zoo.layers.token_block import TokenBlock
-
-    Activation = ExpGQuant | ExpGIF
-    MakeActivation = Callable[[ExpGCode | None], Activation]
-
-ONE_BIT = ExpGCode.grouped(1, 1)  # of queries and keys: fires where the potential reaches s / 2
-
-
-class Layer(nn.Module):
-    """ExpG-IF, convolution without bias, norm: ``[B, C, H, W]`` -> ``[B, C', H', W']``, in both forms.
-
-    Args:
-        conv: the convolution.
-        make: builds one activation.
-    """
-
-    def __init__(self, conv: nn.Conv2d, make: MakeActivation) -> None:
-        super().__init__()
-        self.neuron = make(None)
-        self.conv, self.norm = conv, nn.BatchNorm2d(conv.out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Real values in, real values out; in between levels or spikes."""
-        return self.norm(self.neuron.weigh(self.conv, self.neuron(x)))  # type: ignore[no-any-return]
-
-
-class GWSSA(nn.Module):
-    """Group-wise spiking self-attention; without the shortcut.
-
-    ``a = ExpG-IF(x)``; queries and keys are one bit each, values a train of T steps. A group of heads works
-    inside windows of its own scale, ``A = q k^T`` counts coincidences, ``o = A v`` adds. The step of the
-    neuron behind ``o`` absorbs every scale, so no softmax and no multiplier is left.
-
-    Maps that windows do not tile are padded with zeros at the right and the bottom; zeros have no spikes.
-
-    Args:
-        dim: C.
-        num_heads: h, shared evenly among the windows.
-        windows: side w of the windows of each group of heads.
-        make: builds one activation.
-    """
-
-    def __init__(self, dim: int, num_heads: int, windows: Sequence[int], make: MakeActivation) -> None:
-        super().__init__()
-        if dim % num_heads or num_heads % len(windows):
-            raise ValueError(
-                f"{dim} channels must divide into {num_heads} heads, and these into {len(windows)} groups,"
-                f" one for each of the windows {list(windows)}"
-            )
-        self.num_heads, self.windows = num_heads, tuple(windows)
-        self.neuron_in = make(None)
-        for name in ("q", "k", "v"):
-            self.add_module(f"{name}_conv", conv1x1(dim, dim))
-            self.add_module(f"{name}_norm", nn.BatchNorm2d(dim))
-        self.q_neuron, self.k_neuron, self.v_neuron = make(ONE_BIT), make(ONE_BIT), make(None)
-        self.matmul1 = SpikeMatmul(spike_operand="b")
-        self.matmul2 = SpikeMatmul(spike_operand="b")
-        self.proj = Layer(conv1x1(dim, dim), make)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` -> ``[B, C, H, W]``."""
-        a = self.neuron_in(x)
-        q, k, v = (
-            self.get_submodule(f"{n}_norm")(self.neuron_in.weigh(self.get_submodule(f"{n}_conv"), a))
-            for n in ("q", "k", "v")
-        )
-        q, k = (self.one_bit(neuron, y) for neuron, y in ((self.q_neuron, q), (self.k_neuron, k)))
-        parts = len(self.windows)
-        groups = zip(q.chunk(parts, 1), k.chunk(parts, 1), self.windows, strict=True)
-        maps = [(self.attention(a, b, w), w) for a, b, w in groups]
-
-        def attend(values: Tensor) -> Tensor:
-            """``A v``, of levels ``[B, C, H, W]`` or of one step of every train ``[T * B, C, H, W]``."""
-            mixed = [self.mix(m, y, w) for (m, w), y in zip(maps, values.chunk(parts, 1), strict=True)]
-            return torch.cat(mixed, dim=1)
-
-        return self.proj(self.v_neuron.weigh(attend, self.v_neuron(v)))  # type: ignore[no-any-return]
-
-    def one_bit(self, neuron: Activation, y: Tensor) -> Tensor:
-        """0 or 1, emitted once and held: ``[B, C, H, W]``."""
-        bits: Tensor = neuron(y)
-        return bits[0] if isinstance(neuron, ExpGIF) else bits
-
-    def attention(self, q: Tensor, k: Tensor, window: int) -> Tensor:
-        """Coincidences of every two tokens of a window, ``[B, windows, h', w * w, w * w]``."""
-        heads = self.num_heads // len(self.windows)
-        q, k = to_windows(q, window, heads), to_windows(k, window, heads)
-        return self.matmul1(k.transpose(-1, -2), q)  # type: ignore[no-any-return]  # [key, query]
-
-    def mix(self, attention: Tensor, v: Tensor, window: int) -> Tensor:
-        """``A v`` in every window; ``v`` may hold T trains for each of the B attention maps."""
-        H, W = v.shape[-2:]
-        y = to_windows(v, window, self.num_heads // len(self.windows))  # [T * B, windows, h', d, w * w]
-        T = self.v_neuron.code.time_steps if isinstance(self.v_neuron, ExpGIF) else 1
-        y = y.reshape(T, *attention.shape[:3], *y.shape[3:])
-        # the values of a key go to a query as often as the two coincide
-        out = self.matmul2(attention.transpose(-1, -2), y.transpose(-1, -2)).transpose(-1, -2)
-        return from_windows(out.flatten(0, 1), window, H, W)
-
-
-def to_windows(x: Tensor, window: int, heads: int) -> Tensor:
-    """``[B, C, H, W]`` -> ``[B, windows, h, d, w * w]``, padded with zeros at the right and the bottom."""
-    B, C, H, W = x.shape
-    down, right = -H % window, -W % window
-    x = F.pad(x, (0, right, 0, down))
-    rows, columns = (H + down) // window, (W + right) // window
-    x = x.reshape(B, heads, C // heads, rows, window, columns, window)
-    return x.permute(0, 3, 5, 1, 2, 4, 6).reshape(B, rows * columns, heads, C // heads, window * window)
-
-
-def from_windows(x: Tensor, window: int, H: int, W: int) -> Tensor:
-    """The inverse of `to_windows`: ``[B, windows, h, d, w * w]`` -> ``[B, h * d, H, W]``."""
-    B, _, heads, d, _ = x.shape
-    rows, columns = -(-H // window), -(-W // window)
-    x = x.reshape(B, rows, columns, heads, d, window, window).permute(0, 3, 4, 1, 5, 2, 6)
-    return x.reshape(B, heads * d, rows * window, columns * window)[..., :H, :W]
+    from zoo.layers.window_attention import Activation, MakeActivation
 
 
 class ConvBlock(nn.Module):
@@ -178,7 +66,8 @@ class ConvBlock(nn.Module):
         """``[B, C, H, W]`` -> ``[B, C, H, W]``."""
         x = x + self.separable(x)
         u = self.up(x)
-        return x + self.down(u + self.grouped(u))  # type: ignore[no-any-return]
+        y: Tensor = self.down(u + self.grouped(u))
+        return x + y
 
 
 class AttnBlock(nn.Module):
@@ -199,7 +88,8 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` -> ``[B, C, H, W]``."""
         x = x + self.attn(x)
-        return x + self.mlp(x)  # type: ignore[no-any-return]
+        y: Tensor = self.mlp(x)
+        return x + y
 
 
 class Ge2mST(AnalogModel):
@@ -295,11 +185,8 @@ class Ge2mST(AnalogModel):
 
         In the spiking form real values are multiplied here and by the classifier, nowhere else.
         """
-        return self.norm(self.conv(x))  # type: ignore[no-any-return]
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The levels of the hierarchy."""
-        return list(self.levels)
+        y: Tensor = self.norm(self.conv(x))
+        return y
 
     def token_blocks(self) -> Sequence[TokenBlock]:
         """None.
@@ -316,14 +203,15 @@ class Ge2mST(AnalogModel):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """``[B, C, H, W]`` -> logits ``[B, K]``; in the spiking form ``[T, B, K]``, whose mean they are."""
         neuron = self.head_neuron
-        fired = neuron(x)
+        fired: Tensor = neuron(x)
         if isinstance(neuron, ExpGIF):
             weights = torch.tensor(neuron.code.weights, dtype=x.dtype, device=x.device)
             pooled = fired.mean(dim=(-2, -1)) * (weights * neuron.code.time_steps).view(-1, 1, 1)
             pooled = pooled * neuron.known_step().to(x.dtype)
         else:
             pooled = neuron.weigh(lambda levels: levels.mean(dim=(-2, -1)), fired)
-        return pooled if pre_logits else self.head(pooled)  # type: ignore[no-any-return]
+        logits: Tensor = pooled if pre_logits else self.head(pooled)
+        return logits
 
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
         """Logits ``[B, K]``; with ``steps=True`` ``[T, B, K]``, of a sequence all T of every frame."""
@@ -359,35 +247,29 @@ class Ge2mST(AnalogModel):
         return twin.eval()
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.95}
-GREY = {"mean": (0.1307,), "std": (0.3081,), "crop_pct": 1.0}
-NAMES = {"first_conv": "conv", "classifier": "head", "interpolation": "bicubic"}
-PAPER = "2604.08894"
+FAMILY = Family(paper="2604.08894", first_conv="conv", classifier="head")
+IMAGENET_CENTRE = replace(IMAGENET, crop_pct=0.95)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> Ge2mST:
-    return build_model(Ge2mST, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES})
+@FAMILY.register(IMAGENET_CENTRE)
 def ge2mst_xs(**kwargs: Any) -> Ge2mST:
     """10 M parameters; our design after the paper's abstract."""
-    return _create("ge2mst_xs", {"dims": (64, 128, 256, 320)}, **kwargs)
+    return build_model(Ge2mST, "ge2mst_xs", {"dims": (64, 128, 256, 320)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES})
+@FAMILY.register(IMAGENET_CENTRE)
 def ge2mst_s(**kwargs: Any) -> Ge2mST:
     """21 M parameters; our design after the paper's abstract."""
-    return _create("ge2mst_s", {"dims": (96, 192, 384, 480)}, **kwargs)
+    return build_model(Ge2mST, "ge2mst_s", {"dims": (96, 192, 384, 480)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES})
+@FAMILY.register(IMAGENET_CENTRE)
 def ge2mst_m(**kwargs: Any) -> Ge2mST:
     """37 M parameters; our design after the paper's abstract."""
-    return _create("ge2mst_m", {"dims": (128, 256, 512, 640)}, **kwargs)
+    return build_model(Ge2mST, "ge2mst_m", {"dims": (128, 256, 512, 640)}, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@FAMILY.register(GREY_DIGITS)
 def ge2mst_nano(**kwargs: Any) -> Ge2mST:
     """A size for grey digits of 28 x 28; our design after the paper's abstract."""
     variant = {
@@ -399,4 +281,4 @@ def ge2mst_nano(**kwargs: Any) -> Ge2mST:
         "in_chans": 1,
         "num_classes": 10,
     }
-    return _create("ge2mst_nano", variant, **kwargs)
+    return build_model(Ge2mST, "ge2mst_nano", variant, **kwargs)

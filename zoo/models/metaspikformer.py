@@ -19,26 +19,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
-from torch.nn import functional as F
 
-from spiking.layers import SpikeMatmul
+from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
+from zoo.layers.attention import check_heads, split_heads
+from zoo.layers.convolution import conv1x1, conv3x3, conv_norm
+from zoo.layers.preprocessing import IMAGENET
+from zoo.layers.reparameterised import RepConv
 from zoo.layers.token_block import TokenBlock
-from zoo.models.sdt import MembraneMLP
-from zoo.models.spikformer import (
-    NEURON_DEFAULTS,
-    V_ATTENTION,
-    Block,
-    as_conv_weight,
-    check_heads,
-    split_heads,
-    truncated_linear,
-)
-from zoo.registry import register_model
+from zoo.layers.transformer import Block, MembraneMLP, as_conv_weight, make_neurons, truncated_linear
+from zoo.models._family import Family
+from zoo.registry import get_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,72 +41,6 @@ if TYPE_CHECKING:
     from zoo.layers.convolution import MakeNeuron
 
 SCALE = 0.125  # of the attention
-
-
-class PaddedNorm(nn.Module):
-    """Batch norm, then one pixel of padding with the value that the norm gives to 0.
-
-    That value comes from the running statistics in training, too, and carries no gradient, as in the
-    authors' code.
-
-    Args:
-        channels: C.
-    """
-
-    update_statistics: bool  # switched off while activation checkpointing recomputes
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-        self.update_statistics = True
-
-    @torch.no_grad()
-    def padding(self) -> Tensor:
-        """``beta - mean * gamma / sqrt(var + eps)``, ``[C]``."""
-        return scale_and_shift(self.bn)[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` -> ``[N, C, H + 2, W + 2]``."""
-        before = None if self.update_statistics else self.padding()  # what the first pass has used
-        y = F.pad(self.bn(x), (1, 1, 1, 1))
-        value = self.padding() if before is None else before
-        border = 1.0 - F.pad(y.new_ones(x.shape[-2:]), (1, 1, 1, 1))
-        return y + value.to(y.dtype).view(-1, 1, 1) * border
-
-
-class RepConv(nn.Module):
-    """1x1 convolution, `PaddedNorm`, depthwise 3x3, 1x1, norm: a 3x3 convolution in training form.
-
-    Args:
-        dim: C.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        depthwise = nn.Conv2d(dim, dim, 3, groups=dim, bias=False)
-        tail = nn.Sequential(depthwise, conv1x1(dim, dim), nn.BatchNorm2d(dim))
-        self.body = nn.Sequential(conv1x1(dim, dim), PaddedNorm(dim), tail)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        return self.body(x)  # type: ignore[no-any-return]
-
-    def kernel_and_bias(self, outer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-        """Weight ``[C, C, 3, 3]`` and bias ``[C]`` of the convolution that this and ``outer`` equal.
-
-        Holds for evaluation mode; the padding of that convolution is zero.
-        """
-        first, padded, tail = self.body.children()
-        depthwise, last, norm = tail.children()
-        s1, b1 = scale_and_shift(padded.bn)  # type: ignore[arg-type]
-        s2, b2 = scale_and_shift(norm)  # type: ignore[arg-type]
-        s3, b3 = scale_and_shift(outer)
-        left = (s3 * s2).view(-1, 1) * last.get_parameter("weight").flatten(1)  # [C, C]
-        taps = depthwise.get_parameter("weight").squeeze(1)  # [C, 3, 3]
-        right = s1.view(-1, 1) * first.get_parameter("weight").flatten(1)
-        kernel = torch.einsum("oc,cyx,ci->oiyx", left, taps, right)
-        bias = left @ (taps.sum(dim=(1, 2)) * b1) + s3 * b2 + b3
-        return kernel, bias
 
 
 class RepAttention(nn.Module):
@@ -152,8 +79,8 @@ class RepAttention(nn.Module):
         self.attn_lif = make_attn_neuron()
 
     def convolve(self, name: str, x: Tensor) -> Tensor:
-        """One projection of spikes ``[T, B, C, H, W]``."""
-        return self.get_submodule(f"{name}_conv")(x.flatten(0, 1)).reshape(x.shape)  # type: ignore[no-any-return]
+        """One projection of spikes, ``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
+        return fold_time(self.get_submodule(f"{name}_conv"), x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
@@ -285,9 +212,7 @@ class MetaSpikeFormer(SpikingModel):
         super().__init__(
             num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=dims[-1]
         )
-        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        attn_defaults = {**NEURON_DEFAULTS, "v_threshold": V_ATTENTION}
-        make_attn = neuron_factory(neuron, neuron_args, attn_defaults, time_steps)
+        make, make_attn = make_neurons(neuron, neuron_args, time_steps)
         self.head_neuron, self.distilled = head_neuron, distilled
         width = dims[0] // 2
         self.stem = Downsample(in_chans, width, 7, 2, None)
@@ -328,10 +253,6 @@ class MetaSpikeFormer(SpikingModel):
         """First convolution and norm, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H / 2, W / 2]``."""
         return self.stem(x, repeats)  # type: ignore[no-any-return]
 
-    def stages(self) -> Sequence[nn.Module]:
-        """The levels of the hierarchy; all but the first begin with a `Downsample`."""
-        return list(self.levels)
-
     def token_blocks(self) -> Sequence[TokenBlock]:
         """Attention blocks. Their projections are 3x3 convolutions, so only the feed-forward parts reduce."""
         return [
@@ -364,32 +285,25 @@ class MetaSpikeFormer(SpikingModel):
         Raises:
             ValueError: the network is folded already, or was not built by an entry.
         """
-        from zoo.registry import get_entry
-
         if self.model_args.get("folded"):
             raise ValueError(f"{self.architecture} is folded already")
         if not self.architecture:
             raise ValueError("only a network that an entry of the zoo built can be folded")
         arguments = {**self.model_args, "folded": True}
-        twin: MetaSpikeFormer = get_entry(self.architecture).fn(**arguments)  # type: ignore[assignment]
+        twin = get_entry(self.architecture).fn(**arguments)
+        assert isinstance(twin, MetaSpikeFormer)
         own = self.state_dict()
         folded: dict[str, Tensor] = {}
         for path, module in self.named_modules():
             if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[0], RepConv):
-                kernel, bias = module[0].kernel_and_bias(module[1])  # type: ignore[arg-type]
+                outer = module[1]
+                assert isinstance(outer, nn.BatchNorm2d)
+                kernel, bias = module[0].kernel_and_bias(outer)
                 folded |= {f"{path}.weight": kernel.detach(), f"{path}.bias": bias.detach()}
         state = {k: folded[k] if k in folded else own[k] for k in twin.state_dict()}
         reference = self.stem.encode_conv.weight
         twin.to(reference.device, reference.dtype).load_state_dict(state)
         return twin.eval()
-
-
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm does in evaluation mode: ``x * scale + shift``, ``[C]`` each."""
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
 
 
 PLACES = {
@@ -419,34 +333,33 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return renamed
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
-NAMES = {"first_conv": "stem.encode_conv", "classifier": "head", "interpolation": "bicubic"}
-PAPER = "2404.03663"
+FAMILY = Family(
+    paper="2404.03663",
+    first_conv="stem.encode_conv",
+    classifier="head",
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> MetaSpikeFormer:
-    return build_model(MetaSpikeFormer, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def metaspikformer_15m(**kwargs: Any) -> MetaSpikeFormer:
     """15.1 M parameters; the widths reproduce the published count, the released code lacks this size."""
-    return _create("metaspikformer_15m", {"dims": (64, 128, 256, 360)}, **kwargs)
+    return build_model(MetaSpikeFormer, "metaspikformer_15m", {"dims": (64, 128, 256, 360)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def metaspikformer_8_384(**kwargs: Any) -> MetaSpikeFormer:
     """31.3 M parameters."""
-    return _create("metaspikformer_8_384", {"dims": (96, 192, 384, 480)}, **kwargs)
+    return build_model(MetaSpikeFormer, "metaspikformer_8_384", {"dims": (96, 192, 384, 480)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def metaspikformer_8_512(**kwargs: Any) -> MetaSpikeFormer:
     """55.4 M parameters, 80.0 % on ImageNet-1k with distillation in the paper."""
-    return _create("metaspikformer_8_512", {"dims": (128, 256, 512, 640)}, **kwargs)
+    return build_model(MetaSpikeFormer, "metaspikformer_8_512", {"dims": (128, 256, 512, 640)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def metaspikformer_8_768(**kwargs: Any) -> MetaSpikeFormer:
     """123.7 M parameters."""
-    return _create("metaspikformer_8_768", {"dims": (192, 384, 768, 960)}, **kwargs)
+    return build_model(MetaSpikeFormer, "metaspikformer_8_768", {"dims": (192, 384, 768, 960)}, **kwargs)

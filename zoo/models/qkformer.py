@@ -14,6 +14,7 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, h heads, d = C / h
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -21,23 +22,12 @@ from torch import nn
 from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
+from zoo.layers.attention import SSA, SpikingProjections
+from zoo.layers.convolution import conv1x1, conv3x3, conv_norm
+from zoo.layers.preprocessing import CIFAR10, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
-from zoo.models.spikformer import (
-    CIFAR,
-    EVENTS,
-    GREY,
-    MLP,
-    NEURON_DEFAULTS,
-    SSA,
-    V_ATTENTION,
-    Block,
-    as_conv_weight,
-    check_heads,
-    split_heads,
-    truncated_linear,
-)
-from zoo.registry import register_model
+from zoo.layers.transformer import MLP, Block, as_conv_weight, make_neurons, truncated_linear
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +39,7 @@ if TYPE_CHECKING:
 Mask = Literal["token", "channel"]
 
 
-class QKAttention(nn.Module):
+class QKAttention(SpikingProjections):
     """Q-K attention: queries, summed and fired, mask keys.
 
     With ``q, k = SN(BN(Conv1x1(x)))`` split into heads ``[d, N]``::
@@ -73,36 +63,26 @@ class QKAttention(nn.Module):
         make_attn_neuron: MakeNeuron,
         mask: Mask = "token",
     ) -> None:
-        super().__init__()
         if mask not in ("token", "channel"):
             raise ValueError(f"mask must be 'token' or 'channel', got {mask!r}")
-        self.num_heads, self.mask = check_heads(dim, num_heads), mask
-        for name in ("q", "k"):
-            self.add_module(f"{name}_conv", conv1x1(dim, dim))
-            self.add_module(f"{name}_bn", nn.BatchNorm2d(dim))
-            self.add_module(f"{name}_lif", make_neuron())
+        super().__init__(dim, num_heads)
+        self.mask = mask
+        self.add_projections("qk", dim, make_neuron)
         self.sum = SpikeMatmul(spike_operand="b" if mask == "token" else "a")
         self.attn_lif = make_attn_neuron()
         self.proj_conv, self.proj_bn = nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim)
         self.proj_lif = make_neuron()
-
-    def project(self, name: str, x: Tensor) -> Tensor:
-        """Spikes of ``"q"`` or ``"k"`` by heads: ``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""
-        conv, norm = self.get_submodule(f"{name}_conv"), self.get_submodule(f"{name}_bn")
-        spikes: Tensor = self.get_submodule(f"{name}_lif")(conv_norm(conv, norm, x))
-        return split_heads(spikes, self.num_heads)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> spikes ``[T, B, C, H, W]``."""
         q, k = self.project("q", x), self.project("k", x)
         d, N = q.shape[-2:]
         total = self.sum(q.new_ones(1, d), q) if self.mask == "token" else self.sum(q, q.new_ones(N, 1))
-        y = (self.attn_lif(total) * k).reshape(x.shape)
-        return self.proj_lif(conv_norm(self.proj_conv, self.proj_bn, y))  # type: ignore[no-any-return]
+        return self.fire("proj", (self.attn_lif(total) * k).reshape(x.shape))
 
     def extra_repr(self) -> str:
         """Sizes that the submodules do not show."""
-        return f"num_heads={self.num_heads}, mask={self.mask!r}"
+        return f"{super().extra_repr()}, mask={self.mask!r}"
 
 
 class PatchEmbed(nn.Module):
@@ -157,7 +137,8 @@ class PatchEmbed(nn.Module):
             x = self.get_submodule(f"{name}_lif")(x if self.stem and i == 0 else self.current(i, x))
             if i == self.tap:
                 source = x
-        return x + self.proj_res_lif(conv_norm(self.proj_res_conv, self.proj_res_bn, source))  # type: ignore[no-any-return]
+        shortcut: Tensor = self.proj_res_lif(conv_norm(self.proj_res_conv, self.proj_res_bn, source))
+        return x + shortcut
 
 
 class QKFormer(SpikingModel):
@@ -203,9 +184,7 @@ class QKFormer(SpikingModel):
         super().__init__(
             num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=dims[-1]
         )
-        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        attn_defaults = {**NEURON_DEFAULTS, "v_threshold": V_ATTENTION}
-        make_attn = neuron_factory(neuron, neuron_args, attn_defaults, time_steps)
+        make, make_attn = make_neurons(neuron, neuron_args, time_steps)
         shares, pooling, tap = STEMS[stem]
         reduction = 2 ** pooling.count("1")
         stages: list[nn.Module] = []
@@ -238,10 +217,6 @@ class QKFormer(SpikingModel):
         """First convolution, norm and pooling: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``."""
         embed: PatchEmbed = self.levels[0][0]  # type: ignore[index]
         return embed.current(0, x, repeats)
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The levels of the hierarchy, each a patch embedding and blocks."""
-        return list(self.levels)
 
     def token_blocks(self) -> Sequence[TokenBlock]:
         """All blocks; only behind those of the last stage nothing needs the grid."""
@@ -284,80 +259,65 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return renamed
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 1.0}
-NAMES = {"first_conv": "levels.0.0.proj_conv", "classifier": "head", "interpolation": "bicubic"}
-PAPER = "2403.16552"
+FAMILY = Family(
+    paper="2403.16552",
+    first_conv="levels.0.0.proj_conv",
+    classifier="head",
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
+OWN = replace(FAMILY, checkpoint_filter_fn=None)
+IMAGENET_UNCROPPED = replace(IMAGENET, crop_pct=1.0)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> QKFormer:
-    return build_model(QKFormer, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def qkformer_10_384(**kwargs: Any) -> QKFormer:
     """10 blocks, 384 channels at the end, 16.5 M parameters, 78.80 % on ImageNet-1k in the paper."""
-    return _create("qkformer_10_384", {"dims": (96, 192, 384), "num_heads": 6}, **kwargs)
+    return build_model(QKFormer, "qkformer_10_384", {"dims": (96, 192, 384), "num_heads": 6}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def qkformer_10_512(**kwargs: Any) -> QKFormer:
     """10 blocks, 512 channels at the end, 29.1 M parameters, 82.04 % on ImageNet-1k in the paper."""
-    return _create("qkformer_10_512", {"dims": (128, 256, 512), "num_heads": 8}, **kwargs)
+    return build_model(QKFormer, "qkformer_10_512", {"dims": (128, 256, 512), "num_heads": 8}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def qkformer_10_768(**kwargs: Any) -> QKFormer:
     """10 blocks, 768 channels at the end, 65.0 M parameters, 84.22 % on ImageNet-1k in the paper.
 
     85.25 % at 288 and 85.65 % at 384 pixels.
     """
-    return _create("qkformer_10_768", {"dims": (192, 384, 768), "num_heads": 12}, **kwargs)
+    return build_model(QKFormer, "qkformer_10_768", {"dims": (192, 384, 768), "num_heads": 12}, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10)
 def qkformer_cifar(**kwargs: Any) -> QKFormer:
     """4 blocks for 32 x 32 images, 96.18 % on CIFAR-10 and 81.15 % on CIFAR-100 in the paper."""
     variant = {"dims": (96, 192, 384), "depths": (1, 1, 2), "num_heads": 8, "stem": "cifar"}
-    return _create("qkformer_cifar", {**variant, "num_classes": 10}, **kwargs)
+    return build_model(QKFormer, "qkformer_cifar", {**variant, "num_classes": 10}, **kwargs)
 
 
 EVENT = {"dims": (128, 256), "depths": (1, 1), "num_heads": 16, "stem": "events", "in_chans": 2}
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 128, 128),
-    num_classes=10,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(event_frames(2, 128, 10))
 def qkformer_cifar10dvs(**kwargs: Any) -> QKFormer:
     """2 blocks for frames of events, 84.0 % on CIFAR10-DVS at T = 16 in the paper."""
     variant = {**EVENT, "mlp_ratio": 1.0, "num_classes": 10, "time_steps": 16}
-    return _create("qkformer_cifar10dvs", variant, **kwargs)
+    return build_model(QKFormer, "qkformer_cifar10dvs", variant, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 128, 128),
-    num_classes=11,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(event_frames(2, 128, 11))
 def qkformer_dvsg(**kwargs: Any) -> QKFormer:
     """2 blocks for frames of events of DVS128 Gesture, T = 16."""
     variant = {**EVENT, "mlp_ratio": 4.0, "num_classes": 11, "time_steps": 16}
-    return _create("qkformer_dvsg", variant, **kwargs)
+    return build_model(QKFormer, "qkformer_dvsg", variant, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@OWN.register(GREY_DIGITS)
 def qkformer_nano(**kwargs: Any) -> QKFormer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {"dims": (16, 32, 64), "depths": (1, 1, 1), "num_heads": 4, "mlp_ratio": 2.0}
-    return _create("qkformer_nano", {**variant, "stem": "half", "in_chans": 1, "num_classes": 10}, **kwargs)
+    return build_model(
+        QKFormer, "qkformer_nano", {**variant, "stem": "half", "in_chans": 1, "num_classes": 10}, **kwargs
+    )

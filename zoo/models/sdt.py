@@ -11,6 +11,7 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, h heads, d = C / h
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -18,21 +19,12 @@ from torch import nn
 from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
+from zoo.layers.attention import SpikingProjections, split_heads
+from zoo.layers.convolution import conv_norm
+from zoo.layers.preprocessing import CIFAR10, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
-from zoo.models.spikformer import (
-    CIFAR,
-    EVENTS,
-    GREY,
-    INIT_STD,
-    NEURON_DEFAULTS,
-    V_ATTENTION,
-    Block,
-    check_heads,
-    check_pooling,
-    split_heads,
-)
-from zoo.registry import register_model
+from zoo.layers.transformer import INIT_STD, Block, MembraneMLP, PatchSplitting, make_neurons
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +34,7 @@ if TYPE_CHECKING:
     from zoo.layers.convolution import MakeNeuron
 
 
-class SDSA(nn.Module):
+class SDSA(SpikingProjections):
     """Spike-driven self-attention, with its own neuron in front; without the shortcut.
 
     With ``q, k, v = SN(BN(Conv1x1(SN(x))))``::
@@ -69,22 +61,17 @@ class SDSA(nn.Module):
         make_attn_neuron: MakeNeuron,
         erode: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_heads = check_heads(dim, num_heads)
+        super().__init__(dim, num_heads)
         self.shortcut_lif = make_neuron()
-        for name in ("q", "k", "v"):
-            self.add_module(f"{name}_conv", conv1x1(dim, dim))
-            self.add_module(f"{name}_bn", nn.BatchNorm2d(dim))
-            self.add_module(f"{name}_lif", make_neuron())
+        self.add_projections("qkv", dim, make_neuron)
         self.pool = nn.MaxPool2d(3, stride=1, padding=1) if erode else None
         self.token_sum = SpikeMatmul(spike_operand="a")
         self.talking_heads_lif = make_attn_neuron()
         self.proj_conv, self.proj_bn = nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim)
 
-    def project(self, name: str, spikes: Tensor) -> Tensor:
-        """``"q"``, ``"k"`` or ``"v"`` of spikes ``[T, B, C, H, W]``, by heads ``[T, B, h, d, N]``."""
-        conv, norm = self.get_submodule(f"{name}_conv"), self.get_submodule(f"{name}_bn")
-        y: Tensor = self.get_submodule(f"{name}_lif")(conv_norm(conv, norm, spikes))
+    def project(self, name: str, x: Tensor) -> Tensor:
+        """Spikes by heads, pooled if that is on: ``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""
+        y = self.fire(name, x)
         if self.pool is not None and name != "q":
             y = fold_time(self.pool, y)
         return split_heads(y, self.num_heads)
@@ -92,7 +79,7 @@ class SDSA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
         spikes = self.shortcut_lif(x)
-        q, k, v = (self.project(name, spikes) for name in ("q", "k", "v"))
+        q, k, v = (self.project(name, spikes) for name in "qkv")
         both = self._eroded(k * v)
         mask = self.talking_heads_lif(self.token_sum(both, both.new_ones(both.shape[-1], 1)))
         y = self._eroded(q * mask).reshape(x.shape)
@@ -101,72 +88,23 @@ class SDSA(nn.Module):
     def _eroded(self, x: Tensor) -> Tensor:
         return x if self.pool is None else fold_time(self.pool, x)
 
-    def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
-        return f"num_heads={self.num_heads}"
 
-
-class MembraneMLP(nn.Module):
-    """Two times neuron, 1x1 convolution with bias, norm; without the shortcut.
-
-    Args:
-        dim: C.
-        hidden: channels in between.
-        make_neuron: builds one neuron.
-    """
-
-    def __init__(self, dim: int, hidden: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.fc1_lif = make_neuron()
-        self.fc1_conv, self.fc1_bn = nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden)
-        self.fc2_lif = make_neuron()
-        self.fc2_conv, self.fc2_bn = nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
-        x = conv_norm(self.fc1_conv, self.fc1_bn, self.fc1_lif(x))
-        return conv_norm(self.fc2_conv, self.fc2_bn, self.fc2_lif(x))
-
-
-class PatchEmbed(nn.Module):
+class PatchEmbed(PatchSplitting):
     """Patch splitting (SPS) that ends in a current: the last convolution is pooled before its neuron.
 
-    Args:
-        in_chans: C of the input.
-        dim: C of the patches; the convolutions have an eighth, a quarter, a half and all of it.
-        pooling: one digit a convolution, ``"1"`` where a 3x3 max-pooling halves the map.
-        make_neuron: builds one neuron.
+    Its arguments are those of `PatchSplitting`.
     """
-
-    def __init__(self, in_chans: int, dim: int, pooling: str, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.pooling = check_pooling(pooling)
-        width = in_chans
-        for i, out in enumerate((dim // 8, dim // 4, dim // 2, dim)):
-            tail = str(i or "")  # the authors' names: proj_conv, proj_conv1, ...
-            self.add_module(f"proj_conv{tail}", conv3x3(width, out))
-            self.add_module(f"proj_bn{tail}", nn.BatchNorm2d(out))
-            self.add_module(f"proj_lif{tail}", make_neuron())
-            width = out
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.rpe_conv, self.rpe_bn = conv3x3(dim, dim), nn.BatchNorm2d(dim)
-
-    def current(self, i: int, x: Tensor, repeats: int = 1) -> Tensor:
-        """The i-th convolution and norm; ``repeats`` as in `zoo.layers.convolution.conv_norm`."""
-        tail = str(i or "")
-        conv, norm = self.get_submodule(f"proj_conv{tail}"), self.get_submodule(f"proj_bn{tail}")
-        return conv_norm(conv, norm, x, repeats)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents of the first norm ``[T, B, C / 8, H, W]`` -> currents ``[T, B, C, H', W']``."""
         for i in range(3):
-            x = self.get_submodule(f"proj_lif{i or ''}")(x)
+            x = self.fire(i, x)
             if self.pooling[i] == "1":
                 x = fold_time(self.maxpool, x)
             x = self.current(i + 1, x)
         if self.pooling[3] == "1":
             x = fold_time(self.maxpool, x)
-        return x + conv_norm(self.rpe_conv, self.rpe_bn, self.get_submodule("proj_lif3")(x))
+        return x + conv_norm(self.rpe_conv, self.rpe_bn, self.fire(3, x))
 
 
 class SpikeDrivenTransformer(SpikingModel):
@@ -206,9 +144,7 @@ class SpikeDrivenTransformer(SpikingModel):
         neuron_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=dim)
-        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        attn_defaults = {**NEURON_DEFAULTS, "v_threshold": V_ATTENTION}
-        make_attn = neuron_factory(neuron, neuron_args, attn_defaults, time_steps)
+        make, make_attn = make_neurons(neuron, neuron_args, time_steps)
         self.patch_embed = PatchEmbed(in_chans, dim, pooling, make)
         self.block = nn.Sequential()
         for _ in range(depth):
@@ -228,10 +164,6 @@ class SpikeDrivenTransformer(SpikingModel):
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """First convolution and norm, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H, W]``."""
         return self.patch_embed.current(0, x, repeats)
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The patch splitting, then every block."""
-        return [self.patch_embed, *self.block]
 
     def token_blocks(self) -> Sequence[TokenBlock]:
         """All blocks, unless their attention pools over neighbours."""
@@ -263,86 +195,75 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return {k: v for k, v in state.items() if not UNUSED.match(k)}
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.95}
-NAMES = {"first_conv": "patch_embed.proj_conv", "classifier": "head", "interpolation": "bicubic"}
-PAPER = "2307.01694"
-
-
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SpikeDrivenTransformer:
-    return build_model(SpikeDrivenTransformer, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def sdt_8_384(**kwargs: Any) -> SpikeDrivenTransformer:
-    """8 blocks of 384 channels, 16.8 M parameters, 72.28 % on ImageNet-1k in the paper."""
-    return _create("sdt_8_384", {"dim": 384, "depth": 8}, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def sdt_6_512(**kwargs: Any) -> SpikeDrivenTransformer:
-    """6 blocks of 512 channels, 23.4 M parameters, 74.11 % on ImageNet-1k in the paper."""
-    return _create("sdt_6_512", {"dim": 512, "depth": 6}, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def sdt_8_512(**kwargs: Any) -> SpikeDrivenTransformer:
-    """8 blocks of 512 channels, 29.7 M parameters, 74.57 % on ImageNet-1k in the paper."""
-    return _create("sdt_8_512", {"dim": 512, "depth": 8}, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def sdt_10_512(**kwargs: Any) -> SpikeDrivenTransformer:
-    """10 blocks of 512 channels, 36.0 M parameters, 74.66 % on ImageNet-1k in the paper."""
-    return _create("sdt_10_512", {"dim": 512, "depth": 10}, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def sdt_8_768(**kwargs: Any) -> SpikeDrivenTransformer:
-    """8 blocks of 768 channels, 66.3 M parameters, 77.07 % on ImageNet-1k (288 pixels) in the paper."""
-    return _create("sdt_8_768", {"dim": 768, "depth": 8}, **kwargs)
-
-
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
+FAMILY = Family(
+    paper="2307.01694",
+    first_conv="patch_embed.proj_conv",
+    classifier="head",
     checkpoint_filter_fn=checkpoint_filter_fn,
 )
+OWN = replace(FAMILY, checkpoint_filter_fn=None)
+IMAGENET_CENTRE = replace(IMAGENET, crop_pct=0.95)
+
+
+@FAMILY.register(IMAGENET_CENTRE)
+def sdt_8_384(**kwargs: Any) -> SpikeDrivenTransformer:
+    """8 blocks of 384 channels, 16.8 M parameters, 72.28 % on ImageNet-1k in the paper."""
+    return build_model(SpikeDrivenTransformer, "sdt_8_384", {"dim": 384, "depth": 8}, **kwargs)
+
+
+@FAMILY.register(IMAGENET_CENTRE)
+def sdt_6_512(**kwargs: Any) -> SpikeDrivenTransformer:
+    """6 blocks of 512 channels, 23.4 M parameters, 74.11 % on ImageNet-1k in the paper."""
+    return build_model(SpikeDrivenTransformer, "sdt_6_512", {"dim": 512, "depth": 6}, **kwargs)
+
+
+@FAMILY.register(IMAGENET_CENTRE)
+def sdt_8_512(**kwargs: Any) -> SpikeDrivenTransformer:
+    """8 blocks of 512 channels, 29.7 M parameters, 74.57 % on ImageNet-1k in the paper."""
+    return build_model(SpikeDrivenTransformer, "sdt_8_512", {"dim": 512, "depth": 8}, **kwargs)
+
+
+@FAMILY.register(IMAGENET_CENTRE)
+def sdt_10_512(**kwargs: Any) -> SpikeDrivenTransformer:
+    """10 blocks of 512 channels, 36.0 M parameters, 74.66 % on ImageNet-1k in the paper."""
+    return build_model(SpikeDrivenTransformer, "sdt_10_512", {"dim": 512, "depth": 10}, **kwargs)
+
+
+@FAMILY.register(IMAGENET_CENTRE)
+def sdt_8_768(**kwargs: Any) -> SpikeDrivenTransformer:
+    """8 blocks of 768 channels, 66.3 M parameters, 77.07 % on ImageNet-1k (288 pixels) in the paper."""
+    return build_model(SpikeDrivenTransformer, "sdt_8_768", {"dim": 768, "depth": 8}, **kwargs)
+
+
+@FAMILY.register(CIFAR10)
 def sdt_2_512_cifar(**kwargs: Any) -> SpikeDrivenTransformer:
     """2 blocks of 512 channels for 32 x 32 images, 95.6 % on CIFAR-10 (as third parties quote it)."""
     variant = {"dim": 512, "depth": 2, "pooling": "0011", "num_classes": 10}
-    return _create("sdt_2_512_cifar", variant, **kwargs)
+    return build_model(SpikeDrivenTransformer, "sdt_2_512_cifar", variant, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 64, 64),
-    num_classes=10,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(event_frames(2, 64, 10))
 def sdt_2_256_cifar10dvs(**kwargs: Any) -> SpikeDrivenTransformer:
     """2 blocks of 256 channels for frames of events, 80.0 % on CIFAR10-DVS (as third parties quote it)."""
     variant = {"pooling": "0011", "erode": True, "in_chans": 2, "num_classes": 10, "time_steps": 16}
-    return _create("sdt_2_256_cifar10dvs", {**variant, "dim": 256, "depth": 2}, **kwargs)
+    return build_model(
+        SpikeDrivenTransformer, "sdt_2_256_cifar10dvs", {**variant, "dim": 256, "depth": 2}, **kwargs
+    )
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 128, 128),
-    num_classes=11,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(event_frames(2, 128, 11))
 def sdt_2_256_dvsg(**kwargs: Any) -> SpikeDrivenTransformer:
     """2 blocks of 256 channels for frames of events of DVS128 Gesture."""
     variant = {"pooling": "0111", "in_chans": 2, "num_classes": 11, "time_steps": 16}
-    return _create("sdt_2_256_dvsg", {**variant, "dim": 256, "depth": 2}, **kwargs)
+    return build_model(
+        SpikeDrivenTransformer, "sdt_2_256_dvsg", {**variant, "dim": 256, "depth": 2}, **kwargs
+    )
 
 
-@register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@OWN.register(GREY_DIGITS)
 def sdt_nano(**kwargs: Any) -> SpikeDrivenTransformer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {"dim": 64, "num_heads": 4, "depth": 2, "mlp_ratio": 2.0, "pooling": "1100"}
-    return _create("sdt_nano", {**variant, "in_chans": 1, "num_classes": 10}, **kwargs)
+    return build_model(
+        SpikeDrivenTransformer, "sdt_nano", {**variant, "in_chans": 1, "num_classes": 10}, **kwargs
+    )

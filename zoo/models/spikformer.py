@@ -13,17 +13,28 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, h heads, d = C / h
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from spiking.layers import SpikeMatmul, fold_time
+from spiking.layers import fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers import lmht
-from zoo.layers.convolution import conv3x3, conv_norm, neuron_factory
+from zoo.layers.attention import SSA
+from zoo.layers.convolution import conv_norm
+from zoo.layers.preprocessing import CIFAR10, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
-from zoo.registry import register_model
+from zoo.layers.transformer import (
+    MLP,
+    Block,
+    PatchSplitting,
+    as_conv_weight,
+    make_neurons,
+    truncated_linear,
+)
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,117 +43,8 @@ if TYPE_CHECKING:
 
     from zoo.layers.convolution import MakeNeuron
 
-INIT_STD = 0.02  # truncated normal for the classifier; convolutions keep PyTorch's initialisation
-V_ATTENTION = 0.5  # threshold of the neuron behind the attention
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": True,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "sigmoid",  # alpha = 4
-    "detach_reset": True,
-}
 
-
-class SSA(nn.Module):
-    """Spiking self-attention, linear in the number of tokens.
-
-    With ``q, k, v = SN(BN(Conv1x1(x)))`` split into heads ``[d, N]``::
-
-        out = SN(BN(Conv1x1(SN_0.5(scale * (v k^T) q))))
-
-    The paper writes ``(q k^T) v`` with tokens as rows; without a softmax between them the products
-    commute, and their values are integers.
-
-    Args:
-        dim: C.
-        num_heads: h.
-        scale: of the product; 0.125, on events 0.25.
-        qkv_bias: whether the convolutions of q, k and v have a bias.
-        make_neuron: builds one neuron.
-        make_attn_neuron: builds the neuron behind the attention.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        make_neuron: MakeNeuron,
-        make_attn_neuron: MakeNeuron,
-        scale: float = 0.125,
-        qkv_bias: bool = False,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.scale = check_heads(dim, num_heads), scale
-        for name in ("q", "k", "v"):
-            self.add_module(f"{name}_conv", nn.Conv2d(dim, dim, 1, bias=qkv_bias))
-            self.add_module(f"{name}_bn", nn.BatchNorm2d(dim))
-            self.add_module(f"{name}_lif", make_neuron())
-        self.matmul1 = SpikeMatmul(spike_operand="b")
-        self.matmul2 = SpikeMatmul(spike_operand="b")
-        self.attn_lif = make_attn_neuron()
-        self.proj_conv, self.proj_bn = nn.Conv2d(dim, dim, 1), nn.BatchNorm2d(dim)
-        self.proj_lif = make_neuron()
-
-    def project(self, name: str, x: Tensor) -> Tensor:
-        """Spikes of ``"q"``, ``"k"`` or ``"v"`` by heads: ``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""
-        conv, norm = self.get_submodule(f"{name}_conv"), self.get_submodule(f"{name}_bn")
-        spikes: Tensor = self.get_submodule(f"{name}_lif")(conv_norm(conv, norm, x))
-        return split_heads(spikes, self.num_heads)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, B, C, H, W]`` -> spikes ``[T, B, C, H, W]``."""
-        q, k, v = (self.project(name, x) for name in ("q", "k", "v"))
-        attended = self.matmul2(self.matmul1(v, k.transpose(-1, -2)), q) * self.scale
-        spikes = self.attn_lif(attended.reshape(x.shape))
-        return self.proj_lif(conv_norm(self.proj_conv, self.proj_bn, spikes))  # type: ignore[no-any-return]
-
-    def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
-        return f"num_heads={self.num_heads}, scale={self.scale:g}"
-
-
-class MLP(nn.Module):
-    """Two times 1x1 convolution with bias, norm, neuron.
-
-    Args:
-        dim: C.
-        hidden: channels in between.
-        make_neuron: builds one neuron.
-    """
-
-    def __init__(self, dim: int, hidden: int, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.fc1_conv, self.fc1_bn = nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden)
-        self.fc1_lif = make_neuron()
-        self.fc2_conv, self.fc2_bn = nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim)
-        self.fc2_lif = make_neuron()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, B, C, H, W]`` -> spikes ``[T, B, C, H, W]``."""
-        x = self.fc1_lif(conv_norm(self.fc1_conv, self.fc1_bn, x))
-        return self.fc2_lif(conv_norm(self.fc2_conv, self.fc2_bn, x))  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """``x + attn(x)``, then ``x + mlp(x)``.
-
-    Args:
-        attn: the attention.
-        mlp: the feed-forward part.
-    """
-
-    def __init__(self, attn: nn.Module, mlp: nn.Module) -> None:
-        super().__init__()
-        self.attn, self.mlp = attn, mlp
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
-        x = x + self.attn(x)
-        return x + self.mlp(x)  # type: ignore[no-any-return]
-
-
-class PatchEmbed(nn.Module):
+class PatchEmbed(PatchSplitting):
     """Spiking patch splitting (SPS): four times convolution, norm, neuron, pooling; then a position code.
 
     The position code is a convolution of the patches themselves, ``x + SN(BN(Conv3x3(x)))``.
@@ -155,32 +57,17 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, in_chans: int, dim: int, pooling: str, make_neuron: MakeNeuron) -> None:
-        super().__init__()
-        self.pooling = check_pooling(pooling)
-        width = in_chans
-        for i, out in enumerate((dim // 8, dim // 4, dim // 2, dim)):
-            tail = str(i or "")  # the authors' names: proj_conv, proj_conv1, ...
-            self.add_module(f"proj_conv{tail}", conv3x3(width, out))
-            self.add_module(f"proj_bn{tail}", nn.BatchNorm2d(out))
-            self.add_module(f"proj_lif{tail}", make_neuron())
-            width = out
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.rpe_conv, self.rpe_bn = conv3x3(dim, dim), nn.BatchNorm2d(dim)
+        super().__init__(in_chans, dim, pooling, make_neuron)
         self.rpe_lif = make_neuron()
-
-    def current(self, i: int, x: Tensor, repeats: int = 1) -> Tensor:
-        """The i-th convolution and norm; ``repeats`` as in `zoo.layers.convolution.conv_norm`."""
-        tail = str(i or "")
-        conv, norm = self.get_submodule(f"proj_conv{tail}"), self.get_submodule(f"proj_bn{tail}")
-        return conv_norm(conv, norm, x, repeats)
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents of the first norm ``[T, B, C / 8, H, W]`` -> patches ``[T, B, C, H', W']``."""
         for i, pool in enumerate(self.pooling):
-            x = self.get_submodule(f"proj_lif{i or ''}")(self.current(i, x) if i else x)
+            x = self.fire(i, self.current(i, x) if i else x)
             if pool == "1":
                 x = fold_time(self.maxpool, x)
-        return x + self.rpe_lif(conv_norm(self.rpe_conv, self.rpe_bn, x))  # type: ignore[no-any-return]
+        position: Tensor = self.rpe_lif(conv_norm(self.rpe_conv, self.rpe_bn, x))
+        return x + position
 
 
 class Spikformer(SpikingModel):
@@ -222,9 +109,7 @@ class Spikformer(SpikingModel):
         neuron_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=dim)
-        make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        attn_defaults = {**NEURON_DEFAULTS, "v_threshold": V_ATTENTION}
-        make_attn = neuron_factory(neuron, neuron_args, attn_defaults, time_steps)
+        make, make_attn = make_neurons(neuron, neuron_args, time_steps)
         self.patch_embed = PatchEmbed(in_chans, dim, pooling, make)
         self.block = nn.Sequential()
         for _ in range(depth):
@@ -243,47 +128,12 @@ class Spikformer(SpikingModel):
         """First convolution and norm, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H, W]``."""
         return self.patch_embed.current(0, x, repeats)
 
-    def stages(self) -> Sequence[nn.Module]:
-        """The patch splitting, then every block."""
-        return [self.patch_embed, *self.block]
-
     def token_blocks(self) -> Sequence[TokenBlock]:
         """All blocks: they have 1x1 convolutions and attention only."""
         return [
             TokenBlock(path=f"block.{i}", stage=0, removable=True, attention="attn", mixer="attn.matmul1")
             for i in range(len(self.block))
         ]
-
-
-def check_heads(dim: int, num_heads: int) -> int:
-    """The number of heads, if it divides the channels."""
-    if dim % num_heads:
-        raise ValueError(f"{dim} channels do not divide into {num_heads} heads")
-    return num_heads
-
-
-def check_pooling(pooling: str) -> str:
-    """The digits, if they are four zeros and ones; the command line reads ``"1010"`` as a number."""
-    digits = str(pooling)
-    if not re.fullmatch("[01]{4}", digits):
-        raise ValueError(f"pooling must be four digits 0 or 1, one a convolution, got {pooling!r}")
-    return digits
-
-
-def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""
-    T, B, C = x.shape[:3]
-    return x.reshape(T, B, num_heads, C // num_heads, -1)
-
-
-def truncated_linear(features: int, num_classes: int) -> nn.Module:
-    """The classifier of the spiking transformers: truncated normal of 0.02, bias 0."""
-    if not num_classes:
-        return nn.Identity()
-    linear = nn.Linear(features, num_classes)
-    nn.init.trunc_normal_(linear.weight, std=INIT_STD)
-    nn.init.zeros_(linear.bias)
-    return linear
 
 
 def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -306,150 +156,103 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return {k.replace("_linear.", "_conv."): as_conv_weight(k, v) for k, v in kept.items()}
 
 
-def as_conv_weight(key: str, value: Tensor) -> Tensor:
-    """A weight ``[C', C]`` or ``[C', C, 1]`` of a pointwise layer as ``[C', C, 1, 1]``."""
-    if re.search(r"_(conv|linear)\.weight$", key) and value.dim() in (2, 3):
-        return value.reshape(*value.shape[:2], 1, 1)
-    return value
+FAMILY = Family(
+    paper="2209.15425",
+    first_conv="patch_embed.proj_conv",
+    classifier="head",
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
+LMHT = replace(FAMILY, paper=lmht.PAPER, checkpoint_filter_fn=lmht_filter_fn)
+OWN = replace(FAMILY, checkpoint_filter_fn=None)
+IMAGENET_UNCROPPED = replace(IMAGENET, crop_pct=1.0)
+CIFAR10DVS, DVS_GESTURE = event_frames(2, 128, 10), event_frames(2, 128, 11)
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 1.0}
-CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "crop_pct": 1.0}
-EVENTS = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crop_pct": 1.0}
-GREY = {"mean": (0.1307,), "std": (0.3081,), "crop_pct": 1.0}
-NAMES = {"first_conv": "patch_embed.proj_conv", "classifier": "head", "interpolation": "bicubic"}
-PAPER = "2209.15425"
-
-
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> Spikformer:
-    return build_model(Spikformer, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def spikformer_8_384(**kwargs: Any) -> Spikformer:
     """8 blocks of 384 channels, 16.8 M parameters, 70.24 % on ImageNet-1k in the paper."""
-    return _create("spikformer_8_384", {"dim": 384, "depth": 8}, **kwargs)
+    return build_model(Spikformer, "spikformer_8_384", {"dim": 384, "depth": 8}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def spikformer_6_512(**kwargs: Any) -> Spikformer:
     """6 blocks of 512 channels, 23.4 M parameters, 72.46 % on ImageNet-1k in the paper."""
-    return _create("spikformer_6_512", {"dim": 512, "depth": 6}, **kwargs)
+    return build_model(Spikformer, "spikformer_6_512", {"dim": 512, "depth": 6}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def spikformer_8_512(**kwargs: Any) -> Spikformer:
     """8 blocks of 512 channels, 29.7 M parameters, 73.38 % on ImageNet-1k in the paper."""
-    return _create("spikformer_8_512", {"dim": 512, "depth": 8}, **kwargs)
+    return build_model(Spikformer, "spikformer_8_512", {"dim": 512, "depth": 8}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def spikformer_10_512(**kwargs: Any) -> Spikformer:
     """10 blocks of 512 channels, 36.0 M parameters, 73.68 % on ImageNet-1k in the paper."""
-    return _create("spikformer_10_512", {"dim": 512, "depth": 10}, **kwargs)
+    return build_model(Spikformer, "spikformer_10_512", {"dim": 512, "depth": 10}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET_UNCROPPED)
 def spikformer_8_768(**kwargs: Any) -> Spikformer:
     """8 blocks of 768 channels, 66.3 M parameters, 74.81 % on ImageNet-1k in the paper."""
-    return _create("spikformer_8_768", {"dim": 768, "num_heads": 12, "depth": 8}, **kwargs)
+    return build_model(Spikformer, "spikformer_8_768", {"dim": 768, "num_heads": 12, "depth": 8}, **kwargs)
 
 
 SMALL = {"num_heads": 12, "pooling": "0011", "qkv_bias": True, "num_classes": 10}
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10)
 def spikformer_4_256_cifar(**kwargs: Any) -> Spikformer:
     """4 blocks of 256 channels for 32 x 32 images, 93.94 % on CIFAR-10 in the paper."""
-    return _create("spikformer_4_256_cifar", {**SMALL, "dim": 256, "num_heads": 8, "depth": 4}, **kwargs)
+    return build_model(
+        Spikformer, "spikformer_4_256_cifar", {**SMALL, "dim": 256, "num_heads": 8, "depth": 4}, **kwargs
+    )
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10)
 def spikformer_2_384_cifar(**kwargs: Any) -> Spikformer:
     """2 blocks of 384 channels for 32 x 32 images, 94.80 % on CIFAR-10 in the paper."""
-    return _create("spikformer_2_384_cifar", {**SMALL, "dim": 384, "depth": 2}, **kwargs)
+    return build_model(Spikformer, "spikformer_2_384_cifar", {**SMALL, "dim": 384, "depth": 2}, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10)
 def spikformer_4_384_cifar(**kwargs: Any) -> Spikformer:
     """4 blocks of 384 channels for 32 x 32 images, 95.19 % on CIFAR-10 in the paper."""
-    return _create("spikformer_4_384_cifar", {**SMALL, "dim": 384, "depth": 4}, **kwargs)
+    return build_model(Spikformer, "spikformer_4_384_cifar", {**SMALL, "dim": 384, "depth": 4}, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT.register(CIFAR10)
 def lmht_spikformer_4_384_cifar(**kwargs: Any) -> Spikformer:
     """`spikformer_4_384_cifar` with LM-HT neurons, all of threshold 2 / L, behind the attention, too."""
     variant = {**SMALL, "dim": 384, "depth": 4, **lmht.VARIANT}
-    return _create("lmht_spikformer_4_384_cifar", variant, **kwargs)
+    return build_model(Spikformer, "lmht_spikformer_4_384_cifar", variant, **kwargs)
 
 
 EVENT = {"dim": 256, "depth": 2, "scale": 0.25, "time_steps": 16}
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 128, 128),
-    num_classes=10,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10DVS)
 def spikformer_2_256_cifar10dvs(**kwargs: Any) -> Spikformer:
     """2 blocks of 256 channels for frames of events, 80.9 % on CIFAR10-DVS at T = 16 in the paper."""
     variant = {**EVENT, "num_heads": 16, "in_chans": 2, "num_classes": 10}
-    return _create("spikformer_2_256_cifar10dvs", variant, **kwargs)
+    return build_model(Spikformer, "spikformer_2_256_cifar10dvs", variant, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(2, 128, 128),
-    num_classes=11,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(DVS_GESTURE)
 def spikformer_2_256_dvsg(**kwargs: Any) -> Spikformer:
     """2 blocks of 256 channels for frames of events, 98.3 % on DVS128 Gesture at T = 16 in the paper."""
     variant = {**EVENT, "num_heads": 8, "in_chans": 2, "num_classes": 11}
-    return _create("spikformer_2_256_dvsg", variant, **kwargs)
+    return build_model(Spikformer, "spikformer_2_256_dvsg", variant, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(2, 128, 128),
-    num_classes=10,
-    cfg={**EVENTS, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT.register(CIFAR10DVS)
 def lmht_spikformer_2_256_cifar10dvs(**kwargs: Any) -> Spikformer:
     """`spikformer_2_256_cifar10dvs` with LM-HT neurons, one frame of events a step, T = 10."""
     events = {"num_heads": 16, "in_chans": 2, "num_classes": 10, "neuron": "lmht", "time_steps": 10}
-    return _create("lmht_spikformer_2_256_cifar10dvs", {**EVENT, **events}, **kwargs)
+    return build_model(Spikformer, "lmht_spikformer_2_256_cifar10dvs", {**EVENT, **events}, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@OWN.register(GREY_DIGITS)
 def spikformer_nano(**kwargs: Any) -> Spikformer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {
@@ -462,4 +265,4 @@ def spikformer_nano(**kwargs: Any) -> Spikformer:
         "in_chans": 1,
         "num_classes": 10,
     }
-    return _create("spikformer_nano", variant, **kwargs)
+    return build_model(Spikformer, "spikformer_nano", variant, **kwargs)

@@ -12,174 +12,30 @@ starts with its own neuron, so every convolution but the stem's sees binary spik
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
-from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time, mean_over_ranks
+from spiking.layers import TimeBatchNorm2d, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import neuron_factory
+from zoo.layers.convolution import leaky_defaults, neuron_factory
+from zoo.layers.dual_spike_attention import DSSA
+from zoo.layers.preprocessing import CIFAR10_BY_IMAGE, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
-from zoo.registry import register_model
+from zoo.layers.transformer import INIT_STD, truncated_linear
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
-    MakeNeuron = Callable[[], nn.Module]
+    from zoo.layers.convolution import MakeNeuron
 
-RATE_MOMENTUM = 0.999  # of the firing-rate buffers; upstream models/submodules/dssa.py
-RATE_FLOOR = 1e-7  # keeps 1 / sqrt(rate) finite for a head that never fires; trained rates lie above
-INIT_STD = 0.02  # truncated normal for every convolution and the classifier, upstream init_weight
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": True,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "atan",  # alpha = 2
-    "detach_reset": True,
-}
-
-
-class DSSA(nn.Module):
-    """Dual spike self-attention: spikes attend to a learned, strided view of themselves.
-
-    With ``k`` the input spikes and ``y1, y2`` the two halves (inside each head) of
-    ``BN(Conv_p(k))``::
-
-        a = SN(c1 * y1^T k)        [T, B, h, M, N]     c1 = 1 / sqrt(f_x * d)
-        o = SN(c2 * y2 a)          [T, B, h, d, N]     c2 = 1 / sqrt(f_attn * lenth)
-        out = BN(Conv1x1(o)) + x
-
-    ``f_x`` and ``f_attn`` are running firing rates, one a head. In training they move before they
-    are used, are averaged over the ranks of a distributed run, and stay still while activation
-    checkpointing recomputes. Where they were never set, the rate of the batch at hand is used.
-
-    Args:
-        dim: C.
-        num_heads: h.
-        lenth: M that c2 was trained for (upstream's spelling), used with ``lenth_from="img_size"``.
-        patch_size: p, kernel and stride of the patch convolution.
-        make_neuron: builds one neuron.
-        lenth_from: ``"map"`` takes M from the actual map, ``"img_size"`` the constant ``lenth``.
-    """
-
-    firing_rate_x: Tensor
-    firing_rate_attn: Tensor
-    update_statistics: bool  # switched off while activation checkpointing recomputes
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        lenth: int,
-        patch_size: int,
-        make_neuron: MakeNeuron,
-        lenth_from: Literal["map", "img_size"] = "map",
-    ) -> None:
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"{dim} channels do not divide into {num_heads} heads")
-        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
-        self.lenth, self.lenth_from, self.patch_size = lenth, lenth_from, patch_size
-        self.update_statistics = True
-        self.rates_known = False  # saves the batch's rate in evaluation once buffers are seen set
-        self.register_buffer("firing_rate_x", torch.zeros(1, 1, num_heads, 1, 1))
-        self.register_buffer("firing_rate_attn", torch.zeros(1, 1, num_heads, 1, 1))
-        self.activation_in = make_neuron()
-        self.W = nn.Conv2d(dim, 2 * dim, patch_size, stride=patch_size, bias=False)
-        self.norm = TimeBatchNorm2d(2 * dim)
-        self.matmul1 = SpikeMatmul(spike_operand="b")
-        self.activation_attn = make_neuron()
-        self.matmul2 = SpikeMatmul(spike_operand="b")
-        self.activation_out = make_neuron()
-        self.Wproj = nn.Conv2d(dim, dim, 1, bias=False)
-        self.norm_proj = TimeBatchNorm2d(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
-        T, B, C, H, W = x.shape
-        h, d = self.num_heads, self.head_dim
-        if min(H, W) < self.patch_size:
-            raise ValueError(
-                f"the map [H, W] = [{H}, {W}] is smaller than the attention patch of"
-                f" {self.patch_size}; feed larger images or build with smaller patch_sizes"
-            )
-        k = self.activation_in(x)
-        y = self.norm(fold_time(self.W, k))
-        M = y.shape[-2] * y.shape[-1]
-        y1, y2 = y.reshape(T, B, h, 2 * d, M).split(d, dim=3)
-        k = k.reshape(T, B, h, d, H * W)
-        # the factors go to the small operands: the M x N products are far larger
-        c1 = self._factor(self.firing_rate_x, k, d)
-        a = self.activation_attn(self.matmul1((y1 * c1).to(y.dtype).transpose(-1, -2), k))
-        c2 = self._factor(self.firing_rate_attn, a, self._lenth(M))
-        o = self.matmul2((y2 * c2).to(y.dtype), a).reshape(T, B, C, H, W)
-        return self.norm_proj(fold_time(self.Wproj, self.activation_out(o))) + x  # type: ignore[no-any-return]
-
-    def _factor(self, buffer: Tensor, spikes: Tensor, count: int) -> Tensor:
-        """``1 / sqrt(rate * count)``, ``[1, 1, h, 1, 1]``; moves the rate first in training."""
-        moving = self.training and self.update_statistics
-        if self.rates_known and not moving and not torch.compiler.is_compiling():
-            rate = buffer
-        else:
-            with torch.no_grad():
-                rate = spikes.mean(dim=(0, 1, 3, 4), keepdim=True, dtype=buffer.dtype)
-                if moving:
-                    rate = mean_over_ranks(rate)  # the authors' is one process's, which DDP overwrites
-                unset = (buffer == 0).all()  # all heads, as upstream: one head may stay silent
-                start = torch.where(unset, rate, buffer)
-                if moving:
-                    rate = RATE_MOMENTUM * start + (1 - RATE_MOMENTUM) * rate
-                    buffer.copy_(rate)
-                elif self.training:
-                    rate = buffer.clone()  # the recomputation sees what the first pass used
-                else:
-                    rate = start
-        return (rate.clamp_min(RATE_FLOOR) * count).rsqrt()
-
-    def _lenth(self, actual: int) -> int:
-        if self.lenth_from == "map":
-            return actual
-        if actual != self.lenth and not torch.compiler.is_compiling():
-            warnings.warn(
-                f"the attention map has {actual} rows but its scale was trained for {self.lenth};"
-                " build the model with the img_size of the input, or set lenth_from='map' to take"
-                " the scale from the map",
-                stacklevel=2,
-            )
-        return self.lenth
-
-    def train(self, mode: bool = True) -> DSSA:
-        """Switch mode; whether the rates are set is looked up again."""
-        self.rates_known = False
-        return super().train(mode)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.rates_known = False
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DSSA:
-        # The rates go through as vectors, because with five axes channels_last refuses them, and stay
-        # float32 in .half() and .bfloat16(): a moving average of 0.999 stalls there (near 0.2 the
-        # spacing of float16 is 1.2e-4, more than a usual step).
-        rates = {name: getattr(self, name) for name in ("firing_rate_x", "firing_rate_attn")}
-        for name, rate in rates.items():
-            self._buffers[name] = rate.flatten()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, rate in rates.items():
-            moved = getattr(self, name)
-            if moved.dtype in (torch.float16, torch.bfloat16):
-                moved = rate.to(moved.device)
-            self._buffers[name] = moved.reshape(rate.shape)
-        return self
-
-    def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
-        return f"dim={self.dim}, num_heads={self.num_heads}, patch_size={self.patch_size}"
+NEURON_DEFAULTS = leaky_defaults(surrogate="atan")  # alpha = 2
 
 
 class SpikeConvNorm(nn.Sequential):
@@ -188,7 +44,8 @@ class SpikeConvNorm(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H, W]``."""
         neuron, conv, norm = self
-        return norm(fold_time(conv, neuron(x)))  # type: ignore[no-any-return]
+        y: Tensor = norm(fold_time(conv, neuron(x)))
+        return y
 
 
 class GWFFN(nn.Module):
@@ -223,7 +80,8 @@ class GWFFN(nn.Module):
         u = z = self.up(x)
         for part in self.conv:
             z = part(z)
-        return self.down(z + u) + x  # type: ignore[no-any-return]
+        y: Tensor = self.down(z + u)
+        return y + x
 
 
 class DownsampleLayer(nn.Module):
@@ -244,11 +102,12 @@ class DownsampleLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``."""
-        return self.norm(fold_time(self.conv, self.activation(x)))  # type: ignore[no-any-return]
+        y: Tensor = self.norm(fold_time(self.conv, self.activation(x)))
+        return y
 
 
 class SpikingResformer(SpikingModel):
-    """SpikingResformer, see the head of this file; sizes of the variants stand at its end.
+    """SpikingResformer, see the head of this file; its end lists the variants.
 
     Args:
         planes: C of each stage.
@@ -329,21 +188,13 @@ class SpikingResformer(SpikingModel):
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear without bias, as in the paper's code."""
-        if not num_classes:
-            return nn.Identity()
-        linear = nn.Linear(self.num_features, num_classes, bias=False)
-        nn.init.trunc_normal_(linear.weight, std=INIT_STD)
-        return linear
+        return truncated_linear(self.num_features, num_classes, bias=False)
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """Convolution, norm, pool, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``."""
         conv, norm, *pool = self.prologue
         x = norm(fold_time(conv, x), repeats=repeats)
         return fold_time(pool[0], x) if pool else x
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The stages; all but the first begin with a `DownsampleLayer`."""
-        return list(self.layers)
 
     def token_blocks(self) -> Sequence[TokenBlock]:
         """Attention where its patch is one token, and all feed-forward blocks.
@@ -412,55 +263,47 @@ def _make_stem(stem: str, in_chans: int, width: int) -> nn.Sequential:
 
 # -- variants: upstream models/spikingresformer.py ------------------------------------------------
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.95}
-CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
-EVENTS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "crop_pct": 1.0}
-GREY = {"mean": (0.1307,), "std": (0.3081,), "crop_pct": 1.0}
-NAMES = {"first_conv": "prologue.0", "classifier": "classifier", "interpolation": "bicubic"}
-PAPER = "2403.14302"
-AUTHORS = "the authors of the paper link theirs in the readme of xyshi2000/SpikingResformer"
+OWN = Family(paper="2403.14302", first_conv="prologue.0", classifier="classifier")
+FAMILY = replace(OWN, note="the authors of the paper link theirs in the readme of xyshi2000/SpikingResformer")
+IMAGENET_CENTRE = replace(IMAGENET, crop_pct=0.95)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SpikingResformer:
-    return build_model(SpikingResformer, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, note=AUTHORS)
+@FAMILY.register(IMAGENET_CENTRE)
 def spikingresformer_ti(**kwargs: Any) -> SpikingResformer:
     """Ti: 11.2 M parameters, 74.34 % on ImageNet-1k in the paper."""
     variant = {"planes": (64, 192, 384), "num_heads": (1, 3, 6)}
-    return _create("spikingresformer_ti", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_ti", variant, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, note=AUTHORS)
+@FAMILY.register(IMAGENET_CENTRE)
 def spikingresformer_s(**kwargs: Any) -> SpikingResformer:
     """S: 17.8 M parameters."""
     variant = {"planes": (64, 256, 512), "num_heads": (1, 4, 8)}
-    return _create("spikingresformer_s", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_s", variant, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, note=AUTHORS)
+@FAMILY.register(IMAGENET_CENTRE)
 def spikingresformer_m(**kwargs: Any) -> SpikingResformer:
     """M: 35.6 M parameters, 77.24 % on ImageNet-1k in the paper."""
     variant = {"planes": (64, 384, 768), "num_heads": (1, 6, 12)}
-    return _create("spikingresformer_m", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_m", variant, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, note=AUTHORS)
+@FAMILY.register(IMAGENET_CENTRE)
 def spikingresformer_l(**kwargs: Any) -> SpikingResformer:
     """L: 60.4 M parameters, 79.40 % on ImageNet-1k at 288 pixels in the paper."""
     variant = {"planes": (128, 512, 1024), "num_heads": (2, 8, 16)}
-    return _create("spikingresformer_l", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_l", variant, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+@OWN.register(CIFAR10_BY_IMAGE)
 def spikingresformer_cifar(**kwargs: Any) -> SpikingResformer:
     """Ti with a 3x3 stem, for 32 x 32 images ("Ti*" in the paper)."""
     variant = {"stem": "3x3", "img_size": 32, "num_classes": 10}
-    return _create("spikingresformer_cifar", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_cifar", variant, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(3, 64, 64), num_classes=11, cfg={**EVENTS, **NAMES})
+@OWN.register(event_frames(3, 64, 11))
 def spikingresformer_dvsg(**kwargs: Any) -> SpikingResformer:
     """Half-width with PLIF neurons, for event frames (two polarities and their sum)."""
     variant = {
@@ -473,10 +316,10 @@ def spikingresformer_dvsg(**kwargs: Any) -> SpikingResformer:
         "num_classes": 11,
         "neuron": "plif",
     }
-    return _create("spikingresformer_dvsg", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_dvsg", variant, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@OWN.register(GREY_DIGITS)
 def spikingresformer_nano(**kwargs: Any) -> SpikingResformer:
     """A size of our own for grey digits of 28 x 28 or 32 x 32; trains in minutes on a CPU."""
     variant = {
@@ -490,4 +333,4 @@ def spikingresformer_nano(**kwargs: Any) -> SpikingResformer:
         "in_chans": 1,
         "num_classes": 10,
     }
-    return _create("spikingresformer_nano", variant, **kwargs)
+    return build_model(SpikingResformer, "spikingresformer_nano", variant, **kwargs)

@@ -14,7 +14,7 @@ import spiking
 import zoo
 from spiking import ExpGIF
 from spiking.neurons.expg import ExpGCode, ExpGQuant
-from zoo.models.ge2mst import GWSSA, from_windows, to_windows
+from zoo.layers.window_attention import GWSSA, from_windows, to_windows
 
 TINY = {"dims": (8, 16, 16, 32), "group_size": 8, "num_heads": (2, 4)}
 

@@ -13,8 +13,9 @@ from torch import nn
 import spiking
 import zoo
 from zoo.factory import load_weights
+from zoo.layers import attention, reparameterised, transformer
 from zoo.layers.convolution import neuron_factory
-from zoo.models import metaspikformer, qkformer, sdt, spikformer
+from zoo.models import metaspikformer, qkformer, sdt
 from zoo.registry import get_entry
 
 # parameters at the entry's own number of classes; entries of the state dict, hash of their names and shapes
@@ -52,8 +53,8 @@ SIZES = {
     "spikformer_nano": (129_986, 110, "2407a5a3ee97"),
 }
 FAMILIES = ("spikformer", "sdt", "qkformer", "metaspikformer")
-MAKE = neuron_factory("lif", None, spikformer.NEURON_DEFAULTS, 1)
-MAKE_ATTN = neuron_factory("lif", None, {**spikformer.NEURON_DEFAULTS, "v_threshold": 0.5}, 1)
+MAKE = neuron_factory("lif", None, transformer.NEURON_DEFAULTS, 1)
+MAKE_ATTN = neuron_factory("lif", None, {**transformer.NEURON_DEFAULTS, "v_threshold": 0.5}, 1)
 
 
 def on_meta(name, **kwargs):
@@ -111,7 +112,7 @@ def spikes(*shape, rate=0.5, seed=1):
 
 
 def test_attention_equals_three_loops():
-    block = lively(spikformer.SSA(8, 2, MAKE, MAKE_ATTN, scale=0.25))
+    block = lively(attention.SSA(8, 2, MAKE, MAKE_ATTN, scale=0.25))
     x = spikes(2, 2, 8, 2, 3)
     seen = []
     block.attn_lif.register_forward_hook(lambda m, args, out: seen.append(args[0]))
@@ -175,7 +176,7 @@ def test_eroded_attention_sees_neighbours():
 
 
 def test_padding_is_what_the_norm_makes_of_zero():
-    layer = lively(metaspikformer.PaddedNorm(4))
+    layer = lively(reparameterised.PaddedNorm(4))
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
     y = layer(x)
     zero = layer.bn(torch.zeros(1, 4, 1, 1, dtype=torch.float64))
@@ -191,7 +192,7 @@ def test_folded_network_is_the_same_and_multiplies_less(tiny, images):
     x = images().double()
     with torch.no_grad():
         torch.testing.assert_close(folded(x), model(x), rtol=1e-9, atol=1e-9)
-    assert not any(isinstance(m, metaspikformer.RepConv) for m in folded.modules())
+    assert not any(isinstance(m, reparameterised.RepConv) for m in folded.modules())
     analog = {r.name for r in spiking.profile_energy(folded, x).rows if r.input == "analog"}
     # the depthwise convolution and the pointwise one behind it have no neuron between them
     assert {n for n in analog if "pwconv2" not in n} == {"stem.encode_conv"}

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 import spiking
 import zoo
 from zoo.layers.convolution import neuron_factory
-from zoo.models.spikingresformer import DSSA, NEURON_DEFAULTS
+from zoo.layers.dual_spike_attention import DSSA
+from zoo.models.spikingresformer import NEURON_DEFAULTS
 
 # parameters, those of norm gains and shifts, entries of the state dict; measured on the authors' models
 COUNTS = {
