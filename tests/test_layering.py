@@ -34,15 +34,10 @@ LONG_FILES: dict[str, str] = {
     "spiking.measure.energy": YET,
     "spiking.reference.neurons": YET,
     "spiking.surrogate": YET,
-    "zoo.models.ge2mst": YET,
     "zoo.models.metaspikformer": YET,
-    "zoo.models.qkformer": YET,
-    "zoo.models.spikformer": YET,
-    "zoo.models.spikingresformer": YET,
 }
 LONG_FUNCTIONS: dict[str, str] = {
     "ClassificationTask.__init__": YET,
-    "SpikingResNet.__init__": YET,
     "_backward_kernel": YET,
     "at_operands": YET,
     "backward": YET,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PAPER = "2303.04347"
-CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
 
 Activation = Literal["qcfs", "relu"]
 S = TypeVar("S", bound="SourceNetwork")

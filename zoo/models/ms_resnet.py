@@ -15,6 +15,7 @@ Axes: T time, B batch, C channels, H W map, K classes.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,8 +23,17 @@ from torch import nn
 
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, neuron_factory
-from zoo.registry import register_model
+from zoo.layers.convolution import (
+    conv1x1,
+    conv3x3,
+    conv_norm,
+    leaky_defaults,
+    neuron_factory,
+    stem_conv,
+)
+from zoo.layers.preprocessing import IMAGENET
+from zoo.layers.residual import add_stages, check_stages
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,14 +43,8 @@ if TYPE_CHECKING:
     from zoo.layers.convolution import MakeNeuron
 
 V_THRESHOLD = 0.5
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 4 / 3,  # u = u / 4 + x
-    "decay_input": False,
-    "v_threshold": V_THRESHOLD,
-    "v_reset": 0.0,
-    "surrogate": "rect",  # height 1; SpikingJelly's copy has 2
-    "detach_reset": True,
-}
+# u = u / 4 + x; the rectangle's height is 1, SpikingJelly's copy has 2
+NEURON_DEFAULTS = leaky_defaults(surrogate="rect", tau=4 / 3, decay_input=False, v_threshold=V_THRESHOLD)
 
 
 def time_norm(channels: int, gain: float = V_THRESHOLD) -> nn.BatchNorm2d:
@@ -48,6 +52,12 @@ def time_norm(channels: int, gain: float = V_THRESHOLD) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
     nn.init.constant_(norm.weight, gain)
     return norm
+
+
+def deep_stem(c_in: int, c_out: int) -> nn.Sequential:
+    """Three 3x3 convolutions with bias, the first with stride 2."""
+    rest = (conv3x3(c_out, c_out, bias=True) for _ in range(2))
+    return nn.Sequential(conv3x3(c_in, c_out, 2, bias=True), *rest)
 
 
 class MSBlock(nn.Module):
@@ -127,36 +137,23 @@ class MSResNet(SpikingModel):
     ) -> None:
         if stem not in ("7x7", "deep", "3x3"):
             raise ValueError(f"stem must be '7x7', 'deep' or '3x3', got {stem!r}")
-        if len(layers) != len(planes):
-            raise ValueError(
-                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
-            )
+        check_stages(layers, planes)
         super().__init__(
             num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=planes[-1]
         )
         make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
         width = planes[0]
-        self.conv1: nn.Module
-        if stem == "7x7":
-            self.conv1 = nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False)
-        elif stem == "deep":
-            first = conv3x3(in_chans, width, 2, bias=True)
-            rest = [conv3x3(width, width, bias=True) for _ in range(2)]
-            self.conv1 = nn.Sequential(first, *rest)
-        else:
-            self.conv1 = conv3x3(in_chans, width)
+        self.conv1 = deep_stem(in_chans, width) if stem == "deep" else stem_conv(stem, in_chans, width)
         self.bn1 = time_norm(width)
-        reduction = 1 if stem == "3x3" else 2
-        self.stage_names = [f"layer{s + 1}" for s in range(len(layers))]
-        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
-            stride = 1 if s == 0 and stem == "3x3" else 2
-            stage = nn.Sequential()
-            for i in range(depth):
-                stage.append(MSBlock(width, plane, stride if i == 0 else 1, make, pooled_shortcut))
-                width = plane
-            self.add_module(name, stage)
-            reduction *= stride
-            self.feature_info.append({"num_chs": plane, "reduction": reduction, "module": name})
+        self.feature_info = add_stages(
+            self,
+            lambda c_in, c_out, stride: MSBlock(c_in, c_out, stride, make, pooled_shortcut),
+            layers=layers,
+            planes=planes,
+            width=width,
+            reduction=1 if stem == "3x3" else 2,
+            first_stride=1 if stem == "3x3" else 2,
+        )
         self.sn = make()
         self.head_drop = nn.Dropout(drop_rate)
         self.fc = self.make_classifier(num_classes)
@@ -164,10 +161,6 @@ class MSResNet(SpikingModel):
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """Convolution and norm, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H / 2, W / 2]``."""
         return conv_norm(self.conv1, self.bn1, x, repeats)
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The residual stages."""
-        return [self.get_submodule(name) for name in self.stage_names]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> spikes -> mean over the map -> logits ``[T, B, K]``."""
@@ -206,32 +199,29 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return renamed
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
-NAMES = {"first_conv": "conv1", "classifier": "fc", "interpolation": "bilinear"}
-PAPER = "2112.08954"
-
-
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> MSResNet:
-    return build_model(MSResNet, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def ms_resnet18(**kwargs: Any) -> MSResNet:
-    """18 layers, T = 6."""
-    return _create("ms_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
-def ms_resnet34(**kwargs: Any) -> MSResNet:
-    """34 layers, T = 6."""
-    return _create("ms_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
-
-
-@register_model(
-    paper=PAPER,
-    cfg={**IMAGENET, **NAMES, "first_conv": "conv1.0"},
+FAMILY = Family(
+    paper="2112.08954",
+    first_conv="conv1",
+    classifier="fc",
+    interpolation="bilinear",
     checkpoint_filter_fn=checkpoint_filter_fn,
 )
+DEEP = replace(FAMILY, first_conv="conv1.0")
+
+
+@FAMILY.register(IMAGENET)
+def ms_resnet18(**kwargs: Any) -> MSResNet:
+    """18 layers, T = 6."""
+    return build_model(MSResNet, "ms_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+
+
+@FAMILY.register(IMAGENET)
+def ms_resnet34(**kwargs: Any) -> MSResNet:
+    """34 layers, T = 6."""
+    return build_model(MSResNet, "ms_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
+
+
+@DEEP.register(IMAGENET)
 def ms_resnet104(**kwargs: Any) -> MSResNet:
     """104 layers with a deep stem and pooled shortcuts, 77.4 M parameters."""
     variant = {
@@ -241,4 +231,4 @@ def ms_resnet104(**kwargs: Any) -> MSResNet:
         "drop_rate": 0.2,
         "time_steps": 5,
     }
-    return _create("ms_resnet104", variant, **kwargs)
+    return build_model(MSResNet, "ms_resnet104", variant, **kwargs)

@@ -21,8 +21,10 @@ from torch import nn
 
 from spiking.qcfs import V_THRESHOLD_INIT, Order
 from zoo.layers.convolution import conv1x1, conv3x3
-from zoo.models._qcfs import CIFAR10, IMAGENET, PAPER, Activation, SourceNetwork, build_source, import_state
-from zoo.registry import register_model
+from zoo.layers.preprocessing import CIFAR10_BY_IMAGE, IMAGENET
+from zoo.layers.residual import add_stages, check_stages
+from zoo.models._family import Family
+from zoo.models._qcfs import PAPER, Activation, SourceNetwork, build_source, import_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +58,8 @@ class BasicBlock(nn.Module):
         """``[B, C, H, W]`` -> ``[B, C', H', W']``."""
         y = self.act1(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.act2(y + (x if self.downsample is None else self.downsample(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.act2(y + (x if self.downsample is None else self.downsample(x)))
+        return out
 
 
 class QCFSResNet(SourceNetwork):
@@ -86,10 +89,7 @@ class QCFSResNet(SourceNetwork):
         in_chans: int = 3,
         num_classes: int = 10,
     ) -> None:
-        if len(layers) != len(planes):
-            raise ValueError(
-                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
-            )
+        check_stages(layers, planes)
         super().__init__(
             activation=activation,
             levels=levels,
@@ -99,28 +99,23 @@ class QCFSResNet(SourceNetwork):
             in_chans=in_chans,
             num_features=planes[-1],
         )
-        c_in = planes[0]
-        self.conv1 = conv3x3(in_chans, c_in)
-        self.bn1 = nn.BatchNorm2d(c_in)
+        width = planes[0]
+        self.conv1 = conv3x3(in_chans, width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.act1 = self.make_activation()
-        self.stage_names = [f"layer{s + 1}" for s in range(len(layers))]
-        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
-            stage = nn.Sequential()
-            for i in range(depth):
-                stride = 2 if s > 0 and i == 0 else 1
-                stage.append(BasicBlock(c_in, plane, stride, self.make_activation))
-                c_in = plane
-            self.add_module(name, stage)
-            self.feature_info.append({"num_chs": plane, "reduction": 2**s, "module": name})
+        self.feature_info = add_stages(
+            self,
+            lambda c_in, c_out, stride: BasicBlock(c_in, c_out, stride, self.make_activation),
+            layers=layers,
+            planes=planes,
+            width=width,
+        )
         self.fc = self.make_classifier(num_classes)
 
     def forward_stem(self, x: Tensor) -> Tensor:
         """Convolution, norm and activation: ``[B, C, H, W]`` -> ``[B, C1, H, W]``."""
-        return self.act1(self.bn1(self.conv1(x)))  # type: ignore[no-any-return]
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The residual stages."""
-        return [self.get_submodule(name) for name in self.stage_names]
+        y: Tensor = self.act1(self.bn1(self.conv1(x)))
+        return y
 
 
 # the authors' names of a block's parts, and ours
@@ -162,44 +157,30 @@ def _replace(key: str, names: dict[str, str]) -> str:
     return key
 
 
-NAMES = {"first_conv": "conv1", "classifier": "fc", "interpolation": "bilinear"}
-
-
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> QCFSResNet:
-    return build_source(QCFSResNet, name, variant, **kwargs)
-
-
-@register_model(
+FAMILY = Family(
     paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
+    first_conv="conv1",
+    classifier="fc",
+    interpolation="bilinear",
     checkpoint_filter_fn=checkpoint_filter_fn,
 )
+
+
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def qcfs_resnet18(**kwargs: Any) -> QCFSResNet:
     """18 layers, 17 activations."""
-    return _create("qcfs_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+    return build_source(QCFSResNet, "qcfs_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def qcfs_resnet20(**kwargs: Any) -> QCFSResNet:
     """20 narrow layers in three stages, 19 activations; shortcuts are 1x1 convolutions."""
     variant = {"layers": (3, 3, 3), "planes": (16, 32, 64), "levels": 8}
-    return _create("qcfs_resnet20", variant, **kwargs)
+    return build_source(QCFSResNet, "qcfs_resnet20", variant, **kwargs)
 
 
-@register_model(
-    paper=PAPER,
-    cfg={**IMAGENET, **NAMES},
-    checkpoint_filter_fn=checkpoint_filter_fn,
-)
+@FAMILY.register(IMAGENET)
 def qcfs_resnet34(**kwargs: Any) -> QCFSResNet:
     """34 layers, 33 activations; made for ImageNet, with the same stem of stride 1."""
     variant = {"layers": (3, 4, 6, 3), "levels": 8, "num_classes": 1000}
-    return _create("qcfs_resnet34", variant, **kwargs)
+    return build_source(QCFSResNet, "qcfs_resnet34", variant, **kwargs)

@@ -18,8 +18,9 @@ from torch import nn
 
 from spiking.qcfs import V_THRESHOLD_INIT, Order
 from zoo.layers.convolution import conv3x3, init_convolutions
-from zoo.models._qcfs import CIFAR10, PAPER, Activation, SourceNetwork, build_source, import_state
-from zoo.registry import register_model
+from zoo.layers.preprocessing import CIFAR10_BY_IMAGE
+from zoo.models._family import Family
+from zoo.models._qcfs import PAPER, Activation, SourceNetwork, build_source, import_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,9 +72,8 @@ class QCFSVGG(SourceNetwork):
             num_features=plan[-1][-1],
         )
         self.pool_size, self.bias = pool_size, bias
-        self.stage_names = [f"layer{s + 1}" for s in range(len(plan))]
         c_in = in_chans
-        for s, (name, widths) in enumerate(zip(self.stage_names, plan, strict=True)):
+        for s, widths in enumerate(plan):
             stage = nn.Sequential()
             for width in widths:
                 parts = {
@@ -85,6 +85,7 @@ class QCFSVGG(SourceNetwork):
                 c_in = width
             # rounding up changes nothing for even maps and keeps a 1 x 1 map alive
             stage.append(nn.AvgPool2d(2, ceil_mode=True))
+            name = f"layer{s + 1}"
             self.add_module(name, stage)
             self.feature_info.append({"num_chs": c_in, "reduction": 2 ** (s + 1), "module": name})
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
@@ -109,10 +110,6 @@ class QCFSVGG(SourceNetwork):
         if self.bias:
             nn.init.zeros_(linear.bias)
         return linear
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The stages; each ends with its pooling."""
-        return [self.get_submodule(name) for name in self.stage_names]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[B, C, H, W]`` -> logits ``[B, K]``; with ``pre_logits`` the hidden activations."""
@@ -153,24 +150,21 @@ def _threshold(field: str) -> str:
 def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> QCFSVGG:
     model = build_source(QCFSVGG, name, variant, **kwargs)
     if kwargs.get("pool_size") is not None:
-        side = model.pool_size * 2 ** len(model.stage_names)  # where the last pooling has nothing to do
+        side = model.pool_size * 2 ** len(model.feature_info)  # where the last pooling has nothing to do
         cfg = {**model.default_cfg, "input_size": (model.in_chans, side, side)}
         model.default_cfg = model.pretrained_cfg = cfg
     return model
 
 
-@register_model(
+FAMILY = Family(
     paper=PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={
-        **CIFAR10,
-        "first_conv": "layer1.0.conv",
-        "classifier": "classifier",
-        "interpolation": "bicubic",
-    },
+    first_conv="layer1.0.conv",
+    classifier="classifier",
     checkpoint_filter_fn=checkpoint_filter_fn,
 )
+
+
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def qcfs_vgg16(**kwargs: Any) -> QCFSVGG:
     """Thirteen convolutions; ``pool_size=7, num_classes=1000, levels=16`` for ImageNet."""
     return _create("qcfs_vgg16", {"plan": PLAN_16}, **kwargs)

@@ -19,8 +19,18 @@ from torch import nn
 from spiking.layers import fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, init_convolutions, neuron_factory
-from zoo.registry import register_model
+from zoo.layers.convolution import (
+    conv1x1,
+    conv3x3,
+    conv_norm,
+    init_convolutions,
+    leaky_defaults,
+    neuron_factory,
+    stem_conv,
+)
+from zoo.layers.preprocessing import IMAGENET
+from zoo.layers.residual import add_stages, check_stages
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +42,7 @@ if TYPE_CHECKING:
     Connect = Literal["ADD", "AND", "IAND"]
 
 CONNECT = ("ADD", "AND", "IAND")
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": True,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "atan",  # alpha = 2
-    "detach_reset": True,
-}
+NEURON_DEFAULTS = leaky_defaults(surrogate="atan")  # alpha = 2
 
 
 class SEWBlock(nn.Module):
@@ -106,8 +109,9 @@ class SEWBasicBlock(SEWBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Spikes A of the residual path."""
-        a = self.sn1(conv_norm(self.conv1, self.bn1, x))
-        return self.sn2(conv_norm(self.conv2, self.bn2, a))  # type: ignore[no-any-return]
+        a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
+        a = self.sn2(conv_norm(self.conv2, self.bn2, a))
+        return a
 
     def last_norm(self) -> nn.BatchNorm2d:
         """The norm that zero initialisation acts on."""
@@ -130,9 +134,10 @@ class SEWBottleneck(SEWBlock):
 
     def residual(self, x: Tensor) -> Tensor:
         """Spikes A of the residual path."""
-        a = self.sn1(conv_norm(self.conv1, self.bn1, x))
+        a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
         a = self.sn2(conv_norm(self.conv2, self.bn2, a))
-        return self.sn3(conv_norm(self.conv3, self.bn3, a))  # type: ignore[no-any-return]
+        a = self.sn3(conv_norm(self.conv3, self.bn3, a))
+        return a
 
     def last_norm(self) -> nn.BatchNorm2d:
         """The norm that zero initialisation acts on."""
@@ -181,10 +186,7 @@ class SEWResNet(SpikingModel):
             raise ValueError(f"connect must be one of {', '.join(CONNECT)}, got {connect!r}")
         if stem not in ("7x7", "3x3"):
             raise ValueError(f"stem must be '7x7' or '3x3', got {stem!r}")
-        if len(layers) != len(planes):
-            raise ValueError(
-                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
-            )
+        check_stages(layers, planes)
         kind = blocks[block]
         super().__init__(
             num_classes=num_classes,
@@ -193,25 +195,18 @@ class SEWResNet(SpikingModel):
             num_features=planes[-1] * kind.expansion,
         )
         make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        large = stem == "7x7"
         width = planes[0]
-        self.conv1 = (
-            nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False) if large else conv3x3(in_chans, width)
-        )
-        self.bn1 = nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = stem_conv(stem, in_chans, width), nn.BatchNorm2d(width)
         self.sn1 = make()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else None
-        reduction = 4 if large else 1
-        self.stage_names = [f"layer{s + 1}" for s in range(len(layers))]
-        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
-            stride, c_out = (1 if s == 0 else 2), plane * kind.expansion
-            stage = nn.Sequential()
-            for i in range(depth):
-                stage.append(kind(width, c_out, stride if i == 0 else 1, make, connect))
-                width = c_out
-            self.add_module(name, stage)
-            reduction *= stride
-            self.feature_info.append({"num_chs": c_out, "reduction": reduction, "module": name})
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7" else None
+        self.feature_info = add_stages(
+            self,
+            lambda c_in, c_out, stride: kind(c_in, c_out, stride, make, connect),
+            layers=layers,
+            planes=[plane * kind.expansion for plane in planes],
+            width=width,
+            reduction=4 if stem == "7x7" else 1,
+        )
         self.fc = self.make_classifier(num_classes)
         init_convolutions(self)
         if zero_init_residual:
@@ -230,10 +225,6 @@ class SEWResNet(SpikingModel):
         x = self.sn1(super().encode(x))
         return x if self.maxpool is None else fold_time(self.maxpool, x)
 
-    def stages(self) -> Sequence[nn.Module]:
-        """The residual stages."""
-        return [self.get_submodule(name) for name in self.stage_names]
-
 
 def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Map the authors' keys to ours.
@@ -250,40 +241,40 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     return renamed
 
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
-NAMES = {"first_conv": "conv1", "classifier": "fc", "interpolation": "bilinear"}
-PAPER = "2102.04159"
+FAMILY = Family(
+    paper="2102.04159",
+    first_conv="conv1",
+    classifier="fc",
+    interpolation="bilinear",
+    checkpoint_filter_fn=checkpoint_filter_fn,
+)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SEWResNet:
-    return build_model(SEWResNet, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def sew_resnet18(**kwargs: Any) -> SEWResNet:
     """18 layers, basic blocks, 11.7 M parameters."""
-    return _create("sew_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+    return build_model(SEWResNet, "sew_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def sew_resnet34(**kwargs: Any) -> SEWResNet:
     """34 layers, 67.04 % on ImageNet-1k in the paper."""
-    return _create("sew_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
+    return build_model(SEWResNet, "sew_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def sew_resnet50(**kwargs: Any) -> SEWResNet:
     """50 layers, bottlenecks, 67.78 % on ImageNet-1k in the paper."""
-    return _create("sew_resnet50", {"layers": (3, 4, 6, 3), "block": "bottleneck"}, **kwargs)
+    return build_model(SEWResNet, "sew_resnet50", {"layers": (3, 4, 6, 3), "block": "bottleneck"}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def sew_resnet101(**kwargs: Any) -> SEWResNet:
     """101 layers, bottlenecks, 68.76 % on ImageNet-1k in the paper."""
-    return _create("sew_resnet101", {"layers": (3, 4, 23, 3), "block": "bottleneck"}, **kwargs)
+    return build_model(SEWResNet, "sew_resnet101", {"layers": (3, 4, 23, 3), "block": "bottleneck"}, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=checkpoint_filter_fn)
+@FAMILY.register(IMAGENET)
 def sew_resnet152(**kwargs: Any) -> SEWResNet:
     """152 layers, bottlenecks, 69.26 % on ImageNet-1k in the paper."""
-    return _create("sew_resnet152", {"layers": (3, 8, 36, 3), "block": "bottleneck"}, **kwargs)
+    return build_model(SEWResNet, "sew_resnet152", {"layers": (3, 8, 36, 3), "block": "bottleneck"}, **kwargs)

@@ -16,8 +16,9 @@ from torch import nn
 from spiking.layers import fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, neuron_factory
-from zoo.registry import register_model
+from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, leaky_defaults, neuron_factory
+from zoo.layers.preprocessing import GREY_DIGITS
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
 
     from zoo.layers.convolution import MakeNeuron
 
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": False,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "atan",
-    "detach_reset": True,
-}
+NEURON_DEFAULTS = leaky_defaults(surrogate="atan", decay_input=False)
 
 
 class Level(nn.Module):
@@ -53,7 +47,8 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H / 2, W / 2]``."""
-        return self.neuron(self.conv(fold_time(self.pool, x)))  # type: ignore[no-any-return]
+        spikes: Tensor = self.neuron(self.conv(fold_time(self.pool, x)))
+        return spikes
 
 
 class SpikingCNN(SpikingModel):
@@ -105,11 +100,8 @@ class SpikingCNN(SpikingModel):
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H, W]``."""
-        return self.stem(x, repeats)  # type: ignore[no-any-return]
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The levels; the first one is the stem's neuron alone."""
-        return list(self.levels)
+        y: Tensor = self.stem(x, repeats)
+        return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[T, B, C, H, W]`` -> ``[T, B, C * pool_size^2]`` -> logits ``[T, B, K]``."""
@@ -118,11 +110,10 @@ class SpikingCNN(SpikingModel):
         return x if pre_logits else self.classifier(x)
 
 
-GREY = {"mean": (0.1307,), "std": (0.3081,), "crop_pct": 1.0}
-NAMES = {"first_conv": "stem.0", "classifier": "classifier", "interpolation": "bicubic"}
+FAMILY = Family(first_conv="stem.0", classifier="classifier")
 
 
-@register_model(input_size=(1, 28, 28), num_classes=10, cfg={**GREY, **NAMES})
+@FAMILY.register(GREY_DIGITS)
 def spiking_cnn_nano(**kwargs: Any) -> SpikingCNN:
     """0.12 M parameters for grey digits of 28 x 28; trains in a minute or two on a CPU."""
     return build_model(SpikingCNN, "spiking_cnn_nano", {}, **kwargs)

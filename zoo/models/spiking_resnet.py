@@ -13,6 +13,7 @@ Axes: T time, B batch, C channels, H W map, K classes.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
@@ -29,9 +30,13 @@ from zoo.layers.convolution import (
     conv_norm,
     init_convolutions,
     init_hidden_linear,
+    leaky_defaults,
     neuron_factory,
+    stem_conv,
 )
-from zoo.registry import register_model
+from zoo.layers.preprocessing import CIFAR10_BY_IMAGE, IMAGENET
+from zoo.layers.residual import add_stages, check_stages
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +45,9 @@ if TYPE_CHECKING:
 
     from zoo.layers.convolution import MakeNeuron
 
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": False,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "rect",  # the paper names three shapes; this one has width and height 1
-    "detach_reset": True,  # not stated in the paper; full gradients through a hard reset destabilise
-}
+# Of the rectangle, width and height 1: the paper names three shapes. It does not state that the reset is
+# detached; full gradients through a hard reset destabilise.
+NEURON_DEFAULTS = leaky_defaults(surrogate="rect", decay_input=False)
 INPUT_POWER = 0.05  # of the hidden layer: the square of the mean rate behind the last stage, 0.22
 
 
@@ -80,8 +80,10 @@ class BasicBlock(nn.Module):
         """``[T, B, C, H, W]`` -> spikes, or currents, ``[T, B, C', H', W']``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         if self.preactivation:
-            return self.conv2(self.sn2(self.conv1(self.sn1(x)))) + shortcut  # type: ignore[no-any-return]
-        return self.sn2(self.conv2(self.sn1(self.conv1(x))) + shortcut)  # type: ignore[no-any-return]
+            out: Tensor = self.conv2(self.sn2(self.conv1(self.sn1(x)))) + shortcut
+        else:
+            out = self.sn2(self.conv2(self.sn1(self.conv1(x))) + shortcut)
+        return out
 
 
 class SpikingResNet(SpikingModel):
@@ -127,51 +129,45 @@ class SpikingResNet(SpikingModel):
     ) -> None:
         if stem not in ("7x7", "3x3"):
             raise ValueError(f"stem must be '3x3' or '7x7', got {stem!r}")
-        if len(layers) != len(planes):
-            raise ValueError(
-                f"layers and planes need one number a stage each, got {list(layers)}, {list(planes)}"
-            )
+        check_stages(layers, planes)
         super().__init__(
             num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=planes[-1]
         )
         make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
-        large = stem == "7x7"
         width = stem_width or planes[0]
-        self.conv1 = (
-            nn.Conv2d(in_chans, width, 7, 2, padding=3, bias=False) if large else conv3x3(in_chans, width)
-        )
-        self.bn1 = nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = stem_conv(stem, in_chans, width), nn.BatchNorm2d(width)
         first = lmht.first_neuron(dvs_mode, dvs_frames, neuron, preactivation)
         make_first = neuron_factory(neuron, {**(neuron_args or {}), **first}, NEURON_DEFAULTS, time_steps)
         self.sn1 = None if preactivation else make_first()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else None
-        reduction = 4 if large else 1
-        self.stage_names = [f"layer{s + first_stage}" for s in range(len(layers))]
-        for s, (name, depth, plane) in enumerate(zip(self.stage_names, layers, planes, strict=True)):
-            stride = first_stride if s == 0 else 2
-            stage = nn.Sequential()
-            for i in range(depth):
-                stage.append(BasicBlock(width, plane, stride if i == 0 else 1, make, preactivation))
-                width = plane
-            self.add_module(name, stage)
-            reduction *= stride
-            self.feature_info.append({"num_chs": plane, "reduction": reduction, "module": name})
-
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "7x7" else None
+        self.feature_info = add_stages(
+            self,
+            lambda c_in, c_out, stride: BasicBlock(c_in, c_out, stride, make, preactivation),
+            layers=layers,
+            planes=planes,
+            width=width,
+            reduction=4 if stem == "7x7" else 1,
+            first_stride=first_stride,
+            first_stage=first_stage,
+        )
         if dvs_mode == "mean_frame":
             self.mean_frame = True
             next(m for m in self.modules() if isinstance(m, LMHT)).input_scale.fill_(time_steps)
-
-        self.head_hidden_size = hidden or width
-        self.fc = nn.Sequential()
-        if hidden:
-            self.fc.extend([nn.Sequential(nn.Linear(width, hidden)), make()])
-        self.classifier_name = "fc.2.0" if hidden else "fc.0"
-        last = self.make_classifier(num_classes)
-        self.fc.append(nn.Sequential(last) if hidden else last)
+        self.add_head(hidden, num_classes, make)
         init_convolutions(self)
         for module in self.fc[:-1].modules():
             if isinstance(module, nn.Linear):
                 init_hidden_linear(module, power=INPUT_POWER)
+
+    def add_head(self, hidden: int, num_classes: int, make_neuron: MakeNeuron) -> None:
+        """Make the classifier, behind a linear layer with its neuron if ``hidden`` is not 0."""
+        self.head_hidden_size = hidden or self.num_features
+        self.fc = nn.Sequential()
+        if hidden:
+            self.fc.extend([nn.Sequential(nn.Linear(self.num_features, hidden)), make_neuron()])
+        self.classifier_name = "fc.2.0" if hidden else "fc.0"
+        last = self.make_classifier(num_classes)
+        self.fc.append(nn.Sequential(last) if hidden else last)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear with a bias."""
@@ -189,10 +185,6 @@ class SpikingResNet(SpikingModel):
             return x
         x = self.sn1(x)
         return x if self.maxpool is None else fold_time(self.maxpool, x)
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The residual stages; each hands on spikes, or currents."""
-        return [self.get_submodule(name) for name in self.stage_names]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[T, B, C, H, W]`` -> mean over the map -> logits ``[T, B, K]``."""
@@ -238,11 +230,10 @@ def _from_hybrid(key: str) -> str:
     return key
 
 
-CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.875}
-NAMES = {"first_conv": "conv1", "classifier": "fc.0", "interpolation": "bilinear"}
-NAMES_19 = {**NAMES, "classifier": "fc.2.0"}
-PAPER = "2401.04486"
+FAMILY = Family(paper="2401.04486", first_conv="conv1", classifier="fc.0", interpolation="bilinear")
+HIDDEN = replace(FAMILY, classifier="fc.2.0")
+LMHT_FAMILY = replace(FAMILY, paper=lmht.PAPER, checkpoint_filter_fn=lmht_filter_fn)
+LMHT_HIDDEN = replace(LMHT_FAMILY, classifier="fc.2.0")
 RESNET19: dict[str, Any] = {
     "layers": (3, 3, 2),
     "planes": (128, 256, 512),
@@ -252,88 +243,60 @@ RESNET19: dict[str, Any] = {
 }
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SpikingResNet:
-    return build_model(SpikingResNet, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def spiking_resnet18(**kwargs: Any) -> SpikingResNet:
     """18 layers with a 3x3 stem, for 32 x 32 images."""
-    return _create("spiking_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
+    return build_model(SpikingResNet, "spiking_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES_19})
+@HIDDEN.register(CIFAR10_BY_IMAGE)
 def spiking_resnet19(**kwargs: Any) -> SpikingResNet:
     """19 layers in three wide stages, a hidden linear layer with a neuron before the classifier."""
-    return _create("spiking_resnet19", RESNET19, **kwargs)
+    return build_model(SpikingResNet, "spiking_resnet19", RESNET19, **kwargs)
 
 
-@register_model(paper=PAPER, cfg={**IMAGENET, **NAMES})
+@FAMILY.register(IMAGENET)
 def spiking_resnet34(**kwargs: Any) -> SpikingResNet:
     """34 layers with a 7x7 stem; ``stem="3x3"`` for small images."""
     variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000}
-    return _create("spiking_resnet34", variant, **kwargs)
+    return build_model(SpikingResNet, "spiking_resnet34", variant, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_FAMILY.register(CIFAR10_BY_IMAGE)
 def lmht_resnet18(**kwargs: Any) -> SpikingResNet:
     """18 layers with LM-HT neurons."""
-    return _create("lmht_resnet18", {"layers": (2, 2, 2, 2), **lmht.VARIANT}, **kwargs)
+    return build_model(SpikingResNet, "lmht_resnet18", {"layers": (2, 2, 2, 2), **lmht.VARIANT}, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES_19},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_HIDDEN.register(CIFAR10_BY_IMAGE)
 def lmht_resnet19(**kwargs: Any) -> SpikingResNet:
     """`spiking_resnet19` with LM-HT neurons."""
-    return _create("lmht_resnet19", {**RESNET19, **lmht.VARIANT}, **kwargs)
+    return build_model(SpikingResNet, "lmht_resnet19", {**RESNET19, **lmht.VARIANT}, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_FAMILY.register(CIFAR10_BY_IMAGE)
 def lmht_resnet20(**kwargs: Any) -> SpikingResNet:
     """20 narrow layers in three stages; what hybrid training makes of `qcfs_resnet20`."""
     variant = {"layers": (3, 3, 3), "planes": (16, 32, 64), **lmht.VARIANT}
-    return _create("lmht_resnet20", variant, **kwargs)
+    return build_model(SpikingResNet, "lmht_resnet20", variant, **kwargs)
 
 
-@register_model(paper=lmht.PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=lmht_filter_fn)
+@LMHT_FAMILY.register(IMAGENET)
 def lmht_resnet34(**kwargs: Any) -> SpikingResNet:
     """34 layers with a 7x7 stem; ``stem="3x3"`` for small images, and for what becomes of `qcfs_resnet34`."""
     variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000, **lmht.VARIANT}
-    return _create("lmht_resnet34", variant, **kwargs)
+    return build_model(SpikingResNet, "lmht_resnet34", variant, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_FAMILY.register(CIFAR10_BY_IMAGE)
 def lmht_ms_resnet18(**kwargs: Any) -> SpikingResNet:
     """18 layers, neurons before the convolutions."""
     variant = {"layers": (2, 2, 2, 2), "preactivation": True, **lmht.VARIANT}
-    return _create("lmht_ms_resnet18", variant, **kwargs)
+    return build_model(SpikingResNet, "lmht_ms_resnet18", variant, **kwargs)
 
 
-@register_model(paper=lmht.PAPER, cfg={**IMAGENET, **NAMES}, checkpoint_filter_fn=lmht_filter_fn)
+@LMHT_FAMILY.register(IMAGENET)
 def lmht_ms_resnet34(**kwargs: Any) -> SpikingResNet:
     """34 layers with a 7x7 stem, neurons before the convolutions."""
     variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000, "preactivation": True}
-    return _create("lmht_ms_resnet34", {**variant, **lmht.VARIANT}, **kwargs)
+    return build_model(SpikingResNet, "lmht_ms_resnet34", {**variant, **lmht.VARIANT}, **kwargs)

@@ -12,6 +12,7 @@ Axes: T time, B batch, C channels, H W map, K classes.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -20,8 +21,16 @@ from spiking.layers import fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers import lmht
-from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, init_hidden_linear, neuron_factory
-from zoo.registry import register_model
+from zoo.layers.convolution import (
+    ConvNorm,
+    conv3x3,
+    init_convolutions,
+    init_hidden_linear,
+    leaky_defaults,
+    neuron_factory,
+)
+from zoo.layers.preprocessing import CIFAR10_BY_IMAGE
+from zoo.models._family import Family
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +39,7 @@ if TYPE_CHECKING:
 
     from zoo.layers.convolution import MakeNeuron
 
-NEURON_DEFAULTS: dict[str, Any] = {
-    "tau": 2.0,
-    "decay_input": False,
-    "v_threshold": 1.0,
-    "v_reset": 0.0,
-    "surrogate": "rect",  # the paper names three shapes; this one has width and height 1
-    "detach_reset": True,  # not stated in the paper; full gradients through a hard reset destabilise
-}
+NEURON_DEFAULTS = leaky_defaults(surrogate="rect", decay_input=False)  # as in spiking_resnet.py
 INPUT_POWER = 0.1  # of the hidden layers: measured 0.06 behind the last pooling, 0.16 behind a neuron
 
 
@@ -119,9 +121,9 @@ class SpikingVGG(SpikingModel):
         make = neuron_factory(neuron, neuron_args, NEURON_DEFAULTS, time_steps)
         self.pool_size = pool_size
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
-        self.stage_names = [f"layer{s + 1}" for s in range(len(plan))]
         c_in = in_chans
-        for s, (name, widths) in enumerate(zip(self.stage_names, plan, strict=True)):
+        for s, widths in enumerate(plan):
+            name = f"layer{s + 1}"
             self.add_module(name, VGGStage(c_in, widths, make, conv_drop_rate, skip_first=s == 0))
             c_in = widths[-1]
             self.feature_info.append({"num_chs": c_in, "reduction": 2 ** (s + 1), "module": name})
@@ -151,13 +153,10 @@ class SpikingVGG(SpikingModel):
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """First convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H, W]``."""
-        stage = self.get_submodule(self.stage_names[0])
+        stage = self.get_submodule("layer1")
         assert isinstance(stage, VGGStage)
-        return stage[0](x, repeats)  # type: ignore[no-any-return]
-
-    def stages(self) -> Sequence[nn.Module]:
-        """The stages; the first one starts behind the stem's norm."""
-        return [self.get_submodule(name) for name in self.stage_names]
+        y: Tensor = stage[0](x, repeats)
+        return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[T, B, C, H, W]`` -> logits ``[T, B, K]``; with ``pre_logits`` the hidden spikes."""
@@ -190,57 +189,39 @@ def _from_hybrid(key: str) -> str:
     return key
 
 
-CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "crop_pct": 1.0}
-NAMES = {"first_conv": "layer1.0.0", "classifier": "classifier.6.0", "interpolation": "bicubic"}
-PAPER = "2401.04486"
+PLAN_13 = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
+PLAN_16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+FAMILY = Family(paper="2401.04486", first_conv="layer1.0.0", classifier="classifier.6.0")
+LMHT_PLAN = replace(FAMILY, paper=lmht.PAPER)
+LMHT_FAMILY = replace(LMHT_PLAN, checkpoint_filter_fn=lmht_filter_fn)
 
 
-def _create(name: str, variant: dict[str, Any], **kwargs: Any) -> SpikingVGG:
-    return build_model(SpikingVGG, name, variant, **kwargs)
-
-
-@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def spiking_vgg11(**kwargs: Any) -> SpikingVGG:
     """Eight convolutions."""
     plan = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-    return _create("spiking_vgg11", {"plan": plan}, **kwargs)
+    return build_model(SpikingVGG, "spiking_vgg11", {"plan": plan}, **kwargs)
 
 
-@register_model(paper="2402.00411", input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+@LMHT_PLAN.register(CIFAR10_BY_IMAGE)
 def spiking_vgg13(**kwargs: Any) -> SpikingVGG:
     """Ten convolutions in the LM-HT work's own plan: three in stage 4, one in stage 5."""
-    plan = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
-    return _create("spiking_vgg13", {"plan": plan}, **kwargs)
+    return build_model(SpikingVGG, "spiking_vgg13", {"plan": PLAN_13}, **kwargs)
 
 
-@register_model(paper=PAPER, input_size=(3, 32, 32), num_classes=10, cfg={**CIFAR10, **NAMES})
+@FAMILY.register(CIFAR10_BY_IMAGE)
 def spiking_vgg16(**kwargs: Any) -> SpikingVGG:
     """Thirteen convolutions; the plan of the QCFS line's VGG-16."""
-    plan = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-    return _create("spiking_vgg16", {"plan": plan}, **kwargs)
+    return build_model(SpikingVGG, "spiking_vgg16", {"plan": PLAN_16}, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_FAMILY.register(CIFAR10_BY_IMAGE)
 def lmht_vgg13(**kwargs: Any) -> SpikingVGG:
     """`spiking_vgg13` with LM-HT neurons; ``hidden=0`` is the authors' for Tiny-ImageNet."""
-    plan = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
-    return _create("lmht_vgg13", {"plan": plan, **lmht.VARIANT}, **kwargs)
+    return build_model(SpikingVGG, "lmht_vgg13", {"plan": PLAN_13, **lmht.VARIANT}, **kwargs)
 
 
-@register_model(
-    paper=lmht.PAPER,
-    input_size=(3, 32, 32),
-    num_classes=10,
-    cfg={**CIFAR10, **NAMES},
-    checkpoint_filter_fn=lmht_filter_fn,
-)
+@LMHT_FAMILY.register(CIFAR10_BY_IMAGE)
 def lmht_vgg16(**kwargs: Any) -> SpikingVGG:
     """`spiking_vgg16` with LM-HT neurons; what hybrid training makes of `qcfs_vgg16`."""
-    plan = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-    return _create("lmht_vgg16", {"plan": plan, **lmht.VARIANT}, **kwargs)
+    return build_model(SpikingVGG, "lmht_vgg16", {"plan": PLAN_16, **lmht.VARIANT}, **kwargs)
