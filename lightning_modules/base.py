@@ -71,10 +71,9 @@ class BaseTask(pl.LightningModule):
         ):
             if not value >= low:
                 raise ValueError(f"{label} must be at least {low:g}, got {value!r}")
-        if optimizer.lower() not in list_optimizers():
-            raise ValueError(
-                f"unknown optimizer {optimizer!r}; timm has {', '.join(list_optimizers()[:12])}, ..."
-            )
+        known = [str(name) for name in list_optimizers()]
+        if optimizer.lower() not in known:
+            raise ValueError(f"unknown optimizer {optimizer!r}; timm has {', '.join(known[:12])}, ...")
         if schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule must be 'cosine' or 'constant', got {schedule!r}")
         self.optimizer_name = optimizer.lower()

@@ -114,7 +114,7 @@ def build(model: Any, name: str) -> Any:
         gradio.HTML(parts.heading(name, f"Drop an image. The network {reads}."))
         with gradio.Row(equal_height=False):
             with gradio.Column(scale=2):
-                drop = gradio.Image(
+                drop: Any = gradio.Image(
                     type="pil",
                     image_mode=None,
                     sources=["upload", "webcam", "clipboard"],

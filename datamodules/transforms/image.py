@@ -65,14 +65,14 @@ class ImagePipeline:
         if augmentation is None:
             self.stages: list[Any] = [create_transform(**common, crop_pct=crop_pct)]
             return
+        # a policy switches it off in timm, too; None leaves the step out
+        common["color_jitter"] = None if a.auto_augment or not color_jitter else color_jitter
         first, second, last = create_transform(
             **common,
             is_training=True,
             scale=scale,
             ratio=ratio,
             hflip=a.flip,
-            # a policy switches it off in timm, too; None leaves the step out
-            color_jitter=None if a.auto_augment or not color_jitter else color_jitter,
             re_prob=a.random_erasing,
             re_mode=a.erasing_mode,
             separate=True,

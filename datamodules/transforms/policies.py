@@ -8,6 +8,7 @@ from typing import Any, Literal
 from PIL import Image
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Policy = Callable[[Image.Image], Image.Image]
 _POLICIES = {"cifar10": "CIFAR10", "cifar100": "CIFAR10", "imagenet": "IMAGENET", "svhn": "SVHN"}
 _GREY = [128, 128, 128]  # uncovered corners, as in the policy file that the CIFAR recipes pass on
 _TIMM_POLICIES = ("rand", "augmix", "original", "originalr", "v0", "v0r", "3a", "3aa")
@@ -26,7 +27,7 @@ def check_policy(name: str) -> None:
 
 def build_policy(
     name: str, size: int, mean: Sequence[float], interpolation: Interpolation | None = None
-) -> Callable[[Image.Image], Image.Image]:
+) -> Policy:
     """Build an augmentation policy on RGB images.
 
     Args:
@@ -36,20 +37,23 @@ def build_policy(
         interpolation: of geometric operations; timm's own default picks one at random.
     """
     check_policy(name)
-    if name in _POLICIES or name == "trivial":
-        from torchvision.transforms import v2
+    if name == "trivial" or name in _POLICIES:
+        return _torchvision_policy(name)
+    return _timm_policy(name, size, mean, interpolation)
 
-        policy: Callable[[Image.Image], Image.Image] = (
-            v2.TrivialAugmentWide()
-            if name == "trivial"
-            else v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]], fill=_GREY)
-        )
-        return policy
-    from timm.data.auto_augment import (
-        augment_and_mix_transform,
-        auto_augment_transform,
-        rand_augment_transform,
-    )
+
+def _torchvision_policy(name: str) -> Policy:
+    from torchvision.transforms import v2
+
+    if name == "trivial":
+        trivial: Policy = v2.TrivialAugmentWide()
+        return trivial
+    table: Policy = v2.AutoAugment(v2.AutoAugmentPolicy[_POLICIES[name]], fill=_GREY)
+    return table
+
+
+def _timm_policy(name: str, size: int, mean: Sequence[float], interpolation: Interpolation | None) -> Policy:
+    from timm.data import auto_augment
 
     rgb = tuple(mean) * 3 if len(mean) == 1 else tuple(mean)
     # the same parameters as timm.data.transforms_factory.transforms_imagenet_train
@@ -59,18 +63,20 @@ def build_policy(
     }
     if interpolation is not None:
         params["interpolation"] = {"nearest": 0, "bilinear": 2, "bicubic": 3}[interpolation]
+    policy: Policy
     if name.startswith("rand"):
-        return rand_augment_transform(name, params)  # type: ignore[no-any-return]
-    if name.startswith("augmix"):
-        params["translate_pct"] = 0.3
-        return augment_and_mix_transform(name, params)  # type: ignore[no-any-return]
-    return auto_augment_transform(name, params)  # type: ignore[no-any-return]
+        policy = auto_augment.rand_augment_transform(name, params)
+    elif name.startswith("augmix"):
+        policy = auto_augment.augment_and_mix_transform(name, {**params, "translate_pct": 0.3})
+    else:
+        policy = auto_augment.auto_augment_transform(name, params)
+    return policy
 
 
 class RGBDetour:
     """Apply a policy that is defined on RGB to a grey image; a class so that it pickles."""
 
-    def __init__(self, policy: Callable[[Image.Image], Image.Image]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def __call__(self, image: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from datamodules.loading.random import Keys, integers, kept_generators, seed_eve
 from datamodules.transforms import draws
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.batched import cut_out, shifted_crops
-from datamodules.transforms.policies import Interpolation, build_policy
+from datamodules.transforms.policies import Interpolation, Policy, build_policy
 
 
 class TensorPipeline:
@@ -51,7 +51,7 @@ class TensorPipeline:
         # (x / 255 - mean) / std as one multiplication and one addition
         self._scale = torch.tensor([1 / (255 * s) for s in std])[:, None, None]
         self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])[:, None, None]
-        self._policy: Callable[[Image.Image], Image.Image] | None = None
+        self._policy: Policy | None = None
         self._eraser: Any = None
         if augmentation is not None and augmentation.random_erasing:
             from timm.data.random_erasing import RandomErasing

@@ -10,7 +10,7 @@ from zoo.files import checkpoint
 from zoo.hub.download import read_config
 from zoo.hub.explain import explain
 from zoo.hub.token import find_token
-from zoo.timm_bridge.names import PLACES, timm_origin
+from zoo.timm_bridge.names import PLACES, pretrained_cfg, timm_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,7 @@ def load_timm(
     except TypeError:  # an argument that the model does not take
         raise
     except Exception as error:
-        cfg = timm.get_pretrained_cfg(name)
+        cfg = pretrained_cfg(name)
         reason = explain(error, cfg.hf_hub_id or name, find_token())
         if reason is None:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

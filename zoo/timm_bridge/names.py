@@ -31,8 +31,15 @@ def list_timm(pattern: str, pretrained: bool) -> list[str]:
     found: list[str] = timm.list_models(pattern, pretrained=pretrained)
     names = [name for name in found if is_timm(name)]
     if pretrained:  # the others are backbones without a head, which classify nothing
-        names = [name for name in names if timm.get_pretrained_cfg(name).num_classes]
+        names = [name for name in names if pretrained_cfg(name).num_classes]
     return [PREFIX + name for name in sorted(names)]
+
+
+def pretrained_cfg(name: str) -> Any:
+    """The configuration in timm of the weights ``NAME.TAG``, which it has."""
+    import timm
+
+    return timm.get_pretrained_cfg(name)
 
 
 def timm_family(name: str) -> str:
@@ -50,7 +57,7 @@ def timm_weights(name: str) -> dict[str, WeightsCfg]:
     found: dict[str, WeightsCfg] = {}
     for full in timm.list_pretrained(f"{name}.*"):
         if full.split(".", 1)[0] == name:
-            cfg = timm.get_pretrained_cfg(full)
+            cfg = pretrained_cfg(full)
             found[cfg.tag] = WeightsCfg(
                 url=f"hf-hub:{cfg.hf_hub_id}" if cfg.hf_hub_id else cfg.url or None,
                 input_size=tuple(cfg.input_size),
@@ -58,8 +65,7 @@ def timm_weights(name: str) -> dict[str, WeightsCfg]:
                 licence=None if cfg.license in UNKNOWN else cfg.license,
                 paper=arxiv_id(cfg.paper_ids),
             )
-    default = timm.get_pretrained_cfg(name)
-    first = getattr(default, "tag", None)
+    first = getattr(timm.get_pretrained_cfg(name), "tag", None)
     return {t: found[t] for t in sorted(found, key=lambda t: (t != first, t))}
 
 
