@@ -12,8 +12,8 @@ import sys
 from conversion import lmht
 from conversion.calibration.batches import CalibrationError
 from conversion.convert import calibrate, convert, prepare, rebuild, self_test
-from conversion.graph.export import ConversionError
 from conversion.graph.ops import UnsupportedOperationError
+from conversion.graph.program import ConversionError
 from conversion.methods import cos, dcgs, ecmt, parallel, qcfs, srp
 from conversion.methods.base import Method, get_method, list_methods, register_method
 from conversion.model import ConvertedModel

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from conversion.calibration.batches import Batches, reference_tensor, to_model
-from conversion.graph.export import ConversionError, attribute, export
+from conversion.graph.export import export
 from conversion.graph.fold_norms import fold_batch_norms
-from conversion.graph.rewrite import Rewriter
+from conversion.graph.program import ConversionError, attribute
+from conversion.graph.rewrite import rewrite
 from conversion.methods.base import Method, get_method
 from conversion.model import Conversion, ConvertedModel
 from conversion.network.annotation import Annotation
@@ -185,14 +186,14 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
     method.prepare(program)
     clock = Clock(int(recipe["time_steps"]))
     placement = method.place(program, clock)
-    for _, site in (*placement.replaced.values(), *placement.before.values()):
+    for site in placement.sites:
         site.to(images.device)
-    if not placement.replaced and not placement.before:
+    if not placement.sites:
         raise ConversionError(
             f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
             " ReLU, ReLU6 or QCFS"
         )
-    made = Rewriter(program, clock, placement.replaced, placement.before, method.domain).run()
+    made = rewrite(program, clock, placement, method.domain)
     report = Report(
         method=_method_text(method),
         time_steps=clock.time_steps,

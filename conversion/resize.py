@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from conversion.calibration.batches import reference_tensor
 from conversion.convert import calibrate, example, prepare, self_test
-from conversion.graph.export import ConversionError
+from conversion.graph.program import ConversionError
 from conversion.report import site_rows
 from conversion.source import describe_source
 

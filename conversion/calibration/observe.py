@@ -10,7 +10,7 @@ import torch
 
 from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.histogram import Histogram
-from conversion.graph.export import ConversionError
+from conversion.graph.program import ConversionError
 from conversion.network.site import overridden, sites
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Fused attention taken apart, so that neurons can stand at its operands."""
+"""Fused attention taken apart, so that its operands can become spikes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from conversion.graph.export import ConversionError
 from conversion.graph.ops import module_path, op_name
+from conversion.graph.program import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conversion.graph.export import Program
+    from conversion.graph.program import Program
 
 ATEN = torch.ops.aten
 

@@ -8,10 +8,10 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from conversion.graph.export import place
+from conversion.graph.program import place
 
 if TYPE_CHECKING:
-    from conversion.graph.export import Program
+    from conversion.graph.program import Program
 
 
 def fold_batch_norms(program: Program) -> None:

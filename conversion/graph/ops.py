@@ -1,7 +1,7 @@
 """What each operation of an exported graph means for a signal that is spread over time.
 
 An operation is *affine* in the signal (it may run on every step alone), *nonlinear* (it must see the
-represented value, the running mean over time), an *activation* (a place where a neuron can stand), or it
+represented value, the running mean over time), an *activation* (which a neuron can replace), or it
 is refused. Nothing is guessed: what is not in these tables has no rule.
 
 Source: section 6.3 of the survey of timm's operations that ECMT (arXiv 2502.21193) and DCGS (arXiv
@@ -11,16 +11,17 @@ Source: section 6.3 of the survey of timm's operations that ECMT (arXiv 2502.211
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import fx
 
 Role = Literal["affine", "weighted", "nonlinear", "activation"]
+IsSignal = Callable[[Any], bool]
+Rule = Callable[["fx.Node", str, IsSignal], Role]
 
 
 def _names(text: str) -> frozenset[str]:
@@ -91,59 +92,87 @@ def is_integer(node: fx.Node) -> bool:
     )
 
 
-def role(node: fx.Node, is_signal: Callable[[Any], bool]) -> Role:
-    """What ``node`` means for the signal.
+def role(node: fx.Node, is_signal: IsSignal) -> Role:
+    """What a call of an operator means for the signal.
 
     Args:
-        node: a call with at least one operand that is a signal.
-        is_signal: whether an operand depends on the image.
+        node: a ``call_function`` with at least one operand that is a signal.
+        is_signal: whether an operand, or one of a list of operands, depends on the image.
 
     Raises:
         UnsupportedOperationError: no rule covers the operation; names the node, the operation and the
             module that it belongs to.
     """
-    if node.op == "call_module":  # put back by the export, which has noted what it is
-        layer: Role = node.meta["role"]
-        return layer
-    found = _role(node, op_name(node.target), is_signal)
+    name = op_name(node.target)
+    rule = next((rule for names, rule in _rules() if name in names), None)
+    if rule is None:
+        raise _unsupported(node, name)
+    found = rule(node, name, is_signal)
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor) and not value.is_floating_point():
-        raise _unsupported(node, f"{op_name(node.target)} to {value.dtype}")
+        raise _unsupported(node, f"{name} to {value.dtype}")
     return found
 
 
-def _role(node: fx.Node, name: str, is_signal: Callable[[Any], bool]) -> Role:
-    operands = [a for a in _flat(node.args) if is_signal(a)]
-    if node.target is operator.getitem or name == "getitem":
-        return "affine"
-    if name in ACTIVATIONS:
-        if name == "hardtanh" and float(_argument(node, 1, "min_val", -1.0)) != 0.0:
-            return "nonlinear"
-        return "activation"
-    if name in NONLINEAR:
-        return "nonlinear"
-    if name in WEIGHTED:
-        return "weighted" if operands == list(node.args[:1]) else "nonlinear"
-    if name in SUMS or name in LINEAR:
-        if name == "batch_norm" and node.args[5]:
-            raise _unsupported(node, "batch norm with the statistics of the batch at hand")
-        return "affine"
-    if name in SHAPE:
-        data = node.args[0]
-        if any(is_signal(a) for a in node.args[1:]) and not _is_list(data):
-            raise _unsupported(node, f"{name} with positions that depend on the image")
-        return "affine"
-    if name in PRODUCTS:
-        return "affine" if len(operands) <= 1 else "nonlinear"
-    if name == "div":
-        rounded = node.kwargs.get("rounding_mode") is not None
-        return "nonlinear" if rounded or is_signal(node.args[1]) else "affine"
-    if name in MASKS:
-        mask = node.args[0] if name == "where" else node.args[1]
-        if is_signal(mask):
-            raise _unsupported(node, f"{name} with a mask that depends on the image")
-        return "affine"
-    raise _unsupported(node, name)
+def _rules() -> tuple[tuple[frozenset[str], Rule], ...]:
+    """The groups of operations, each with the function that tells the role of one; the first group counts."""
+    return (
+        (frozenset({"getitem"}), _affine),
+        (ACTIVATIONS, _activation),
+        (NONLINEAR, _nonlinear),
+        (WEIGHTED, _weighted),
+        (SUMS, _affine),
+        (LINEAR, _linear),
+        (SHAPE, _shape),
+        (PRODUCTS, _product),
+        (frozenset({"div"}), _quotient),
+        (MASKS, _masked),
+    )
+
+
+def _affine(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    return "affine"
+
+
+def _nonlinear(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    return "nonlinear"
+
+
+def _activation(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    rectifies = name != "hardtanh" or float(_argument(node, 1, "min_val", -1.0)) == 0.0
+    return "activation" if rectifies else "nonlinear"
+
+
+def _weighted(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    """A layer, unless its weights depend on the image, too."""
+    return "weighted" if _signals(node, is_signal) == list(node.args[:1]) else "nonlinear"
+
+
+def _linear(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    if name == "batch_norm" and node.args[5]:
+        raise _unsupported(node, "batch norm with the statistics of the batch at hand")
+    return "affine"
+
+
+def _shape(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    if any(is_signal(a) for a in node.args[1:]) and not _is_list(node.args[0]):
+        raise _unsupported(node, f"{name} with positions that depend on the image")
+    return "affine"
+
+
+def _product(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    return "affine" if len(_signals(node, is_signal)) <= 1 else "nonlinear"
+
+
+def _quotient(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    rounded = node.kwargs.get("rounding_mode") is not None
+    return "nonlinear" if rounded or is_signal(node.args[1]) else "affine"
+
+
+def _masked(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    if is_signal(node.args[0] if name == "where" else node.args[1]):
+        raise _unsupported(node, f"{name} with a mask that depends on the image")
+    return "affine"
 
 
 def module_path(node: fx.Node) -> str:
@@ -159,6 +188,10 @@ def _unsupported(node: fx.Node, what: str) -> UnsupportedOperationError:
         f" {module_path(node) or 'top level'!r}); replace it in the source network by an operation that has"
         " a rule, or convert the part of the network before it"
     )
+
+
+def _signals(node: fx.Node, is_signal: IsSignal) -> list[Any]:
+    return [a for a in _flat(node.args) if is_signal(a)]
 
 
 def _is_list(value: Any) -> bool:

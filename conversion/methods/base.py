@@ -7,7 +7,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from conversion.graph import placement
+from conversion.graph.activations import pool_before_activation
+from conversion.graph.placement import at_activations
 from conversion.network.annotation import Traits
 from spiking.neurons.base import check_time_steps
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from torch import fx
 
     from conversion.calibration.batches import Batches
-    from conversion.graph.export import Program
+    from conversion.graph.placement import Placement
+    from conversion.graph.program import Program
     from conversion.network.clock import Clock
     from conversion.network.network import Network
     from conversion.network.site import Site, SiteSpec
@@ -88,11 +90,11 @@ class Method:
 
     def prepare(self, program: Program) -> None:
         """Change the graph before neurons are placed."""
-        placement.pool_before_activation(program)
+        pool_before_activation(program)
 
-    def place(self, program: Program, clock: Clock) -> placement.Placement:
-        """The neurons and where they stand."""
-        return placement.at_activations(program, lambda spec: self.site(spec, clock), self.stays_analog)
+    def place(self, program: Program, clock: Clock) -> Placement:
+        """The neurons and their places."""
+        return at_activations(program, lambda spec: self.site(spec, clock), self.stays_analog)
 
     def stays_analog(self, program: Program, node: fx.Node) -> str | None:
         """Why the activation ``node`` gets no neuron, None if it gets one."""

@@ -31,9 +31,10 @@ from conversion.calibration.statistics import (
     quantisation_levels,
     reduced_axes,
 )
-from conversion.graph import placement
+from conversion.graph.activations import require_only_relu
 from conversion.graph.attention import split_attention
-from conversion.graph.export import ConversionError
+from conversion.graph.placement import at_activations, at_operands
+from conversion.graph.program import ConversionError
 from conversion.methods.base import GRADED, Method, check_integer, register_method
 from conversion.network.site import Site, sites
 from spiking.functional import multi_threshold
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from conversion.calibration.batches import Batches
-    from conversion.graph.export import Program
+    from conversion.graph.placement import Placement
+    from conversion.graph.program import Program
     from conversion.network.clock import Clock
     from conversion.network.network import Network
     from conversion.network.site import Activation, SiteSpec
@@ -188,22 +190,22 @@ class DCGSConversion(Method):
         super().prepare(program)
         split_attention(program)
 
-    def place(self, program: Program, clock: Clock) -> placement.Placement:
+    def place(self, program: Program, clock: Clock) -> Placement:
         """Neurons as `policy` has them."""
 
         def build(spec: SiteSpec) -> TrackingSite:
             return self.site(spec, clock)
 
         if self.policy == "official-cnn":
-            placement.require_only_relu(program)
-            return placement.at_activations(program, build, self.stays_analog)
+            require_only_relu(program)
+            return at_activations(program, build, self.stays_analog)
         everywhere = self.policy == "official-transformer"
-        return placement.at_operands(
+        return at_operands(
             program,
             build,
             include_patch_embed=everywhere if self.include_patch_embed is None else self.include_patch_embed,
             include_head=self.include_head is not False,
-            stands=lambda activation: not everywhere and _is_relu(activation),
+            replaces=lambda activation: not everywhere and _is_relu(activation),
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:

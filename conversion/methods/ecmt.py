@@ -22,9 +22,9 @@ import torch
 
 from conversion.calibration.observe import run_observed
 from conversion.calibration.statistics import Average, base_quantiles
-from conversion.graph import placement
 from conversion.graph.attention import split_attention
-from conversion.graph.export import ConversionError
+from conversion.graph.placement import at_operands
+from conversion.graph.program import ConversionError
 from conversion.methods.base import GRADED, Method, check_integer, register_method
 from conversion.network.site import Site, sites
 from spiking.functional import multi_threshold
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from conversion.calibration.batches import Batches
-    from conversion.graph.export import Program
+    from conversion.graph.placement import Placement
+    from conversion.graph.program import Program
     from conversion.network.clock import Clock
     from conversion.network.network import Network
     from conversion.network.site import SiteSpec
@@ -113,14 +114,14 @@ class ECMTConversion(Method):
         super().prepare(program)
         split_attention(program)
 
-    def place(self, program: Program, clock: Clock) -> placement.Placement:
+    def place(self, program: Program, clock: Clock) -> Placement:
         """Identity neurons at all operands; activations stay exact."""
-        return placement.at_operands(
+        return at_operands(
             program,
             lambda spec: self.site(spec, clock),
             include_patch_embed=self.include_patch_embed,
             include_head=self.include_head,
-            stands=lambda activation: False,
+            replaces=lambda activation: False,
         )
 
     def site(self, spec: SiteSpec, clock: Clock) -> MultiThresholdSite:

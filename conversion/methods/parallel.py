@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
     from conversion.calibration.batches import Batches
-    from conversion.graph.export import Program
+    from conversion.graph.program import Program
     from conversion.network.clock import Clock
     from conversion.network.network import Network
     from conversion.network.site import SiteSpec
