@@ -133,7 +133,7 @@ class _Rewriter:
         return "step"
 
     def _passes_spikes(self, node: fx.Node, form: Form) -> bool:
-        """Whether an affine ``node`` is a shape, an average or a sum of spikes: spikes to the layer behind."""
+        """Whether an affine ``node`` gives shapes, averages or sums of spikes, to layers as good as spikes."""
         name = ops.op_name(node.target)
         pooled = name.removeprefix("_").removeprefix("adaptive_").startswith("avg_pool") or name == "mean"
         if not (name in ops.SHAPE | ops.SUMS or node.target is operator.getitem or pooled):
@@ -150,7 +150,7 @@ class _Rewriter:
         return self.domain if sent else self.over_time.form[node]
 
     def _operand(self, node: fx.Node, form: Form, consumer: fx.Node) -> fx.Node:
-        """``node`` for ``consumer``: what its neuron sends, where it has one and the consumer wants spikes."""
+        """``node`` for ``consumer``: as spikes if it has a neuron and the consumer wants them."""
         placed = self.placement.before.get(node)
         if placed is None or not self.signals.wants_spikes(consumer):
             return self.over_time.get(node, form)
