@@ -10,8 +10,8 @@ from conversion.graph import ops
 from conversion.network.annotation import Operation, flat
 
 if TYPE_CHECKING:
-    from conversion.graph.over_time import GraphOverTime
     from conversion.graph.ops import Role
+    from conversion.graph.over_time import GraphOverTime
     from conversion.graph.signals import Signals
     from conversion.network.annotation import Kind
     from conversion.network.units import Domain, Form

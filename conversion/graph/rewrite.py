@@ -133,7 +133,7 @@ class _Rewriter:
         return "step"
 
     def _passes_spikes(self, node: fx.Node, form: Form) -> bool:
-        """Whether an affine ``node`` gives shapes, averages or sums of spikes, to layers as good as spikes."""
+        """Whether an affine ``node`` gives shapes, averages or sums of spikes: spikes to the next layer."""
         name = ops.op_name(node.target)
         pooled = name.removeprefix("_").removeprefix("adaptive_").startswith("avg_pool") or name == "mean"
         if not (name in ops.SHAPE | ops.SUMS or node.target is operator.getitem or pooled):
