@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.errors import fail
+from cli.shipped_configs import OPTIONS, shipped_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,7 @@ def check_config_files(words: Sequence[str]) -> None:
     """Stop with the nearest existing file if a ``--config`` names one that is not there."""
     for index, word in enumerate(words):
         option, equals, value = word.partition("=")
-        if option not in ("-c", "--config"):
+        if option not in OPTIONS:
             continue
         if not equals:
             if index + 1 == len(words):
@@ -30,7 +31,7 @@ def check_config_files(words: Sequence[str]) -> None:
             continue
         if path.is_dir():
             fail(f"--config {value} is a folder; name a YAML file in it")
-        near = difflib.get_close_matches(value, _known(path), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(value, [*_known(path), *shipped_names()], n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else f" (looked in {os.getcwd()})"
         fail(f"no such config file: {value}{hint}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.config_files import check_config_files
 from cli.errors import did_you_mean, fail
+from cli.shipped_configs import resolve_configs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 and one message on stderr if the user's input is at fault.
     """
-    words = list(sys.argv[1:] if args is None else args)
+    words = resolve_configs(sys.argv[1:] if args is None else args)
     if not words:
         sys.stderr.write(HELP)
         raise SystemExit(2)

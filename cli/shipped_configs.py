@@ -1,0 +1,63 @@
+"""The configurations that come with the package, found by name from any folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+OPTIONS = ("-c", "--config")
+HERE = Path(__file__).resolve().parent
+FOLDERS = (HERE / "configs", HERE.parent / "configs")  # in an installed wheel; in a checkout
+
+
+@cache
+def shipped_folder() -> Path | None:
+    """The folder that holds ``METHOD/DATASET.yaml``; None if the installation has none."""
+    return next((folder for folder in FOLDERS if folder.is_dir()), None)
+
+
+def shipped_names() -> list[str]:
+    """All names that `find_config` knows, such as ``stbp/mnist5k``."""
+    folder = shipped_folder()
+    paths = [] if folder is None else folder.rglob("*.yaml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths if folder is not None)
+
+
+def find_config(name: str) -> Path | None:
+    """Return the shipped file that a name stands for; None if there is none.
+
+    Args:
+        name: ``METHOD/DATASET``, with or without ``configs/`` in front and ``.yaml`` behind.
+    """
+    folder = shipped_folder()
+    plain = name.removeprefix("configs/").removesuffix(".yaml")
+    if folder is None or plain not in shipped_names():
+        return None
+    return folder / f"{plain}.yaml"
+
+
+def resolve_configs(words: Sequence[str]) -> list[str]:
+    """Replace names of shipped files behind ``--config`` by their paths; existing files come first."""
+    return list(_resolved(words))
+
+
+def _resolved(words: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if before in OPTIONS:
+            yield _path(word)
+        elif equals and option in OPTIONS:
+            yield f"{option}={_path(value)}"
+        else:
+            yield word
+        before = word
+
+
+def _path(value: str) -> str:
+    found = None if Path(value).exists() else find_config(value)
+    return value if found is None else str(found)
