@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from spiking.kernels.rules import qcfs as kernel
+from spiking.kernels import HAS_LLVM
+from spiking.kernels.rules.qcfs import Quantise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,8 @@ ORDERS: tuple[Order, ...] = ("floor_first", "clip_first")
 # Of QCFS's authors, who recommend 4 or 8. It must exceed what the activations reach at first: a clipping
 # value of 1 sends no gradient to most of them and was driven through zero in a user's run.
 V_THRESHOLD_INIT = 8.0
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def qcfs(x: Tensor, v_threshold: Tensor, levels: int, order: Order = "floor_first") -> Tensor:
@@ -128,11 +131,39 @@ def _normalised(x: Tensor, v_threshold: Tensor) -> Tensor:
     return x.to(dtype) / (theta.reshape(()) if theta.numel() == 1 else theta)
 
 
+def fits_kernel(x: Tensor, v_threshold: Tensor) -> bool:
+    """Whether the CPU kernels take these tensors."""
+    if x.device.type != "cpu" or v_threshold.numel() != 1 or x.dtype not in KERNEL_DTYPES:
+        return False
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return dense and x.dim() > 0 and HAS_LLVM
+
+
+def _run_kernel(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
+    from spiking.kernels.cpu import passes  # loads the compiler, so not before it is wanted
+
+    values = {"theta": v_threshold.item(), "levels": float(levels)}
+    y, _ = passes.forward(Quantise(order=order), values, x.unsqueeze(0), keep=False)
+    return y.squeeze(0)
+
+
+def _run_kernel_back(
+    grad: Tensor, x: Tensor, v_threshold: Tensor, levels: int, order: str
+) -> tuple[Tensor, Tensor]:
+    from spiking.kernels.cpu import passes
+
+    values = {"theta": v_threshold.item(), "levels": float(levels)}
+    rule = Quantise(order=order)
+    grad_x, _, found = passes.backward(rule, values, x.unsqueeze(0), g=grad.unsqueeze(0))
+    grad_v = found.scalars["theta"].to(v_threshold.dtype)
+    return grad_x.squeeze(0), grad_v.reshape(v_threshold.shape)
+
+
 @torch.library.custom_op("fulgurite::qcfs", mutates_args=())
 def qcfs_op(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
     """See `qcfs`."""
-    if kernel.runs(x, v_threshold):
-        return kernel.forward(x, v_threshold, levels, order)
+    if fits_kernel(x, v_threshold):
+        return _run_kernel(x, v_threshold, levels, order)
     y = _normalised(x, v_threshold)  # everything that follows works in place
     y.mul_(levels).add_(0.5).floor_().clamp_(0, levels).div_(levels)
     y.mul_(v_threshold.reshape(()) if v_threshold.numel() == 1 else v_threshold)
@@ -149,8 +180,8 @@ def qcfs_backward_op(
     grad: Tensor, x: Tensor, v_threshold: Tensor, levels: int, order: str
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``x`` and ``v_threshold``."""
-    if kernel.runs(x, v_threshold):
-        return kernel.backward(grad, x, v_threshold, levels, order)
+    if fits_kernel(x, v_threshold):
+        return _run_kernel_back(grad, x, v_threshold, levels, order)
     u = _normalised(x, v_threshold)
     grad = grad.to(u.dtype)
     r = (u * levels).add_(0.5).floor_()

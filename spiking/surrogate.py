@@ -48,18 +48,15 @@ class Surrogate:
     """
 
     spiking: bool = field(default=True, kw_only=True)
-    text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the parameters; write the text under which compiled programs know this surrogate."""
+        """Check the parameters."""
         own = self.parameters()
         for name, value in own.items():
             if not math.isfinite(value):
                 raise ValueError(f"{type(self).__name__}: {name} must be finite, got {value!r}")
         if self._positive and any(own[name] <= 0 for name in self._positive):
             raise ValueError(f"{type(self).__name__}: {', '.join(self._positive)} must be > 0, got {own}")
-        written = ",".join([f"{k}={v!r}" for k, v in own.items()] + [f"spiking={self.spiking}"])
-        object.__setattr__(self, "text", f"{type(self).__name__}|{written}")
 
     @property
     def _positive(self) -> tuple[str, ...]:
@@ -67,7 +64,7 @@ class Surrogate:
 
     def parameters(self) -> dict[str, float]:
         """The numbers of the formula, by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _COMMON}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spiking"}
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x`` of any shape -> spikes of the same shape and dtype."""
@@ -88,9 +85,6 @@ class Surrogate:
             NotImplementedError: for the surrogates that are defined by their slope alone.
         """
         raise NotImplementedError(f"{type(self).__name__} is defined by its slope and has no primitive")
-
-
-_COMMON = ("spiking", "text")
 
 
 @dataclass(frozen=True)

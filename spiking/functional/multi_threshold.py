@@ -22,16 +22,19 @@ not saturated. Thresholds get no gradient.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from spiking.functional.codes import represented
-from spiking.functional.dispatch import check, choose
+from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
+from spiking.kernels.operands import Launch, Operands
+from spiking.kernels.rules import multi_threshold as rules
 from spiking.reference import multi_threshold as reference
-from spiking.reference.neurons import SIGMOID, state_dtype
+from spiking.reference.firing import SIGMOID
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.levels import Levels
@@ -78,7 +81,10 @@ def rate_coded(
         given = None if state is None else (state[0], state[-1])  # not looked at by other kinds
         s, (v, sent) = reference.rate_coded(x, levels, given, kind=kind)
         return s, (v, sent)[:count] if keep_state else None
-    s, ends = _run(x, levels, f"RateCoded|kind={kind}", engine, state or (), 0, keep_state)
+    first, second, *_ = (*(state or ()), None, None)
+    rule = made(rules.RateCoded, kind=kind, **_switches(levels))
+    launch = Launch(rule, engine, keep_state, {"first": 1.0})
+    s, ends = _fused(x, _operands(x, levels, first, second), launch)
     return s, ends if keep_state else None
 
 
@@ -126,9 +132,15 @@ def track(
     if engine == "reference":
         mo, sent, end = reference.track(mi, levels, state, kind=kind, code=code)
         return mo, sent if with_spikes else None, end if keep_state else None
-    family, start = f"Tracking|kind={kind},code={code}", () if held is None else (held,)
-    mo, ends = _run(mi, levels, f"{family},emit=mean", engine, start, done, keep_state)
-    s = _run(mi, levels, f"{family},emit=spikes", engine, start, done, False)[0] if with_spikes else None
+
+    def run(emit: str, keep: bool) -> tuple[Tensor, RateState]:
+        rule = made(rules.Tracking, kind=kind, code=code, emit=emit, **_switches(levels))
+        launch = Launch(rule, engine, keep, {"first": done + 1.0})
+        return _fused(mi, operands, launch)
+
+    operands = _operands(mi, levels, held)
+    mo, ends = run("mean", keep_state)
+    s = run("spikes", False)[0] if with_spikes else None
     return mo, s, (done + len(mi), ends[0]) if keep_state else None
 
 
@@ -203,23 +215,30 @@ def _check(x: Tensor, levels: Levels, kind: str) -> None:
     levels.check(x.shape[1:])
 
 
-def _run(
-    x: Tensor, levels: Levels, family: str, engine: str, states: RateState, done: int, keep: bool
-) -> tuple[Tensor, RateState]:
-    """The fused kernel; levels go in as single values if all neurons share them, else one a neuron."""
-    sides = [s for s in (levels.unit, levels.negative_unit) if s is not None]
-    shared = all(s.numel() == 1 for s in sides)
-    if shared:
-        units = torch.cat([s.reshape(1) for s in sides]).float()
-    else:
-        inner = x.shape[2:]
-        units = layout.over_neurons(torch.stack([_of_a_sample(s, inner) for s in sides]), x)
-    rule = f"{family},n={levels.n},fires={levels.fires},two_sided={len(sides) == 2},shared={shared}"
+def _sides(levels: Levels) -> list[Tensor]:
+    return [side for side in (levels.unit, levels.negative_unit) if side is not None]
+
+
+def _switches(levels: Levels) -> dict[str, Any]:
+    """What the rules need to know of thresholds beside their values."""
+    sides = _sides(levels)
+    shared = all(side.numel() == 1 for side in sides)
+    return {"n": levels.n, "fires": levels.fires, "two_sided": len(sides) == 2, "shared": shared}
+
+
+def _operands(x: Tensor, levels: Levels, v: Tensor | None, m: Tensor | None = None) -> Operands:
+    """States and thresholds: a table if all neurons share them, else one for every neuron."""
+    sides, inner = _sides(levels), x.shape[2:]
+    if all(side.numel() == 1 for side in sides):
+        return Operands(v=v, m=m, table=torch.cat([side.reshape(1) for side in sides]).float())
+    units = torch.stack([_of_a_sample(side, inner) for side in sides])
+    return Operands(v=v, m=m, coefficients=layout.over_neurons(units, x))
+
+
+def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, RateState]:
     from spiking.kernels import ops  # loads the compiler, so not before it is wanted
 
-    v, m = (*states, None, None)[:2]
-    extras = (v, m, None, None, units, None)
-    return ops.neuron(x, extras, f"{rule};;{engine}", (done + 1.0,), keep)
+    return ops.neuron(x, operands, launch)
 
 
 def _of_a_sample(side: Tensor, inner: torch.Size) -> Tensor:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 
 from spiking import reference
-from spiking.functional.dispatch import check, choose
+from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
-from spiking.reference.neurons import SIGMOID, TRIANGLE
+from spiking.kernels.operands import Launch, Operands
+from spiking.kernels.rules.neurons import LMHT, Compartments, Complementary, Gated, Leaky
+from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from spiking.kernels.ops import Extras
     from spiking.surrogate import Surrogate
 
-NO_EXTRAS: Extras = (None,) * 6
 MAX_MATRIX = 256  # entries that LM-HT's kernel unrolls
 
 
@@ -27,40 +25,26 @@ def if_(
     x: Tensor,
     v: Tensor | None = None,
     *,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
     backend: str = "auto",
     keep_state: bool = True,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
     """Integrate-and-fire; see `spiking.reference.if_`.
 
     Args:
         x: currents ``[T, ...]``, float.
         v: potential before the first step ``[...]``; rest if missing.
-        v_threshold: fires at this potential and above.
-        v_reset: potential after a spike; ``None`` subtracts the threshold.
-        detach_reset: no gradient through the reset.
-        surrogate: slope of the step.
         backend: see the head of this file.
         keep_state: whether the potential after the last step is wanted; None is given if not.
+        firing: threshold, reset and surrogate, see `spiking.reference.Firing`.
     """
     check(x, v)
-    engine = choose(x, backend, surrogate)
+    fire = made(Firing, **firing)
+    engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
-        return reference.if_(
-            x,
-            v,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-        )
-    rule = f"Leaky|leak=none,hard={v_reset is not None},detach={detach_reset}"
-    params = (v_threshold, v_reset or 0.0, 1.0, 1.0, 1.0)
-    extras = (v, None, None, None, None, None)
-    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
+        return reference.if_(x, v, **firing)
+    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, leak="none")
+    return _one_state(x, Operands(v=v), launch)
 
 
 def lif(
@@ -69,45 +53,28 @@ def lif(
     *,
     tau: float = 2.0,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
     backend: str = "auto",
     keep_state: bool = True,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
-    """Leaky integrate-and-fire; see `spiking.reference.lif`, and `if_` for the arguments.
+    """Leaky integrate-and-fire; see `spiking.reference.lif`, and `if_` for the other arguments.
 
     Args:
         x: currents ``[T, ...]``, float.
         v: potential before the first step.
         tau: time constant in steps.
         decay_input: whether the current is divided by ``tau``, too.
-        v_threshold: see `if_`.
-        v_reset: see `if_`.
-        detach_reset: see `if_`.
-        surrogate: see `if_`.
         backend: see `if_`.
         keep_state: see `if_`.
+        firing: see `if_`.
     """
     check(x, v)
-    engine = choose(x, backend, surrogate)
+    fire = made(Firing, **firing)
+    engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
-        return reference.lif(
-            x,
-            v,
-            tau=tau,
-            decay_input=decay_input,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-        )
-    hard = v_reset is not None
-    rule = f"Leaky|leak={_leak(tau)},decay_input={decay_input},hard={hard},detach={detach_reset}"
-    params = (v_threshold, v_reset or 0.0, tau, 1.0 / tau, 1.0)
-    extras = (v, None, None, None, None, None)
-    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
+        return reference.lif(x, v, tau=tau, decay_input=decay_input, **firing)
+    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, tau=tau, decay_input=decay_input)
+    return _one_state(x, Operands(v=v), launch)
 
 
 def plif(
@@ -116,32 +83,19 @@ def plif(
     v: Tensor | None = None,
     *,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
     backend: str = "auto",
     keep_state: bool = True,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable time constant, ``1 / tau = sigmoid(w)``; see `spiking.reference.plif`."""
     check(x, v)
-    engine = choose(x, backend, surrogate)
+    fire = made(Firing, **firing)
+    engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
-        return reference.plif(
-            x,
-            w,
-            v,
-            decay_input=decay_input,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-        )
-    hard = v_reset is not None
-    rule = f"Leaky|leak=multiply,decay_input={decay_input},hard={hard},detach={detach_reset},learn_rate=True"
-    params = (v_threshold, v_reset or 0.0, 1.0, 1.0, 1.0)
-    extras = (v, None, w.float().sigmoid(), None, None, None)
-    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
+        return reference.plif(x, w, v, decay_input=decay_input, **firing)
+    switches = {"leak": "multiply", "decay_input": decay_input, "learn_rate": True}
+    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, **switches)
+    return _one_state(x, Operands(v=v, rate=w.float().sigmoid()), launch)
 
 
 def klif(
@@ -152,37 +106,19 @@ def klif(
     scale_reset: bool = False,
     tau: float = 2.0,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
     backend: str = "auto",
     keep_state: bool = True,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable gain ``k``; see `spiking.reference.klif`."""
     check(x, v)
-    engine = choose(x, backend, surrogate, leaky=False)
+    fire = made(Firing, **firing)
+    engine = choose(x, backend, fire.surrogate, leaky=False)
     if engine == "reference":
-        return reference.klif(
-            x,
-            k,
-            v,
-            scale_reset=scale_reset,
-            tau=tau,
-            decay_input=decay_input,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            detach_reset=detach_reset,
-            surrogate=surrogate,
-        )
-    hard = v_reset is not None
-    rule = (
-        f"Leaky|leak={_leak(tau)},decay_input={decay_input},hard={hard},detach={detach_reset},"
-        f"gain=True,scale_reset={scale_reset}"
-    )
-    params = (v_threshold, v_reset or 0.0, tau, 1.0 / tau, 1.0)
-    extras = (v, None, None, k.float(), None, None)
-    return _one_state(x, extras, rule, surrogate, engine, params, keep_state)
+        return reference.klif(x, k, v, scale_reset=scale_reset, tau=tau, decay_input=decay_input, **firing)
+    switches = {"tau": tau, "decay_input": decay_input, "gain": True, "scale_reset": scale_reset}
+    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, **switches)
+    return _one_state(x, Operands(v=v, k=k.float()), launch)
 
 
 def clif(
@@ -201,9 +137,9 @@ def clif(
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
-    params = (v_threshold, tau, 1.0 - 1.0 / tau)
-    extras = (v, m, None, None, None, None)
-    spikes, ends = _fused(x, extras, "Complementary|", surrogate, engine, params, keep_state)
+    params = {"theta": v_threshold, "tau": tau, "keep": 1.0 - 1.0 / tau}
+    launch = Launch(made(Complementary, surrogate=surrogate), engine, keep_state, params)
+    spikes, ends = _fused(x, Operands(v=v, m=m), launch)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
 
@@ -228,10 +164,14 @@ def glif(
     if engine == "reference":
         return reference.glif(x, coefficients, conductance, v, s, surrogate=surrogate)
     per_channel = (-1, *(1,) * (x.dim() - 3))
-    coefficients = layout.over_neurons(coefficients.reshape(5, *per_channel), x)
-    conductance = layout.over_neurons(conductance.reshape(len(x), *per_channel), x)
-    extras = (v, s, None, None, coefficients, conductance)
-    spikes, ends = _fused(x, extras, "Gated|", surrogate, engine, (0.0,), keep_state)
+    operands = Operands(
+        v=v,
+        m=s,
+        coefficients=layout.over_neurons(coefficients.reshape(5, *per_channel), x),
+        conductance=layout.over_neurons(conductance.reshape(len(x), *per_channel), x),
+    )
+    launch = Launch(made(Gated, surrogate=surrogate), engine, keep_state)
+    spikes, ends = _fused(x, operands, launch)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
 
@@ -250,8 +190,9 @@ def lmh(
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
-    extras = (d, u, None, None, coefficients.float(), None)
-    y, ends = _fused(x, extras, "Compartments|", surrogate, engine, (0.0,) * 5, keep_state)
+    operands = Operands(v=d, m=u, table=coefficients.float())
+    launch = Launch(made(Compartments, surrogate=surrogate), engine, keep_state)
+    y, ends = _fused(x, operands, launch)
     return y, (ends[0], ends[1]) if keep_state else None
 
 
@@ -290,43 +231,50 @@ def lmht(
         return reference.lmht(x, weight, leak, theta, v_init, levels=levels)[0]
     start = torch.stack([theta.detach().float(), theta.detach().float() * v_init.detach().float()])
     table = torch.cat([start, leak.float(), weight.float().flatten()])
-    from spiking.kernels import ops
-
-    text = f"LMHT|levels={levels},steps_in={weight.shape[1]},steps={weight.shape[0]};;{engine}"
-    return ops.neuron(x, (None, None, None, None, table, None), text, (0.0,), False)[0]
+    steps, steps_in = weight.shape
+    rule = LMHT(levels=levels, steps_in=steps_in, steps=steps)
+    return _fused(x, Operands(table=table), Launch(rule, engine, keep=False))[0]
 
 
 psn = reference.psn
 sliding_psn = reference.sliding_psn
 
 
-def _leak(tau: float) -> str:
-    """Dividing by a power of two is multiplying by its reciprocal, to the last bit."""
-    return "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
-
-
-def _fused(
-    x: Tensor,
-    extras: Extras,
-    rule: str,
-    surrogate: Surrogate,
+def _leaky(
+    fire: Firing,
     engine: str,
-    params: Sequence[float],
     keep: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    *,
+    leak: str = "by tau",
+    tau: float = 1.0,
+    decay_input: bool = True,
+    learn_rate: bool = False,
+    gain: bool = False,
+    scale_reset: bool = False,
+) -> Launch:
+    """The kernel of a leaky neuron and its numbers; learnt ones take the places of ``rate`` and ``k``."""
+    if leak == "by tau":  # dividing by a power of two is multiplying by its reciprocal, to the last bit
+        leak = "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
+    rule = Leaky(
+        surrogate=fire.surrogate,
+        leak=leak,
+        decay_input=decay_input,
+        hard=fire.v_reset is not None,
+        detach=fire.detach_reset,
+        learn_rate=learn_rate,
+        gain=gain,
+        scale_reset=scale_reset,
+    )
+    params = {"theta": fire.v_threshold, "v_reset": fire.rest, "tau": tau, "rate": 1.0 / tau, "k": 1.0}
+    return Launch(rule, engine, keep, params)
+
+
+def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple[Tensor, ...]]:
     from spiking.kernels import ops  # loads the compiler, so not before it is wanted
 
-    return ops.neuron(x, extras, f"{rule};{surrogate.text};{engine}", params, keep)
+    return ops.neuron(x, operands, launch)
 
 
-def _one_state(
-    x: Tensor,
-    extras: Extras,
-    rule: str,
-    surrogate: Surrogate,
-    engine: str,
-    params: Sequence[float],
-    keep: bool,
-) -> tuple[Tensor, Tensor | None]:
-    spikes, ends = _fused(x, extras, rule, surrogate, engine, params, keep)
-    return spikes, ends[0] if keep else None
+def _one_state(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, Tensor | None]:
+    spikes, ends = _fused(x, operands, launch)
+    return spikes, ends[0] if launch.keep else None

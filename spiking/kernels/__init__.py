@@ -1,8 +1,7 @@
 """Fused multi-step kernels behind `spiking.functional.neurons`.
 
-``rules`` holds the equations, ``cpu`` writes, compiles and runs them, ``ops`` makes them differentiable;
-``triton`` does the same job on CUDA.
-Nothing here is imported before a fast kernel is first wanted.
+``rules`` holds the equations, ``cpu`` writes, compiles and runs them, ``triton`` does the same job on CUDA,
+``ops`` makes them differentiable. The compiler is imported when a fast kernel is first wanted.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+
+from spiking.kernels.rules.surrogates import has_formula
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,16 +47,14 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | 
 
 
 def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
-    from spiking.kernels.rules.neurons import SURROGATES
-
-    if not surrogate.spiking or type(surrogate).__name__ not in SURROGATES:
+    if not has_formula(surrogate):
         return f"the surrogate {surrogate}"
     if x.device.type != "cpu":
         return f"the tensor is on {x.device}"
     if x.dtype is torch.float16:
         if torch.compiler.is_compiling():
             return "float16 in a compiled program"
-        from spiking.kernels.cpu.codegen import has_float16
+        from spiking.kernels.cpu.compiler import has_float16
 
         if not has_float16():
             return "float16 on a machine that cannot convert it"
@@ -67,7 +66,7 @@ def _triton_refusal(x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
 
     if not leaky:
         return "this neuron has no Triton kernel"
-    if not surrogate.spiking or type(surrogate).__name__ not in triton.SURROGATES:
+    if not surrogate.spiking or type(surrogate) not in triton.SURROGATES:
         return f"the surrogate {surrogate}"
     if not x.is_cuda and not triton.interpreted():
         return f"the tensor is on {x.device}"

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from spiking import functional
 from spiking.neurons.base import Neuron, number, state_dtype
+from spiking.reference.firing import FiringOptions
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike
+
+
+class Common(FiringOptions):
+    """Arguments that the functions behind all resetting neurons take."""
+
+    backend: str
+    keep_state: bool
 
 
 class ResettingNeuron(Neuron):
@@ -42,7 +50,7 @@ class ResettingNeuron(Neuron):
         """The potential at rest: ``v_reset``, or 0 for a soft reset."""
         return torch.full_like(x, self.v_reset or 0.0, dtype=state_dtype(x))
 
-    def _common(self, keep_state: bool) -> dict[str, Any]:
+    def _common(self, keep_state: bool) -> Common:
         return {
             "v_threshold": self.v_threshold,
             "v_reset": self.v_reset,

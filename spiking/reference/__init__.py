@@ -8,9 +8,8 @@ currents). STBP 1706.02609; every function names its own source.
 """
 
 from spiking.reference import multi_threshold
+from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
 from spiking.reference.neurons import (
-    SIGMOID,
-    TRIANGLE,
     clif,
     count_levels,
     glif,
@@ -28,6 +27,8 @@ from spiking.reference.neurons import (
 __all__ = [
     "SIGMOID",
     "TRIANGLE",
+    "Firing",
+    "FiringOptions",
     "clif",
     "count_levels",
     "glif",

@@ -9,20 +9,17 @@ currents). STBP 1706.02609; every function names its own source.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from spiking.surrogate import PiecewiseQuadratic, Sigmoid
+from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spiking.surrogate import Surrogate
-
-SIGMOID = Sigmoid()
-TRIANGLE = PiecewiseQuadratic()
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
@@ -35,44 +32,36 @@ def _start(x: Tensor, v: Tensor | None, value: float) -> Tensor:
     return torch.full_like(x[0], value, dtype=dtype) if v is None else v.to(dtype)
 
 
-def _reset(h: Tensor, s: Tensor, theta: float | Tensor, v_reset: float | None, detach_reset: bool) -> Tensor:
-    if detach_reset:
+def _reset(h: Tensor, s: Tensor, theta: float | Tensor, firing: Firing) -> Tensor:
+    if firing.detach_reset:
         s = s.detach()
-    if v_reset is None:
+    if firing.v_reset is None:
         return h - theta * s
-    return (1.0 - s) * h + s * v_reset
+    return (1.0 - s) * h + s * firing.v_reset
 
 
 def _run(
-    x: Tensor,
-    v: Tensor | None,
-    charge: Callable[[Tensor, Tensor], Tensor],
-    v_threshold: float,
-    v_reset: float | None,
-    detach_reset: bool,
-    surrogate: Surrogate,
+    x: Tensor, v: Tensor | None, charge: Callable[[Tensor, Tensor], Tensor], firing: Firing
 ) -> tuple[Tensor, Tensor]:
-    v = _start(x, v, 0.0 if v_reset is None else v_reset)
+    v = _start(x, v, firing.rest)
     spikes = []
     for x_t in x.to(v.dtype).unbind(0):
         h = charge(v, x_t)
-        s = surrogate(h - v_threshold)
-        v = _reset(h, s, v_threshold, v_reset, detach_reset)
+        s = firing.surrogate(h - firing.v_threshold)
+        v = _reset(h, s, firing.v_threshold, firing)
         spikes.append(s)
     return torch.stack(spikes).to(x.dtype), v
 
 
-def if_(
-    x: Tensor,
-    v: Tensor | None = None,
-    *,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
-) -> tuple[Tensor, Tensor]:
-    """Integrate-and-fire: ``h(t) = v(t-1) + x(t)``."""
-    return _run(x, v, lambda v, x: v + x, v_threshold, v_reset, detach_reset, surrogate)
+def if_(x: Tensor, v: Tensor | None = None, **firing: Unpack[FiringOptions]) -> tuple[Tensor, Tensor]:
+    """Integrate-and-fire: ``h(t) = v(t-1) + x(t)``.
+
+    Args:
+        x: currents ``[T, ...]``.
+        v: potential before the first step ``[...]``; rest if missing.
+        firing: threshold, reset and surrogate, see `Firing`.
+    """
+    return _run(x, v, lambda v, x: v + x, Firing(**firing))
 
 
 def _leak(
@@ -93,18 +82,22 @@ def lif(
     *,
     tau: float = 2.0,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor]:
     """Leaky integrate-and-fire.
 
     ``h(t) = v + (x - (v - r)) / tau`` with ``decay_input``, else ``v - (v - r) / tau + x``; ``r`` is
     ``v_reset``, or 0 for a soft reset.
+
+    Args:
+        x: see `if_`.
+        v: see `if_`.
+        tau: time constant in steps.
+        decay_input: whether the current is divided by ``tau``, too.
+        firing: see `if_`.
     """
-    charge = _leak(lambda a: a / tau, decay_input, v_reset)
-    return _run(x, v, charge, v_threshold, v_reset, detach_reset, surrogate)
+    fire = Firing(**firing)
+    return _run(x, v, _leak(lambda a: a / tau, decay_input, fire.v_reset), fire)
 
 
 def plif(
@@ -113,15 +106,12 @@ def plif(
     v: Tensor | None = None,
     *,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor]:
-    """LIF with learnable ``1 / tau = sigmoid(w)``, ``w []`` (2007.05785)."""
+    """LIF with learnable ``1 / tau = sigmoid(w)``, ``w []`` (2007.05785); arguments as in `lif`."""
+    fire = Firing(**firing)
     rate = w.to(state_dtype(x)).sigmoid()
-    charge = _leak(lambda a: a * rate, decay_input, v_reset)
-    return _run(x, v, charge, v_threshold, v_reset, detach_reset, surrogate)
+    return _run(x, v, _leak(lambda a: a * rate, decay_input, fire.v_reset), fire)
 
 
 def klif(
@@ -132,24 +122,22 @@ def klif(
     scale_reset: bool = False,
     tau: float = 2.0,
     decay_input: bool = True,
-    v_threshold: float = 1.0,
-    v_reset: float | None = 0.0,
-    detach_reset: bool = False,
-    surrogate: Surrogate = SIGMOID,
+    **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor]:
-    """LIF with ``h = relu(k * charge)``, ``k []`` learnable (2302.09238).
+    """LIF with ``h = relu(k * charge)``, ``k []`` learnable (2302.09238); arguments as in `lif`.
 
     With ``scale_reset`` the reset acts on ``h / k`` with the threshold ``v_threshold / k``.
     """
-    charge = _leak(lambda a: a / tau, decay_input, v_reset)
-    v = _start(x, v, 0.0 if v_reset is None else v_reset)
+    fire = Firing(**firing)
+    charge = _leak(lambda a: a / tau, decay_input, fire.v_reset)
+    v = _start(x, v, fire.rest)
     k = k.to(v.dtype)
     spikes = []
     for x_t in x.to(v.dtype).unbind(0):
         h = torch.relu(k * charge(v, x_t))
-        s = surrogate(h - v_threshold)
-        base, theta = (h / k, v_threshold / k) if scale_reset else (h, v_threshold)
-        v = _reset(base, s, theta, v_reset, detach_reset)
+        s = fire.surrogate(h - fire.v_threshold)
+        base, theta = (h / k, fire.v_threshold / k) if scale_reset else (h, fire.v_threshold)
+        v = _reset(base, s, theta, fire)
         spikes.append(s)
     return torch.stack(spikes).to(x.dtype), v
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from spiking.kernels.rules import qcfs as kernel
+from spiking import qcfs as module
 from spiking.qcfs import ORDERS, QCFS, qcfs
 
 THETAS = (0.75, 1.0, 8.0, 3.2)
@@ -105,7 +105,7 @@ def test_threshold_by_channel(order):
 def plainly(monkeypatch, call):
     """The result without the compiled kernels."""
     with monkeypatch.context() as patch:
-        patch.setattr(qcfs, "runs", lambda x, v_threshold: False)
+        patch.setattr(module, "fits_kernel", lambda x, v_threshold: False)
         return call()
 
 
@@ -119,7 +119,7 @@ def test_kernel_equals_single_operations(shape, dtype, order, monkeypatch):
         x = x.to(memory_format=torch.channels_last)
     grad = torch.randn(shape, generator=generator).to(dtype)
     theta = torch.tensor([1.7])
-    assert kernel.runs(x, theta)
+    assert module.fits_kernel(x, theta)
 
     def run():
         own_x, own_theta = x.clone().requires_grad_(), theta.clone().requires_grad_()

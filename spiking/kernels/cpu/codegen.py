@@ -1,4 +1,4 @@
-"""Vector expressions written as Python, compiled by LLVM: the ground under the CPU kernels.
+"""Vector expressions written as Python, turned into LLVM assembly: the ground under the CPU kernels.
 
 A kernel body is a Python function over `Vec` values. Each operation appends one line of LLVM code over
 16 float32 lanes, a width that LLVM splits into whatever registers the machine has. Compiling such a
@@ -11,15 +11,14 @@ computed here has the same bits as one computed by single torch operations. Wher
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import platform
 import struct
-import threading
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
+from typing_extensions import override
+
+from spiking.kernels.rules import expressions
+from spiking.kernels.rules.expressions import Kind, Vec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +28,7 @@ F = f"<{LANES} x float>"
 I32 = f"<{LANES} x i32>"
 I16 = f"<{LANES} x i16>"
 MASK = f"<{LANES} x i1>"
+TYPES: dict[Kind, str] = {"number": F, "integer": I32, "truth": MASK}
 STORED = {"float32": "float", "bfloat16": "i16", "float16": "half"}  # element types in memory
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -37,61 +37,7 @@ _LOG2E = 1.4426950408889634
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 
 
-class Vec:
-    """One value of 16 lanes: numbers (``kind`` is `F`), truth values (`MASK`) or integers (`I32`)."""
-
-    __slots__ = ("code", "kind", "name")
-
-    def __init__(self, code: Code, name: str, kind: str = F) -> None:
-        self.code, self.name, self.kind = code, name, kind
-
-    def __add__(self, other: Vec | float) -> Vec:
-        return self.code.binary("fadd", self, other)
-
-    def __radd__(self, other: float) -> Vec:
-        return self.code.binary("fadd", other, self)
-
-    def __sub__(self, other: Vec | float) -> Vec:
-        return self.code.binary("fsub", self, other)
-
-    def __rsub__(self, other: float) -> Vec:
-        return self.code.binary("fsub", other, self)
-
-    def __mul__(self, other: Vec | float) -> Vec:
-        return self.code.binary("fmul", self, other)
-
-    def __rmul__(self, other: float) -> Vec:
-        return self.code.binary("fmul", other, self)
-
-    def __truediv__(self, other: Vec | float) -> Vec:
-        return self.code.binary("fdiv", self, other)
-
-    def __rtruediv__(self, other: float) -> Vec:
-        return self.code.binary("fdiv", other, self)
-
-    def __neg__(self) -> Vec:
-        return self.code.line(F, f"fneg {F} {self.name}")
-
-    def __ge__(self, other: Vec | float) -> Vec:
-        return self.code.compare("oge", self, other)
-
-    def __gt__(self, other: Vec | float) -> Vec:
-        return self.code.compare("ogt", self, other)
-
-    def __le__(self, other: Vec | float) -> Vec:
-        return self.code.compare("ole", self, other)
-
-    def __lt__(self, other: Vec | float) -> Vec:
-        return self.code.compare("olt", self, other)
-
-    def __and__(self, other: Vec) -> Vec:
-        return self.code.line(MASK, f"and {MASK} {self.name}, {other.name}")
-
-    def __or__(self, other: Vec) -> Vec:
-        return self.code.line(MASK, f"or {MASK} {self.name}, {other.name}")
-
-
-class Code:
+class Code(expressions.Code):
     """Collects the lines of one kernel.
 
     Args:
@@ -123,11 +69,9 @@ class Code:
         self.lines.append(f"{name} = {text}")
         return name
 
-    def line(self, kind: str, text: str) -> Vec:
+    def line(self, text: str, kind: Kind = "number") -> Vec:
         """Appends a vector instruction."""
-        name = self.fresh()
-        self.lines.append(f"{name} = {text}")
-        return Vec(self, name, kind)
+        return Vec(self, self.scalar(text), kind)
 
     @contextlib.contextmanager
     def relaxed(self) -> Iterator[None]:
@@ -138,44 +82,48 @@ class Code:
         finally:
             self.flags = before
 
+    # ---- what rules say
+    @override
     def as_vec(self, value: Vec | float) -> Vec:
-        """A constant as a vector; vectors pass through."""
         if isinstance(value, Vec):
             return value
         bits = _float_text(value)
         return Vec(self, "<" + ", ".join([f"float {bits}"] * LANES) + ">")
 
+    @override
     def binary(self, op: str, a: Vec | float, b: Vec | float) -> Vec:
-        """Arithmetic on two values."""
-        return self.line(F, f"{op} {self.flags}{F} {self.as_vec(a).name}, {self.as_vec(b).name}")
+        return self.line(f"f{op} {self.flags}{F} {self.as_vec(a).name}, {self.as_vec(b).name}")
 
+    @override
+    def negate(self, a: Vec) -> Vec:
+        return self.line(f"fneg {F} {a.name}")
+
+    @override
     def compare(self, op: str, a: Vec, b: Vec | float) -> Vec:
-        """Ordered comparison: false where either side is NaN."""
-        return self.line(MASK, f"fcmp {op} {F} {a.name}, {self.as_vec(b).name}")
+        return self.line(f"fcmp o{op} {F} {a.name}, {self.as_vec(b).name}", "truth")
 
-    def call(self, intrinsic: str, *args: Vec | float) -> Vec:
-        """A floating-point intrinsic such as ``fabs`` over vectors."""
+    @override
+    def logic(self, op: str, a: Vec, b: Vec) -> Vec:
+        return self.line(f"{op} {MASK} {a.name}, {b.name}", "truth")
+
+    @override
+    def call(self, function: str, *args: Vec | float) -> Vec:
         names = [f"{F} {self.as_vec(a).name}" for a in args]
-        full = f"llvm.{intrinsic}.v{LANES}f32"
+        full = f"llvm.{function}.v{LANES}f32"
         self.declared.add(f"declare {F} @{full}({', '.join([F] * len(args))})")
-        return self.line(F, f"call {self.flags}{F} @{full}({', '.join(names)})")
+        return self.line(f"call {self.flags}{F} @{full}({', '.join(names)})")
 
-    # ---- mathematics
+    @override
     def where(self, mask: Vec, a: Vec | float, b: Vec | float) -> Vec:
-        """``a`` where the mask holds, else ``b``."""
         x, y = self.as_vec(a).name, self.as_vec(b).name
-        return self.line(F, f"select {MASK} {mask.name}, {F} {x}, {F} {y}")
+        return self.line(f"select {MASK} {mask.name}, {F} {x}, {F} {y}")
 
+    @override
     def select(self, mask: Vec, a: Vec, b: Vec) -> Vec:
-        """`where` for integers."""
-        return self.line(I32, f"select {MASK} {mask.name}, {I32} {a.name}, {I32} {b.name}")
+        return self.line(f"select {MASK} {mask.name}, {I32} {a.name}, {I32} {b.name}", "integer")
 
-    def abs(self, a: Vec) -> Vec:
-        """Absolute value."""
-        return self.call("fabs", a)
-
+    @override
     def exp(self, a: Vec) -> Vec:
-        """``e**a`` to about one unit in the last place, 0 below -87."""
         a = self.call("minnum", self.call("maxnum", a, -87.3), 88.3)
         n = self.call("rint", a * _LOG2E)
         r = a - n * 0.693359375
@@ -184,41 +132,39 @@ class Code:
         for coefficient in _EXP[1:]:
             p = p * r + coefficient
         p = p * (r * r) + r + 1.0
-        whole = self.line(I32, f"fptosi {F} {n.name} to {I32}")
-        shifted = self.line(I32, f"shl {I32} {whole.name}, {_splat('i32', 23)}")
-        bits = self.line(I32, f"bitcast {F} {p.name} to {I32}")
-        scaled = self.line(I32, f"add {I32} {bits.name}, {shifted.name}")
-        return self.line(F, f"bitcast {I32} {scaled.name} to {F}")
+        whole = self.scalar(f"fptosi {F} {n.name} to {I32}")
+        shifted = self.scalar(f"shl {I32} {whole}, {_splat('i32', 23)}")
+        bits = self._bits(p)
+        scaled = self.scalar(f"add {I32} {bits}, {shifted}")
+        return self._from_bits(scaled)
 
-    def sigmoid(self, a: Vec) -> Vec:
-        """``1 / (1 + e**-a)``."""
-        return 1.0 / (self.exp(-a) + 1.0)
+    @override
+    def floor_log2_ratio(self, a: Vec, b: Vec) -> Vec:
+        # the bits of positive floats are ordered as the numbers are, and an exponent is a step of 2**23
+        apart = self.scalar(f"sub {I32} {self._bits(a)}, {self._bits(b)}")
+        return self.line(f"ashr {I32} {apart}, {_splat('i32', 23)}", "integer")
 
-    def octaves(self, a: Vec, b: Vec) -> Vec:
-        """``floor(log2(a / b))`` of positive numbers as integers (``kind`` is `I32`), exactly.
-
-        The bits of positive floats are ordered as the numbers are, and an exponent is a step of 2**23.
-        """
-        high, low = (self.line(I32, f"bitcast {F} {v.name} to {I32}") for v in (a, b))
-        apart = self.line(I32, f"sub {I32} {high.name}, {low.name}")
-        return self.line(I32, f"ashr {I32} {apart.name}, {_splat('i32', 23)}")
-
+    @override
     def lesser(self, a: Vec, b: Vec | int) -> Vec:
-        """The smaller of two integers."""
         return self._integer_call("smin", a, b)
 
+    @override
     def power_of_two(self, k: Vec) -> Vec:
-        """``2.0**k`` of an integer from 0 to 127; 1 for negative ones."""
         k = self._integer_call("smax", k, 0)
-        bits = self.line(I32, f"add {I32} {k.name}, {_splat('i32', 127)}")
-        bits = self.line(I32, f"shl {I32} {bits.name}, {_splat('i32', 23)}")
-        return self.line(F, f"bitcast {I32} {bits.name} to {F}")
+        bits = self.scalar(f"add {I32} {k.name}, {_splat('i32', 127)}")
+        return self._from_bits(self.scalar(f"shl {I32} {bits}, {_splat('i32', 23)}"))
+
+    def _bits(self, a: Vec) -> str:
+        return self.scalar(f"bitcast {F} {a.name} to {I32}")
+
+    def _from_bits(self, bits: str) -> Vec:
+        return self.line(f"bitcast {I32} {bits} to {F}")
 
     def _integer_call(self, intrinsic: str, a: Vec, b: Vec | int) -> Vec:
         full = f"@llvm.{intrinsic}.v{LANES}i32"
         self.declared.add(f"declare {I32} {full}({I32}, {I32})")
         other = b.name if isinstance(b, Vec) else _splat("i32", b)
-        return self.line(I32, f"call {I32} {full}({I32} {a.name}, {I32} {other})")
+        return self.line(f"call {I32} {full}({I32} {a.name}, {I32} {other})", "integer")
 
     # ---- memory
     def at(self, base: str, element: str, index: str) -> str:
@@ -234,19 +180,17 @@ class Code:
         if self.masked:
             name = f"@llvm.masked.load.v{LANES}{_suffix(element)}.p0"
             self.declared.add(f"declare {kind} {name}(ptr, i32, {MASK}, {kind})")
-            raw = self.line(
-                kind,
-                f"call {kind} {name}(ptr {address}, i32 {bytes_}, {MASK} %lanes, {kind} zeroinitializer)",
+            raw = self.scalar(
+                f"call {kind} {name}(ptr {address}, i32 {bytes_}, {MASK} %lanes, {kind} zeroinitializer)"
             )
         else:
-            raw = self.line(kind, f"load {kind}, ptr {address}, align {bytes_}")
+            raw = self.scalar(f"load {kind}, ptr {address}, align {bytes_}")
         if stored == "float16":
-            return self.line(F, f"fpext {kind} {raw.name} to {F}")
+            return self.line(f"fpext {kind} {raw} to {F}")
         if stored == "bfloat16":
-            wide = self.line(I32, f"zext {I16} {raw.name} to {I32}")
-            high = self.line(I32, f"shl {I32} {wide.name}, {_splat('i32', 16)}")
-            return self.line(F, f"bitcast {I32} {high.name} to {F}")
-        return raw
+            wide = self.scalar(f"zext {I16} {raw} to {I32}")
+            return self._from_bits(self.scalar(f"shl {I32} {wide}, {_splat('i32', 16)}"))
+        return Vec(self, raw)
 
     def prefetch(self, address: str) -> None:
         """Asks for memory ahead of its use; harmless where there is none."""
@@ -257,39 +201,38 @@ class Code:
         """Writes 16 numbers to ``base[index:]``, rounded to the stored type."""
         element = STORED[stored]
         kind = f"<{LANES} x {element}>"
+        what = value.name
         if stored == "float16":
-            value = self.line(kind, f"fptrunc {F} {value.name} to {kind}")
+            what = self.scalar(f"fptrunc {F} {what} to {kind}")
         elif stored == "bfloat16":
-            value = self._to_bfloat16(value)
+            what = self._to_bfloat16(value)
         address = self.at(base, element, index)
         bytes_ = ITEM_BYTES[stored]
         if self.masked:
             name = f"@llvm.masked.store.v{LANES}{_suffix(element)}.p0"
             self.declared.add(f"declare void {name}({kind}, ptr, i32, {MASK})")
-            self.raw(f"call void {name}({kind} {value.name}, ptr {address}, i32 {bytes_}, {MASK} %lanes)")
+            self.raw(f"call void {name}({kind} {what}, ptr {address}, i32 {bytes_}, {MASK} %lanes)")
         elif stream and self.stream:
-            align = bytes_ * LANES
-            self.raw(f"store {kind} {value.name}, ptr {address}, align {align}, !nontemporal !0")
+            self.raw(f"store {kind} {what}, ptr {address}, align {bytes_ * LANES}, !nontemporal !0")
         else:
-            self.raw(f"store {kind} {value.name}, ptr {address}, align {bytes_}")
+            self.raw(f"store {kind} {what}, ptr {address}, align {bytes_}")
 
-    def _to_bfloat16(self, value: Vec) -> Vec:
+    def _to_bfloat16(self, value: Vec) -> str:
         """Rounds to nearest even by integer arithmetic, as not every machine has the instruction."""
-        bits = self.line(I32, f"bitcast {F} {value.name} to {I32}")
-        high = self.line(I32, f"lshr {I32} {bits.name}, {_splat('i32', 16)}")
-        odd = self.line(I32, f"and {I32} {high.name}, {_splat('i32', 1)}")
-        bias = self.line(I32, f"add {I32} {odd.name}, {_splat('i32', 0x7FFF)}")
-        up = self.line(I32, f"add {I32} {bits.name}, {bias.name}")
-        cut = self.line(I32, f"lshr {I32} {up.name}, {_splat('i32', 16)}")
-        nan = self.line(MASK, f"fcmp uno {F} {value.name}, {value.name}")
-        safe = self.line(I32, f"select {MASK} {nan.name}, {I32} {_splat('i32', 0x7FC0)}, {I32} {cut.name}")
-        return self.line(I16, f"trunc {I32} {safe.name} to {I16}")
+        bits = self._bits(value)
+        high = self.scalar(f"lshr {I32} {bits}, {_splat('i32', 16)}")
+        odd = self.scalar(f"and {I32} {high}, {_splat('i32', 1)}")
+        bias = self.scalar(f"add {I32} {odd}, {_splat('i32', 0x7FFF)}")
+        up = self.scalar(f"add {I32} {bits}, {bias}")
+        cut = self.scalar(f"lshr {I32} {up}, {_splat('i32', 16)}")
+        nan = self.scalar(f"fcmp uno {F} {value.name}, {value.name}")
+        safe = self.scalar(f"select {MASK} {nan}, {I32} {_splat('i32', 0x7FC0)}, {I32} {cut}")
+        return self.scalar(f"trunc {I32} {safe} to {I16}")
 
     def broadcast(self, scalar: str) -> Vec:
         """One float in all lanes."""
-        one = self.line(F, f"insertelement {F} poison, float {scalar}, i64 0")
-        zeros = _splat("i32", 0)
-        return self.line(F, f"shufflevector {F} {one.name}, {F} poison, {I32} {zeros}")
+        one = self.scalar(f"insertelement {F} poison, float {scalar}, i64 0")
+        return self.line(f"shufflevector {F} {one}, {F} poison, {I32} {_splat('i32', 0)}")
 
     # ---- control
     @contextlib.contextmanager
@@ -355,51 +298,3 @@ def _float_text(value: float) -> str:
     """LLVM writes a float as the bits of the double that equals it."""
     single = struct.unpack("f", struct.pack("f", value))[0] if math.isfinite(value) else value
     return f"0x{struct.unpack('<Q', struct.pack('<d', single))[0]:016X}"
-
-
-class _Compiler:
-    """LLVM for the machine at hand; one for the process."""
-
-    def __init__(self) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        self.features = llvm.get_host_cpu_features()
-        target = llvm.Target.from_default_triple()
-        self.machine = target.create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=self.features.flatten(), opt=2, jit=True
-        )
-        empty = llvm.parse_assembly("")
-        empty.triple = target.triple
-        self.engine = llvm.create_mcjit_compiler(empty, self.machine)
-        self.lock = threading.Lock()
-
-    def function(self, name: str, text: str) -> int:
-        """Compiles ``text`` and returns the address of the function ``name``."""
-        with self.lock:
-            module = llvm.parse_assembly(text)
-            module.verify()
-            options = llvm.create_pipeline_tuning_options(speed_level=2)
-            builder = llvm.create_pass_builder(self.machine, options)
-            builder.getModulePassManager().run(module, builder)
-            self.engine.add_module(module)
-            self.engine.finalize_object()
-            return int(self.engine.get_function_address(name))
-
-
-@cache
-def compiler() -> _Compiler:
-    """The compiler of this process, made at the first use."""
-    return _Compiler()
-
-
-@cache
-def has_float16() -> bool:
-    """Whether the machine converts half precision by itself (else LLVM calls a missing library)."""
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return True
-    return bool(compiler().features.get("f16c", False))
-
-
-def bind(address: int, *argtypes: Any) -> Any:
-    """The function at ``address`` as a Python callable that releases the interpreter lock."""
-    return ctypes.CFUNCTYPE(None, *argtypes)(address)

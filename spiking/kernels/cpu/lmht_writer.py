@@ -15,7 +15,7 @@ from spiking.kernels.cpu.codegen import LANES
 from spiking.kernels.cpu.writer import Frame
 
 if TYPE_CHECKING:
-    from spiking.kernels.cpu.codegen import Vec
+    from spiking.kernels.rules.expressions import Vec
     from spiking.kernels.rules.neurons import LMHT
 
 CHUNK = 1024  # neurons whose sums are taken in float32
@@ -109,7 +109,7 @@ class MixingWriter(Frame):
 
     def _add_to(self, place: str, value: Vec) -> None:
         c = self.c
-        total = c.line(codegen.F, f"load {codegen.F}, ptr {place}, align 64") + value
+        total = c.line(f"load {codegen.F}, ptr {place}, align 64") + value
         c.raw(f"store {codegen.F} {total.name}, ptr {place}, align 64")
 
     def _flush(self, k: int, place: str) -> None:

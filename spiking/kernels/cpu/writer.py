@@ -9,31 +9,19 @@ unless parameters differ between neurons (GLIF).
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from spiking.kernels.cpu import codegen
-from spiking.kernels.cpu.codegen import LANES, STORED, Code, Vec
+from spiking.kernels.cpu.arguments import POINTERS, SIZES, TEAM, slot
+from spiking.kernels.cpu.codegen import LANES, STORED, Code
+from spiking.kernels.rules.expressions import Vec
 
 if TYPE_CHECKING:
-    from spiking.kernels.rules.neurons import Back, Params, Rule
+    from spiking.kernels.rules.base import Back, Params, Rule
 
 BLOCK = 2048  # neurons whose states are held in the first-level cache
 UNROLL = 4  # time steps whose rows of memory are read together
 UNIT = 64  # threads share work in multiples of this many neurons
-
-# The argument block of every kernel: eight bytes each, in this order.
-_POINTERS = (
-    "x", "out", "g", "gx", "start0", "start1", "end0", "end1", "gend0", "gend1", "gstart0", "gstart1",
-    "scratch", "sums", "coefficients", "conductance", "grad_coefficients", "grad_conductance",
-)  # fmt: skip
-_SIZES = (
-    "x_step", "out_step", "g_step", "steps", "block", "scratch_size", "sums_size", "repeats", "neurons",
-)  # fmt: skip
-_TEAM = ("full", "thread_num", "num_threads", "kernel")
-SLOTS = (*_POINTERS, *_SIZES, *_TEAM, "p0", "p1", "p2", "p3", "p4")
-_INDEX = {name: i for i, name in enumerate(SLOTS)}
-PACK = struct.Struct(f"{len(SLOTS) - 5}q5d")
 
 
 class Frame:
@@ -44,9 +32,9 @@ class Frame:
         self.stored = stored
         self.arg: dict[str, str] = {}
         c = self.c
-        for name in (*_POINTERS, *_SIZES):
-            slot = c.at("%a", "i64", str(_INDEX[name]))
-            self.arg[name] = c.scalar(f"load {'ptr' if name in _POINTERS else 'i64'}, ptr {slot}")
+        for name in (*POINTERS, *SIZES):
+            place = c.at("%a", "i64", str(slot(name)))
+            self.arg[name] = c.scalar(f"load {'ptr' if name in POINTERS else 'i64'}, ptr {place}")
         if masked:
             n = c.scalar("sub i64 %hi, %lo")
             n = c.scalar(f"trunc i64 {n} to i32")
@@ -84,10 +72,10 @@ class Writer(Frame):
         super().__init__(stored, masked, stream)
         self.rule = rule
         c = self.c
-        self.params: Params = {}
+        self.params: dict[str, Vec] = {}
         for i, name in enumerate(rule.names):
-            slot = c.at("%a", "double", str(_INDEX["p0"] + i))
-            double = c.scalar(f"load double, ptr {slot}")
+            place = c.at("%a", "double", str(slot("params") + i))
+            double = c.scalar(f"load double, ptr {place}")
             single = c.scalar(f"fptrunc double {double} to float")
             self.params[name] = c.broadcast(single)
         self.states = [self._local() for _ in range(rule.n_states)]
@@ -133,7 +121,7 @@ class Writer(Frame):
 
     def _get(self, area: str, i: str) -> Vec:
         c = self.c
-        return c.line(codegen.F, f"load {codegen.F}, ptr {c.at(area, 'float', i)}, align 64")
+        return c.line(f"load {codegen.F}, ptr {c.at(area, 'float', i)}, align 64")
 
     def _passes(self, down: bool) -> list[tuple[int, str, str]]:
         """Loops over time as ``(steps at a time, start, stop)``.
@@ -188,7 +176,7 @@ class Writer(Frame):
                         now = self._plus(t, k)
                         step = self.rule.forward(c, self._load_params(j, now), x, states)
                         states = step.states
-                        graded = step.fires.kind == codegen.F
+                        graded = step.fires.kind == "number"
                         height = self.rule.spike(self.params)
                         spikes = step.fires if graded else c.where(step.fires, height, 0.0)
                         index = self._row(now, "out_step", at)
@@ -277,17 +265,18 @@ class Writer(Frame):
         """Adds gradients of parameters: arrays in place, scalars lane by lane for torch to sum."""
         c = self.c
         if self.rule.per_neuron:
-            for k, value in enumerate(back.params):
+            for k, name in enumerate(self.rule.learnt):
                 row = c.scalar(f"mul i64 {self.arg['neurons']}, {k}")
-                self._add(value, "grad_coefficients", self._plus(row, j))
+                self._add(back.params[name], "grad_coefficients", self._plus(row, j))
             if back.conductance is not None:
                 row = c.scalar(f"mul i64 {self.arg['neurons']}, {t}")
                 self._add(back.conductance, "grad_conductance", self._plus(row, j))
             return
-        for k, value in enumerate(back.params):
+        for k, name in enumerate(self.rule.learnt):
+            value = back.params[name]
             if c.masked:
                 kept = f"{codegen.F} {value.name}, {codegen.F} zeroinitializer"
-                value = c.line(codegen.F, f"select {codegen.MASK} %lanes, {kept}")
+                value = c.line(f"select {codegen.MASK} %lanes, {kept}")
             index = self._plus(i, k * BLOCK)
             self._put(self._get(self.sums, index) + value, self.sums, index)
 
@@ -331,9 +320,9 @@ def team(name: str) -> str:
     """The function that each thread of an OpenMP team runs: its share of the neurons."""
     c = Code()
     arg = {}
-    for slot in _TEAM:
-        kind = "i64" if slot == "full" else "ptr"
-        arg[slot] = c.scalar(f"load {kind}, ptr {c.at('%a', 'i64', str(_INDEX[slot]))}")
+    for part in TEAM:
+        kind = "i64" if part == "full" else "ptr"
+        arg[part] = c.scalar(f"load {kind}, ptr {c.at('%a', 'i64', str(slot(part)))}")
     me = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['thread_num'] + '()')} to i64")
     all_ = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['num_threads'] + '()')} to i64")
     units = c.scalar(f"sdiv i64 {c.scalar('add i64 ' + arg['full'] + f', {UNIT - 1}')}, {UNIT}")

@@ -9,14 +9,10 @@ see `spiking.functional.multi_threshold`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
 
-from spiking.kernels.rules.neurons import Back, Rule, Step
+from spiking.kernels.rules.base import Back, Params, Rule, Step
+from spiking.kernels.rules.expressions import Code, Vec
 from spiking.levels import MARGIN
-
-if TYPE_CHECKING:
-    from spiking.kernels.cpu.codegen import Code, Vec
-    from spiking.kernels.rules.neurons import Params
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,6 @@ class Quantising(Rule):
         shared: whether all neurons have the same levels.
     """
 
-    surrogate: Any = None  # none is used
     n: int = 8
     kind: str = "identity"
     fires: str = "midpoint"
@@ -43,17 +38,17 @@ class Quantising(Rule):
         return ("unit", "negative_unit") if self.two_sided else ("unit",)
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         """The number of the first step, and the smallest levels if they are shared."""
         return ("first", *self._units) if self.shared else ("first",)
 
     @property
-    def table(self) -> bool:  # type: ignore[override]
-        """Shared levels come as a table."""
-        return self.shared
+    def tabled(self) -> tuple[str, ...]:
+        """The smallest levels if they are shared."""
+        return self._units if self.shared else ()
 
     @property
-    def arrays(self) -> tuple[str, ...]:  # type: ignore[override]
+    def arrays(self) -> tuple[str, ...]:
         """The smallest levels if they differ between neurons."""
         return () if self.shared else self._units
 
@@ -75,10 +70,10 @@ class Quantising(Rule):
         if self.fires == "offset":
             size = size + unit * 0.5
         fires = (size >= first) & (unit > 0.0)
-        k = c.lesser(c.octaves(size, first), self.n - 1)
+        k = c.lesser(c.floor_log2_ratio(size, first), self.n - 1)
         if self.kind == "relu":
             down, kept = u < 0.0, c.call("maxnum", sent, 0.0)
-            affordable = c.lesser(k, c.octaves(kept, unit))
+            affordable = c.lesser(k, c.floor_log2_ratio(kept, unit))
             k = c.select(down, affordable, k)
             fires = fires & ((kept >= unit) | (u >= 0.0))
         elif self.kind == "positive":
@@ -120,12 +115,12 @@ class RateCoded(Quantising):
     """``u = v + x``, send the level ``s`` nearest to it, ``v = u - s`` (2502.21193, 2503.00301)."""
 
     @property
-    def n_states(self) -> int:  # type: ignore[override]
+    def n_states(self) -> int:
         """The potential, and for the ReLU kind what was sent in all."""
         return 2 if self.kind == "relu" else 1
 
     @property
-    def n_saved(self) -> int:  # type: ignore[override]
+    def n_saved(self) -> int:
         """Potential and sum before the spike."""
         return self.n_states
 
@@ -165,10 +160,10 @@ class Tracking(Quantising):
     code: str = "differential"
     emit: str = "mean"
 
-    timed: ClassVar[bool] = True
+    timed = True
 
     @property
-    def n_saved(self) -> int:  # type: ignore[override]
+    def n_saved(self) -> int:
         """The potential, and for the ReLU kind the sum before the spike."""
         return 2 if self.kind == "relu" else 1
 

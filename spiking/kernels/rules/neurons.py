@@ -1,97 +1,33 @@
-"""The equations of the neurons and surrogates, as the CPU kernels compile them.
-
-Each family says three things over `codegen.Vec` values: how a step goes forward, what of it the backward
-pass needs again, and how gradients flow back through one step. The forward operations keep the order of
-`spiking.reference`, so that spikes agree bit for bit; LLVM may fuse only inside the backward formulas.
-Letters: ``h`` potential before the reset, ``e`` gradient of the state after a step, ``d`` gradient of ``h``.
-"""
+"""The equations of neurons that fire single spikes, and those of LM-HT."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from spiking.kernels.cpu.codegen import Code, Vec
-
-Params = dict[str, "Vec"]
+from spiking.kernels.rules import surrogates
+from spiking.kernels.rules.base import Back, Family, Params, Rule, Step
+from spiking.kernels.rules.expressions import Code, Vec
+from spiking.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step forward gives: who fires, the states after it, what backward wants to see.
-
-    ``fires`` are truth values, or the numbers to give out where spikes are graded.
-    """
-
-    fires: Vec
-    states: tuple[Vec, ...]
-    saved: tuple[Vec, ...]
-
-
-@dataclass(frozen=True)
-class Back:
-    """What one step backward gives: gradients of the current, of the states before, of parameters."""
-
-    current: Vec
-    states: tuple[Vec, ...]
-    params: tuple[Vec, ...] = ()
-    conductance: Vec | None = None
-
-
-@dataclass(frozen=True)
-class Rule(ABC):
-    """A neuron family with its switches; hashable, one compiled kernel each.
+class Spiking(Rule):
+    """A rule that fires where a potential reaches a threshold.
 
     Attributes:
-        surrogate: an object of `spiking.surrogate` whose class `SURROGATES` knows.
-        engine: ``"cpu"`` or ``"triton"``.
+        surrogate: whose derivative stands for that of the step.
     """
 
-    surrogate: Any
-    engine: str = field(default="cpu", kw_only=True)
-
-    names: ClassVar[tuple[str, ...]] = ()  # scalar parameters, in the order in which they are passed
-    arrays: ClassVar[tuple[str, ...]] = ()  # parameters with a value for every neuron
-    conducts: ClassVar[bool] = False  # whether formulas use ``p["conduct"]``, a value a neuron and step
-    timed: ClassVar[bool] = False  # whether formulas use ``p["t"]``, the number of the step
-    n_states: ClassVar[int] = 1
-    n_saved: ClassVar[int] = 1
-    n_param_grads: ClassVar[int] = 0
-    table: ClassVar[bool] = False  # parameters that all neurons share are one tensor of numbers
-
-    @property
-    def per_neuron(self) -> bool:
-        """Whether any parameter is an array over the neurons."""
-        return bool(self.arrays)
-
-    @abstractmethod
-    def rest(self, p: Params) -> tuple[Vec | float, ...]:
-        """States before the first step."""
-
-    @abstractmethod
-    def forward(self, c: Code, p: Params, x: Vec, states: tuple[Vec, ...]) -> Step:
-        """One step."""
-
-    @abstractmethod
-    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
-        """One step back: ``g`` is the gradient of the spikes, ``e`` that of the states after."""
-
-    def spike(self, p: Params) -> Vec | float:
-        """What a spike is in the output."""
-        return 1.0
+    surrogate: Surrogate
 
     def slope(self, c: Code, u: Vec) -> Vec:
-        """The surrogate's derivative at ``u``."""
-        return SURROGATES[type(self.surrogate).__name__](c, u, self.surrogate)
+        """The surrogate's derivative at ``u``, the distance to the threshold."""
+        return surrogates.slope(c, u, self.surrogate)
 
 
 @dataclass(frozen=True)
-class Leaky(Rule):
+class Leaky(Spiking):
     """IF, LIF, PLIF and KLIF (2007.05785, 2302.09238): charge, optional gain, fire, reset.
 
     Attributes:
@@ -113,17 +49,17 @@ class Leaky(Rule):
     gain: bool = False
     scale_reset: bool = False
 
-    names: ClassVar[tuple[str, ...]] = ("theta", "v_reset", "tau", "rate", "k")
+    names = ("theta", "v_reset", "tau", "rate", "k")
 
     @property
-    def n_saved(self) -> int:  # type: ignore[override]
+    def n_saved(self) -> int:
         """The potential; for PLIF also its derivative by the rate."""
         return 2 if self.learn_rate else 1
 
     @property
-    def n_param_grads(self) -> int:  # type: ignore[override]
-        """One for the rate, one for the gain."""
-        return int(self.learn_rate) + int(self.gain)
+    def learnt(self) -> tuple[str, ...]:
+        """The gain, the rate, or none."""
+        return (*(("k",) if self.gain else ()), *(("rate",) if self.learn_rate else ()))
 
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
         """``v_reset`` for a hard reset, else 0."""
@@ -163,7 +99,7 @@ class Leaky(Rule):
         """The recursion of back-propagation through time."""
         u, (ev,) = saved[0], e
         h, theta, base, inner = u, p["theta"], u, ev
-        grads: list[Vec] = []
+        grads: dict[str, Vec] = {}
         if self.gain:
             scaled = p["k"] * u
             alive = scaled > 0.0
@@ -182,23 +118,23 @@ class Leaky(Rule):
                 lost = through if self.hard else inner
                 moved = base if self.hard else c.where(fires, base - theta, base)
                 dk = dk - lost * moved
-            grads.append(dk)
+            grads["k"] = dk
             d = du
         if self.leak == "none":
-            return Back(d, (d,), tuple(grads))
+            return Back(d, (d,), grads)
         leaked = d * p["rate"]
         if self.learn_rate:
-            grads.append(d * saved[1] if self.decay_input else -(d * saved[1]))
-        return Back(leaked if self.decay_input else d, (d - leaked,), tuple(grads))
+            grads["rate"] = d * saved[1] if self.decay_input else -(d * saved[1])
+        return Back(leaked if self.decay_input else d, (d - leaked,), grads)
 
 
 @dataclass(frozen=True)
-class Complementary(Rule):
+class Complementary(Spiking):
     """CLIF (2402.04663): a second state, the complementary potential ``m``, deepens the reset."""
 
-    names: ClassVar[tuple[str, ...]] = ("theta", "tau", "keep")
-    n_states: ClassVar[int] = 2
-    n_saved: ClassVar[int] = 2
+    names = ("theta", "tau", "keep")
+    n_states = 2
+    n_saved = 2
 
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
         """Both states at 0."""
@@ -229,17 +165,17 @@ class Complementary(Rule):
 
 
 @dataclass(frozen=True)
-class Gated(Rule):
+class Gated(Spiking):
     """GLIF (2210.13768) over its linear coefficients, each an array over the neurons.
 
     ``v = ((keep v - decay) + x conduct) - (keep v) gamma s - reset s``; fires at ``theta``.
     """
 
-    arrays: ClassVar[tuple[str, ...]] = ("keep", "decay", "gamma", "reset", "theta")
-    conducts: ClassVar[bool] = True
-    n_states: ClassVar[int] = 2
-    n_saved: ClassVar[int] = 4
-    n_param_grads: ClassVar[int] = 5
+    arrays = ("keep", "decay", "gamma", "reset", "theta")
+    learnt = arrays
+    conducts = True
+    n_states = 2
+    n_saved = 4
 
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
         """Potential 0 and no spike before."""
@@ -261,20 +197,26 @@ class Gated(Rule):
         d = slope + ev
         open_ = 1.0 - p["gamma"] * s
         kept = p["keep"] * v
-        grads = (d * v * open_, -d, -(d * kept * s), -(d * s), -slope)
+        grads = {
+            "keep": d * v * open_,
+            "decay": -d,
+            "gamma": -(d * kept * s),
+            "reset": -(d * s),
+            "theta": -slope,
+        }
         states = (d * p["keep"] * open_, -(d * (kept * p["gamma"] + p["reset"])))
         return Back(d * p["conduct"], states, grads, d * x)
 
 
 @dataclass(frozen=True)
-class Compartments(Rule):
+class Compartments(Spiking):
     """LM-H (hzc1208/STBP_LMH): a dendrite feeds a soma; the output carries the threshold."""
 
-    names: ClassVar[tuple[str, ...]] = ("a", "b", "c", "e", "theta")
-    n_states: ClassVar[int] = 2
-    n_saved: ClassVar[int] = 4
-    n_param_grads: ClassVar[int] = 4  # theta is not learnt
-    table: ClassVar[bool] = True
+    names = ("a", "b", "c", "e", "theta")
+    tabled = names
+    learnt = ("a", "b", "c", "e")
+    n_states = 2
+    n_saved = 4
 
     def rest(self, p: Params) -> tuple[Vec | float, ...]:
         """The dendrite at 0, the soma at half its threshold."""
@@ -298,29 +240,28 @@ class Compartments(Rule):
         ed, eu = e
         du = g * p["theta"] * self.slope(c, u - p["theta"]) + eu
         dd = ed + p["e"] * du
-        return Back(dd, (p["a"] * dd, p["c"] * du + p["b"] * dd), (dd * d0, dd * u0, du * u0, du * d))
+        grads = {"a": dd * d0, "b": dd * u0, "c": du * u0, "e": du * d}
+        return Back(dd, (p["a"] * dd, p["c"] * du + p["b"] * dd), grads)
 
 
 @dataclass(frozen=True)
-class LMHT:
-    """LM-HT (2402.00411), whose steps see the currents of all steps; `mixing` writes its kernels.
+class LMHT(Family):
+    """LM-HT (2402.00411), whose steps see the currents of all steps; `cpu.lmht_writer` writes its kernels.
+
+    Threshold, first potential, leak and matrix come as one table.
 
     Attributes:
         levels: L.
         steps_in: T', the length of the currents.
         steps: T, the length of the output.
-        engine: ``"cpu"`` or ``"triton"``.
     """
 
     levels: int
     steps_in: int
     steps: int
-    engine: str = field(default="cpu", kw_only=True)
 
-    n_states: ClassVar[int] = 0
-    n_param_grads: ClassVar[int] = 1  # the table
-    per_neuron: ClassVar[bool] = False
-    table: ClassVar[bool] = True
+    learnt = ("table",)
+    n_states = 0
 
     def fire(self, c: Code, m: Vec, edges: Sequence[Vec]) -> Vec:
         """The highest of theta, 2 theta ... L theta that the potential has reached, else 0."""
@@ -332,97 +273,3 @@ class LMHT:
     def inside(self, c: Code, m: Vec, theta: Vec, g: Vec) -> Vec:
         """The gradient, where the potential lies in the closed interval of slope 1."""
         return c.where(m >= theta * 0.5, c.where(m <= theta * (self.levels + 0.5), g, 0.0), 0.0)
-
-
-# ---------------------------------------------------------------- surrogate derivatives
-
-
-def _rect(c: Code, u: Vec, s: Any) -> Vec:
-    return c.where(c.abs(u) < 0.5 / s.alpha, s.alpha, 0.0)
-
-
-def _triangle(c: Code, u: Vec, s: Any) -> Vec:
-    a = c.abs(u)
-    return c.where(a <= 1.0 / s.alpha, s.alpha - a * s.alpha**2, 0.0)
-
-
-def _bell(c: Code, u: Vec, alpha: float) -> Vec:
-    """``alpha sig (1 - sig)`` from ``e**-|alpha u|``: one division, no cancellation."""
-    z = c.exp(-(c.abs(u) * abs(alpha)))
-    one = z + 1.0
-    return z * alpha / (one * one)
-
-
-def _sigmoid(c: Code, u: Vec, s: Any) -> Vec:
-    return _bell(c, u, s.alpha)
-
-
-def _atan(c: Code, u: Vec, s: Any) -> Vec:
-    half: float = s.alpha / 2
-    k = (math.pi * half) ** 2
-    return half / (u * u * k + 1.0)
-
-
-def _erf(c: Code, u: Vec, s: Any) -> Vec:
-    alpha: float = s.alpha
-    return c.exp(-(u * u * alpha**2)) * (alpha / math.sqrt(math.pi))
-
-
-def _piecewise_exp(c: Code, u: Vec, s: Any) -> Vec:
-    alpha: float = s.alpha
-    return c.exp(-(c.abs(u) * alpha)) * (alpha / 2)
-
-
-def _soft_sign(c: Code, u: Vec, s: Any) -> Vec:
-    alpha: float = s.alpha
-    one = c.abs(u) * alpha + 1.0
-    return (alpha / 2) / (one * one)
-
-
-def _super_spike(c: Code, u: Vec, s: Any) -> Vec:
-    alpha: float = s.alpha
-    one = c.abs(u) + 1.0
-    return alpha / (one * one)
-
-
-def _leaky_relu(c: Code, u: Vec, s: Any) -> Vec:
-    return c.where(c.abs(u) < s.w, 1.0 / (2.0 * s.w), s.c)
-
-
-def _sign_log(c: Code, u: Vec, s: Any) -> Vec:
-    edge: float = 1.0 / s.alpha
-    return 1.0 / (c.abs(u) + edge)
-
-
-def _s2nn(c: Code, u: Vec, s: Any) -> Vec:
-    return c.where(u < 0.0, _bell(c, u, s.alpha), s.beta / (c.abs(u) + 1.0))
-
-
-def _leaky_k_relu(c: Code, u: Vec, s: Any) -> Vec:
-    return c.where(u >= 0.0, s.k, s.leak)
-
-
-def _log_tailed(c: Code, u: Vec, s: Any) -> Vec:
-    return c.where(u <= 0.0, s.alpha, 1.0 / c.call("maxnum", u, 1.0))
-
-
-def _fake(c: Code, u: Vec, s: Any) -> Vec:
-    return c.call("minnum", 1.0 / c.abs(u), s.alpha)
-
-
-SURROGATES: dict[str, Callable[[Code, Vec, Any], Vec]] = {
-    "Rect": _rect,
-    "PiecewiseQuadratic": _triangle,
-    "Sigmoid": _sigmoid,
-    "ATan": _atan,
-    "Erf": _erf,
-    "PiecewiseExp": _piecewise_exp,
-    "SoftSign": _soft_sign,
-    "SuperSpike": _super_spike,
-    "PiecewiseLeakyReLU": _leaky_relu,
-    "NonzeroSignLogAbs": _sign_log,
-    "S2NN": _s2nn,
-    "LeakyKReLU": _leaky_k_relu,
-    "LogTailedReLU": _log_tailed,
-    "FakeNumericalGradient": _fake,
-}

@@ -20,25 +20,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spiking import surrogate
 from spiking.kernels.layout import in_order_of, like, prepare, same_order
 from spiking.kernels.rules.neurons import Leaky
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
 
 BLOCK = 256  # neurons of one program
 
 # Surrogates with a Triton formula, as constants that the compiler specialises on.
-SURROGATES = {
-    "Sigmoid": 0,
-    "ATan": 1,
-    "Rect": 2,
-    "PiecewiseQuadratic": 3,
-    "Erf": 4,
-    "SoftSign": 5,
-    "PiecewiseExp": 6,
-    "SuperSpike": 7,
+SURROGATES: dict[type[surrogate.Surrogate], int] = {
+    surrogate.Sigmoid: 0,
+    surrogate.ATan: 1,
+    surrogate.Rect: 2,
+    surrogate.PiecewiseQuadratic: 3,
+    surrogate.Erf: 4,
+    surrogate.SoftSign: 5,
+    surrogate.PiecewiseExp: 6,
+    surrogate.SuperSpike: 7,
 }
 
 
@@ -213,22 +214,21 @@ def _leak(rule: Leaky) -> int:
 
 
 def forward(
-    rule: Leaky, params: Sequence[float], x: Tensor, v: Tensor | None, rate: Tensor | None, keep: bool
+    rule: Leaky, params: Mapping[str, float], x: Tensor, v: Tensor | None, rate: Tensor | None, keep: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Spikes ``[T, ...]`` and, if ``keep``, the last potential; arguments as in `cpu.forward`."""
+    """Spikes ``[T, ...]`` and, if ``keep``, the last potential; see `spiking.kernels.cpu.passes`."""
     x = prepare(x, outer=False)
     out = like(x, steps=True, dtype=x.dtype)
     ends: tuple[Tensor, ...] = (like(x, steps=False, dtype=torch.float32),) if keep else ()
     count = out[0].numel() if len(out) else 0
     if count == 0:
         return out, ends
-    theta, v_reset, tau, fixed, _ = params
     start = None if v is None else in_order_of(x, v)
     with torch.cuda.device_of(x):  # Triton launches on the current device
         _forward_kernel[(triton.cdiv(count, BLOCK),)](
             x, out, start if start is not None else x, ends[0] if keep else out,
             rate if rate is not None else x,
-            count, len(x), x.stride(0), theta, v_reset, tau, fixed,
+            count, len(x), x.stride(0), params["theta"], params["v_reset"], params["tau"], params["rate"],
             LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, LEARN=rate is not None,
             STARTS=start is not None, ENDS=keep, BLOCK=BLOCK, **_options(),
         )  # fmt: skip
@@ -242,17 +242,17 @@ def _options() -> dict[str, Any]:
 
 def backward(
     rule: Leaky,
-    params: Sequence[float],
+    params: Mapping[str, float],
     x: Tensor,
     v: Tensor | None,
     rate: Tensor | None,
     g: Tensor | None,
     g_end: Tensor | None,
-) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Gradients of the currents, of the starting potential and of the rate, as in `cpu.backward`."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of the currents, and of the starting potential and the rate if these are given."""
     x = prepare(x, outer=False)
     gx = like(x, steps=True, dtype=x.dtype)
-    g_starts = () if v is None else (like(x, steps=False, dtype=torch.float32),)
+    g_start = None if v is None else like(x, steps=False, dtype=torch.float32)
     count = gx[0].numel() if len(gx) else 0
     programs = triton.cdiv(count, BLOCK)
     sums = torch.zeros(programs, device=x.device)
@@ -264,16 +264,16 @@ def backward(
         start = None if v is None else in_order_of(x, v)
         end = None if g_end is None else in_order_of(x, g_end)
         potentials = torch.empty(len(x), count, device=x.device)
-        theta, v_reset, tau, fixed, _ = params
-        alpha = float(rule.surrogate.alpha)
+        alpha = float(rule.surrogate.parameters()["alpha"])
         assert math.isfinite(alpha)
         with torch.cuda.device_of(x):
             _backward_kernel[(programs,)](
                 x, g, gx, start if start is not None else x, end if end is not None else x,
-                g_starts[0] if g_starts else gx, potentials, rate if rate is not None else x, sums,
-                count, len(x), x.stride(0), g.stride(0), theta, v_reset, tau, fixed, alpha,
+                g_start if g_start is not None else gx, potentials, rate if rate is not None else x, sums,
+                count, len(x), x.stride(0), g.stride(0),
+                params["theta"], params["v_reset"], params["tau"], params["rate"], alpha,
                 LEAK=_leak(rule), DECAY=rule.decay_input, HARD=rule.hard, DETACH=rule.detach,
                 LEARN=rate is not None, STARTS=start is not None, ENDS=end is not None,
-                KIND=SURROGATES[type(rule.surrogate).__name__], BLOCK=BLOCK, **_options(),
+                KIND=SURROGATES[type(rule.surrogate)], BLOCK=BLOCK, **_options(),
             )  # fmt: skip
-    return gx, g_starts, (sums.sum(dtype=torch.float64),) if rate is not None else ()
+    return gx, g_start, sums.sum(dtype=torch.float64) if rate is not None else None

@@ -1,4 +1,4 @@
-"""LM-HT fused over time in Triton, for CUDA devices; the algorithm is that of `mixing`.
+"""LM-HT fused over time in Triton, for CUDA devices; the algorithm is that of `cpu.lmht`.
 
 One program owns a block of neurons. The currents of all steps are read once for every step, from the cache
 after the first time. Backward runs forward again, keeps the gradients that pass the surrogate in a scratch
@@ -97,7 +97,7 @@ def _backward_kernel(
 
 
 def forward(rule: LMHT, x: Tensor, table: Tensor) -> Tensor:
-    """As `cpu.forward_mixed`."""
+    """As `spiking.kernels.cpu.lmht.forward`."""
     x, table = prepare(x, outer=False), table.contiguous()
     out = like(x, rule.steps, x.dtype)
     count = out.numel() // rule.steps
@@ -111,7 +111,7 @@ def forward(rule: LMHT, x: Tensor, table: Tensor) -> Tensor:
 
 
 def backward(rule: LMHT, x: Tensor, table: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor]:
-    """As `cpu.backward_mixed`."""
+    """As `spiking.kernels.cpu.lmht.backward`."""
     x, table = prepare(x, outer=False), table.contiguous()
     gx = like(x, True, x.dtype)
     g_table = table.new_zeros(len(table), dtype=torch.float64)

@@ -139,7 +139,7 @@ def test_threads_change_nothing(threads):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_keeps_a_long_state(dtype):
     if dtype is torch.float16:
-        from spiking.kernels.cpu.codegen import has_float16
+        from spiking.kernels.cpu.compiler import has_float16
 
         if not has_float16():
             pytest.skip("the machine does not convert float16")

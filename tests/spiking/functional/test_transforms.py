@@ -7,6 +7,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import spiking
 from spiking import functional, kernels, reference, surrogate
+from spiking.kernels.operands import Launch, Operands
+from spiking.kernels.rules import multi_threshold as levelled
+from spiking.kernels.rules import neurons as rules
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_LLVM, reason="llvmlite is not installed")
 
@@ -122,66 +125,105 @@ def test_create_graph_gives_the_first_derivative():
 
 # ---------------------------------------------------------------- the custom operators
 
-LIF_TEXT = f"Leaky|leak=multiply,decay_input=True,hard=True,detach=False;{ATAN.text};cpu"
-PLIF_TEXT = f"Leaky|leak=multiply,learn_rate=True;{ATAN.text};cpu"
-KLIF_TEXT = f"Leaky|leak=multiply,gain=True;{ATAN.text};cpu"
-PARAMS = [1.0, 0.0, 2.0, 0.5, 1.0]
+LIF = rules.Leaky(ATAN, leak="multiply")
+PLIF = rules.Leaky(ATAN, leak="multiply", learn_rate=True)
+KLIF = rules.Leaky(ATAN, leak="multiply", gain=True)
+PARAMS = {"theta": 1.0, "v_reset": 0.0, "tau": 2.0, "rate": 0.5, "k": 1.0}
 LMH_TABLE = torch.tensor([0.1, -0.2, 0.9, 1.1, 0.7])
-LMHT_TEXT = "LMHT|levels=2,steps_in=3,steps=2;;cpu"
+LMHT = rules.LMHT(levels=2, steps_in=3, steps=2)
 LMHT_TABLE = torch.tensor([0.5, 0.25, 1.1, 0.8, 0.3, 0.2, 0.4, 0.5, 0.1, 0.3])  # theta, start, leak, matrix
+
+
+def case(x, rule, params=PARAMS, keep=True, **operands):
+    """Currents, the other tensors, and what to run."""
+    return x, Operands(**operands), Launch(rule, "cpu", keep, params)
 
 
 def operator_cases():
     x = drive(3, 2, 4, 5)
     last = drive(6, 4, 3, 5).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
     v = drive(2, 4, 5, seed=1)
-    none = (None,) * 6
     arrays = [a.repeat_interleave(5, 1) for a in coefficients(3, 4)]
+    glif = {"coefficients": arrays[0], "conductance": arrays[1]}
+    clif = {"theta": 1.0, "tau": 2.0, "keep": 0.5}
     return {
-        "lif": (x, *none, LIF_TEXT, PARAMS, True),
-        "no state": (x, *none, LIF_TEXT, PARAMS, False),
-        "start": (x, v, *none[1:], LIF_TEXT, PARAMS, True),
-        "channels last": (last, *none, LIF_TEXT, PARAMS, True),
-        "still": (v.expand(3, *v.shape), *none, LIF_TEXT, PARAMS, True),
-        "bf16": (x.bfloat16(), *none, LIF_TEXT, PARAMS, True),
-        "plif": (x, v, None, torch.tensor(0.4), None, None, None, PLIF_TEXT, PARAMS, True),
-        "klif": (x, v, None, None, torch.tensor(1.2), None, None, KLIF_TEXT, PARAMS, True),
-        "clif": (x, v, v.abs(), *none[2:], f"Complementary|;{ATAN.text};cpu", [1.0, 2.0, 0.5], True),
-        "glif": (x, None, None, None, None, *arrays, f"Gated|;{ATAN.text};cpu", [0.0], True),
-        "lmh": (x, v, None, None, None, LMH_TABLE, None, f"Compartments|;{ATAN.text};cpu", [0.0] * 5, True),
-        "lmht": (x, *none[:4], LMHT_TABLE, None, LMHT_TEXT, [0.0], False),
-        "lmht channels last": (last, *none[:4], LMHT_TABLE, None, LMHT_TEXT, [0.0], False),
+        "lif": case(x, LIF),
+        "no state": case(x, LIF, keep=False),
+        "start": case(x, LIF, v=v),
+        "channels last": case(last, LIF),
+        "still": case(v.expand(3, *v.shape), LIF),
+        "bf16": case(x.bfloat16(), LIF),
+        "plif": case(x, PLIF, v=v, rate=torch.tensor(0.4)),
+        "klif": case(x, KLIF, v=v, k=torch.tensor(1.2)),
+        "clif": case(x, rules.Complementary(ATAN), clif, v=v, m=v.abs()),
+        "glif": case(x, rules.Gated(ATAN), {}, **glif),
+        "lmh": case(x, rules.Compartments(ATAN), {}, v=v, table=LMH_TABLE),
+        "lmht": case(x, LMHT, {}, keep=False, table=LMHT_TABLE),
+        "lmht channels last": case(last, LMHT, {}, keep=False, table=LMHT_TABLE),
     }
+
+
+def plain_types(ops, launch):
+    """A launch as the operators take it."""
+    params = [launch.params.get(name, 0.0) for name in launch.rule.names] or [0.0]
+    return ops.serialise(launch.rule), launch.engine, params
+
+
+EVERY_RULE = [
+    *(launch.rule for _, _, launch in operator_cases().values()),
+    rules.Leaky(surrogate.S2NN(2.5, 0.1), leak="none", decay_input=False, hard=False, detach=True),
+    rules.Leaky(surrogate.PiecewiseLeakyReLU(1e-3, -0.25), gain=True, scale_reset=True),
+    levelled.RateCoded(n=5, kind="relu", fires="offset", two_sided=True, shared=False),
+    levelled.Tracking(code="rate", emit="spikes", fires="single", n=1),
+]
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
+def test_a_rule_survives_its_way_through_the_operator(rule):
+    from spiking.kernels import ops
+
+    text = ops.serialise(rule)
+    assert ops.deserialise(text) == rule
+    assert hash(ops.deserialise(text)) == hash(rule)
+
+
+def test_nothing_but_a_rule_is_read():
+    from spiking.kernels import ops
+
+    for text in ("__import__('os')", "Leaky(surrogate=open('x'))", "Sigmoid(spiking=True, alpha=4.0)"):
+        with pytest.raises((KeyError, AssertionError)):
+            ops.deserialise(text)
 
 
 @pytest.mark.parametrize("name", operator_cases())
 def test_opcheck(name):
     from spiking.kernels import ops
 
-    args = operator_cases()[name]
+    x, operands, launch = operator_cases()[name]
+    rule, engine, params = plain_types(ops, launch)
+    args = (x, *operands, rule, engine, params, launch.keep)
     torch.library.opcheck(ops.neuron_op, args)
     leaves = tuple(a.detach().clone().requires_grad_() if torch.is_tensor(a) else a for a in args)
     leaves = (args[0].detach().requires_grad_(), *leaves[1:])  # keeps the layout
     torch.library.opcheck(ops.neuron_op, leaves)
-    keep = args[-1]
-    g = drive(*args[0].shape, seed=4).to(args[0].dtype)
-    ends = [drive(*args[0].shape[1:], seed=k) if keep else None for k in (5, 6)]
+    g = drive(*x.shape, seed=4).to(x.dtype)
+    ends = [drive(*x.shape[1:], seed=k) if launch.keep else None for k in (5, 6)]
     if not any(two in name for two in ("clif", "glif", "lmh")):
         ends[1] = None
     g = g[:2] if "lmht" in name else g  # three steps in, two out
-    torch.library.opcheck(ops.neuron_backward_op, (*args[:7], g, *ends, *args[7:9]))
+    torch.library.opcheck(ops.neuron_backward_op, (x, *operands, g, *ends, rule, engine, params))
 
 
 @pytest.mark.parametrize("name", operator_cases())
 def test_operator_equals_eager(name):
     from spiking.kernels import ops
 
-    x, *extras, text, params, keep = operator_cases()[name]
+    x, operands, launch = operator_cases()[name]
     results = []
-    for call in (ops.neuron_op, lambda *a: eager(ops, *a)):
+    for call in (operator, eager):
         leaf = x.detach().requires_grad_()
-        own = [None if e is None else e.detach().clone().requires_grad_() for e in extras]
-        out = call(leaf, *own, text, params, keep)
+        own = Operands(*(None if t is None else t.detach().clone().requires_grad_() for t in operands))
+        out = call(ops, leaf, own, launch)
         loss = sum((o.float() * (k + 1)).sum() for k, o in enumerate(out))
         leaves = [leaf, *(o for o in own if o is not None)]
         results.append([*out, *torch.autograd.grad(loss, leaves)])
@@ -190,9 +232,12 @@ def test_operator_equals_eager(name):
         assert torch.equal(a, b)
 
 
-def eager(ops, x, *rest):
-    *extras, text, params, keep = rest
-    spikes, ends = ops.neuron(x, tuple(extras), text, params, keep)
+def operator(ops, x, operands, launch):
+    return ops.neuron_op(x, *operands, *plain_types(ops, launch), launch.keep)
+
+
+def eager(ops, x, operands, launch):
+    spikes, ends = ops.neuron(x, operands, launch)
     return [spikes, *ends]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spiking import functional, kernels, reference, surrogate
-from spiking.kernels.rules import neurons as rules
+from spiking.kernels.rules.surrogates import FORMULAS, has_formula
 
 pytestmark = pytest.mark.skipif(not kernels.HAS_LLVM, reason="llvmlite is not installed")
 
@@ -196,7 +196,7 @@ def test_states_in_another_layout():
 def test_half_precision(name, dtype):
     """Currents and spikes are short, the state and the arithmetic are float32: spikes are equal still."""
     if dtype is torch.float16:
-        from spiking.kernels.cpu.codegen import has_float16
+        from spiking.kernels.cpu.compiler import has_float16
 
         if not has_float16():
             pytest.skip("the machine does not convert float16")
@@ -220,7 +220,7 @@ def test_numbers_that_are_not_finite(dtype):
     torch.testing.assert_close(v, want_v, rtol=0, atol=0, equal_nan=True)
 
 
-ALL = [surrogate.SURROGATES[name]() for name in sorted(rules.SURROGATES)]
+ALL = [cls() for cls in sorted(FORMULAS, key=lambda cls: cls.__name__)]
 TUNED = [
     surrogate.Rect(0.7), surrogate.PiecewiseQuadratic(0.4), surrogate.Sigmoid(2.5), surrogate.Erf(0.8),
     surrogate.SoftSign(3.0), surrogate.PiecewiseLeakyReLU(0.5, 0.2), surrogate.S2NN(2.0, 0.3),
@@ -237,7 +237,7 @@ def test_every_surrogate(slope):
 def test_a_surrogate_without_a_formula_uses_the_reference():
     x = drive((3, 2, 5)).requires_grad_()
     slope = surrogate.QPseudoSpike()
-    assert type(slope).__name__ not in rules.SURROGATES
+    assert not has_formula(slope)
     with pytest.raises(ValueError, match=r"cannot run this: the surrogate QPseudoSpike"):
         functional.lif(x, surrogate=slope, backend="cpu")
     assert torch.equal(functional.lif(x, surrogate=slope)[0], reference.lif(x, surrogate=slope)[0])

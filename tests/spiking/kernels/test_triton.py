@@ -76,8 +76,8 @@ def cases():
         out[f"{function} state in another layout"] = {"x": drive(2, 3, 5), "v": drive(5, 3).T, **common}
     from spiking.kernels.triton import leaky as triton
 
-    for name, alpha in itertools.product(triton.SURROGATES, (None, 0.7)):
-        slope = surrogate.get_surrogate(name, **({} if alpha is None else {"alpha": alpha}))
+    for cls, alpha in itertools.product(triton.SURROGATES, (None, 0.7)):
+        slope = cls(**({} if alpha is None else {"alpha": alpha}))
         out[f"slope {slope}"] = {"function": "lif", "x": x, "slope": slope}
     return out
 

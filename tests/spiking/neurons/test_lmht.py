@@ -112,7 +112,7 @@ def test_channels_last_is_kept():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     if dtype is torch.float16:
-        from spiking.kernels.cpu.codegen import has_float16
+        from spiking.kernels.cpu.compiler import has_float16
 
         if not has_float16():
             pytest.skip("the machine does not convert float16")

@@ -1,0 +1,42 @@
+"""When a neuron fires, and what becomes of its potential then: settings that most neurons share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from spiking.surrogate import PiecewiseQuadratic, Sigmoid, Surrogate
+
+SIGMOID = Sigmoid()
+TRIANGLE = PiecewiseQuadratic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Firing:
+    """Threshold, reset and surrogate.
+
+    Attributes:
+        v_threshold: fires at this potential and above.
+        v_reset: potential after a spike; ``None`` subtracts the threshold.
+        detach_reset: no gradient through the reset.
+        surrogate: slope of the step.
+    """
+
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    detach_reset: bool = False
+    surrogate: Surrogate = SIGMOID
+
+    @property
+    def rest(self) -> float:
+        """The potential before the first step: ``v_reset``, or 0 if the threshold is subtracted."""
+        return 0.0 if self.v_reset is None else self.v_reset
+
+
+class FiringOptions(TypedDict, total=False):
+    """`Firing` as keyword arguments; those that are left out have its defaults."""
+
+    v_threshold: float
+    v_reset: float | None
+    detach_reset: bool
+    surrogate: Surrogate
