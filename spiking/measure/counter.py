@@ -38,6 +38,7 @@ class _Scope:
 
     path: str
     neuron: bool
+    layer: bool  # has weights of its own, so that what it computes goes by its path
     labels: Counter[str] = field(default_factory=Counter)
 
 
@@ -73,7 +74,7 @@ class OperationCounter(HookedModules):
     def __init__(self, model: nn.Module, time_axis: TimeAxis = None) -> None:
         super().__init__(model, (*LAYERS, Neuron))
         self.time_axis = time_axis
-        neurons = [module for module in model.modules() if isinstance(module, Neuron)]
+        heights = [torch.as_tensor(m.spike_value) for m in model.modules() if isinstance(m, Neuron)]
         asked: list[str] = []
         for name, part in model.named_modules():  # these know their spikes, so nothing inside them is watched
             if hasattr(part, "count_operations") and not name.startswith(tuple(asked)):
@@ -81,7 +82,8 @@ class OperationCounter(HookedModules):
                 asked.append(inside)
                 self._watched = {n: m for n, m in self._watched.items() if not n.startswith(inside)}
                 self._watched[name] = part
-        self._spike_values = sorted({float(neuron.spike_value) for neuron in neurons}) or [1.0]
+        self._watched = {n: m for n, m in self._watched.items() if not _computes_otherwise(m)}
+        self._spike_values = sorted({float(h) for h in heights if not h.is_meta}) or [1.0]
         self.reset()
 
     def reset(self) -> None:
@@ -114,7 +116,7 @@ class OperationCounter(HookedModules):
 
     def _entered(self, path: str, neuron: bool, whole: bool) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._scopes.append(_Scope(path, neuron))
+            self._scopes.append(_Scope(path, neuron, isinstance(module, LAYERS)))
             self._muted += whole
 
         return hook
@@ -183,6 +185,8 @@ class OperationCounter(HookedModules):
         scope = self._scopes[-1]
         scope.labels[label] += 1
         number = scope.labels[label]
+        if scope.layer and scope.labels.total() == 1:
+            return scope.path
         label = label if number == 1 else f"{label}_{number}"
         return f"{scope.path}.{label}" if scope.path else label
 
@@ -260,6 +264,13 @@ def profile_energy(
         for module, mode in modes:
             module.training = mode
     return counter.report()
+
+
+def _computes_otherwise(module: nn.Module) -> bool:
+    """Whether a layer has a ``forward`` of its own: what it does is seen at its operators, then."""
+    own, names = type(module), ("forward", "_conv_forward")
+    kinds = [kind for kind in LAYERS if isinstance(module, kind)]
+    return any(getattr(own, n, None) is not getattr(kind, n, None) for kind in kinds for n in names)
 
 
 def _layer(module: nn.Module, inputs: tuple[Any, ...]) -> Call:
