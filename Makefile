@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so an interrupted installation is simply taken up again; renewed when the requirements change.
 READY := $(VENV)/.ready
+# Processes that share the tests; each of them takes one thread and about 2 GB.
+WORKERS ?= logical
+SHARED := -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 .PHONY: quickstart test slow lint types docs clean
 
@@ -16,7 +19,7 @@ quickstart: $(READY)
 	$(BIN)/fulgurite fit --config configs/stbp/mnist5k.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m 'slow and not gpu'

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
 
 from tests.zoo.hub.server import WRITER, HubServer
@@ -53,7 +54,8 @@ def python(hub: HubServer, tmp_path: Path) -> Callable[..., subprocess.Completed
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HOME": str(tmp_path / "home"),
-            "OMP_NUM_THREADS": "1",
+            # sums are split among threads, and their last bit depends on how many: as many as here
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
             "PYTHONPATH": str(ROOT),
             **variables,
         }
