@@ -34,7 +34,6 @@ LONG_FILES: dict[str, str] = {
     "spiking.measure.energy": YET,
     "spiking.reference.neurons": YET,
     "spiking.surrogate": YET,
-    "zoo.models.metaspikformer": YET,
 }
 LONG_FUNCTIONS: dict[str, str] = {
     "ClassificationTask.__init__": YET,
@@ -44,7 +43,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "compare": YET,
     "from_qcfs": YET,
     "save": YET,
-    "token_importance": YET,
     "write": YET,
 }
 # Private files that other folders still read.

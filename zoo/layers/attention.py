@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import SpikeMatmul
 from zoo.layers.convolution import conv_norm
@@ -40,7 +41,7 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 class SpikingProjections(nn.Module):
-    """Queries, keys and values: 1x1 convolution ``q_conv``, norm ``q_bn``, neuron ``q_lif``, and so on.
+    """Attention on spikes: layers ``q_conv``, ``q_bn`` and ``q_lif`` make the queries, and so on.
 
     Args:
         dim: C.
@@ -54,7 +55,10 @@ class SpikingProjections(nn.Module):
     def add_projections(
         self, names: Iterable[str], dim: int, make_neuron: MakeNeuron, bias: bool = False
     ) -> None:
-        """Make the layers; called by subclasses, whose own layers come before and after in state dicts."""
+        """Add a 1x1 convolution, a norm and a neuron for each name.
+
+        Subclasses call it where their state dicts have these layers.
+        """
         for name in names:
             self.add_module(f"{name}_conv", nn.Conv2d(dim, dim, 1, bias=bias))
             self.add_module(f"{name}_bn", nn.BatchNorm2d(dim))
@@ -70,8 +74,8 @@ class SpikingProjections(nn.Module):
         """Spikes of one projection by heads: ``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""
         return split_heads(self.fire(name, x), self.num_heads)
 
+    @override
     def extra_repr(self) -> str:
-        """The number of heads, which the submodules do not show."""
         return f"num_heads={self.num_heads}"
 
 
@@ -119,6 +123,6 @@ class SSA(SpikingProjections):
         spikes = self.attn_lif(attended.reshape(x.shape))
         return self.fire("proj", spikes)
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
         return f"{super().extra_repr()}, scale={self.scale:g}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import SpikeMatmul, TimeBatchNorm2d, fold_time, mean_over_ranks
 from zoo.layers.attention import check_heads
@@ -159,6 +160,6 @@ class DSSA(nn.Module):
             self._buffers[name] = moved.reshape(rate.shape)
         return self
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
         return f"dim={self.dim}, num_heads={self.num_heads}, patch_size={self.patch_size}"

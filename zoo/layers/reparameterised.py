@@ -66,9 +66,10 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        return self.body(x)  # type: ignore[no-any-return]
+        y: Tensor = self.body(x)
+        return y
 
-    def kernel_and_bias(self, outer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    def kernel_and_bias(self, outer: nn.Module) -> tuple[Tensor, Tensor]:
         """Weight ``[C, C, 3, 3]`` and bias ``[C]`` of the convolution that this and ``outer`` equal.
 
         Holds for evaluation mode; the padding of that convolution is zero.
@@ -76,7 +77,6 @@ class RepConv(nn.Module):
         first, padded, tail = self.body.children()
         depthwise, last, norm = tail.children()
         assert isinstance(padded, PaddedNorm)
-        assert isinstance(norm, nn.BatchNorm2d)
         s1, b1 = scale_and_shift(padded.bn)
         s2, b2 = scale_and_shift(norm)
         s3, b3 = scale_and_shift(outer)
@@ -88,8 +88,9 @@ class RepConv(nn.Module):
         return kernel, bias
 
 
-def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """What a batch norm does in evaluation mode: ``x * scale + shift``, ``[C]`` each."""
+    assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
     assert norm.running_var is not None
     assert norm.running_mean is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from spiking.neurons import ExpGCode, ExpGIF, ExpGQuant
 from zoo.build import build_model
@@ -28,7 +29,7 @@ from zoo.layers.preprocessing import GREY_DIGITS, IMAGENET
 from zoo.layers.transformer import truncated_linear
 from zoo.layers.window_attention import GWSSA, Layer
 from zoo.models._family import Family
-from zoo.registry import get_entry
+from zoo.models._twin import build_twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,8 +177,8 @@ class Ge2mST(AnalogModel):
         self.head_neuron = make(None)
         self.head = self.make_classifier(num_classes)
 
+    @override
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """Linear with bias; truncated normal of 0.02."""
         return truncated_linear(self.num_features, num_classes)
 
     def forward_stem(self, x: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ class Ge2mST(AnalogModel):
         return y
 
     def token_blocks(self) -> Sequence[TokenBlock]:
-        """None.
+        """Refused: no block can run on part of its tokens.
 
         Raises:
             ValueError: always, with the reasons.
@@ -238,13 +239,7 @@ class Ge2mST(AnalogModel):
         """
         if self.spiking:
             raise ValueError("this network is in its spiking form already")
-        if not self.architecture:
-            raise ValueError("only a network that an entry of the zoo built can change its form")
-        arguments = {**self.model_args, "spiking": True}
-        twin = get_entry(self.architecture).fn(**arguments)
-        assert isinstance(twin, Ge2mST)
-        twin.to(self.conv.weight.device, self.conv.weight.dtype).load_state_dict(self.state_dict())
-        return twin.eval()
+        return build_twin(self, spiking=True)
 
 
 FAMILY = Family(paper="2604.08894", first_conv="conv", classifier="head")

@@ -2,7 +2,7 @@
 
 "Spike-driven Transformer V2: Meta Spiking Neural Network Architecture Inspiring the Design of
 Next-generation Neuromorphic Chips", ICLR 2024, arXiv 2404.03663; code BICLab/Spike-Driven-Transformer-V2.
-All shortcuts carry membrane currents, and a neuron stands before every convolution but the stem's and
+All shortcuts carry membrane currents, and a neuron precedes every convolution but the stem's and
 those that are re-parameterised: a ``RepConv`` is one dense 3x3 convolution at inference, which
 `MetaSpikeFormer.fold` makes of it. Names inside a block are the authors'; `checkpoint_filter_fn` maps the
 rest.
@@ -20,18 +20,19 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
-from zoo.layers.attention import check_heads, split_heads
+from zoo.layers.attention import SpikingProjections
 from zoo.layers.convolution import conv1x1, conv3x3, conv_norm
 from zoo.layers.preprocessing import IMAGENET
 from zoo.layers.reparameterised import RepConv
 from zoo.layers.token_block import TokenBlock
 from zoo.layers.transformer import Block, MembraneMLP, as_conv_weight, make_neurons, truncated_linear
 from zoo.models._family import Family
-from zoo.registry import get_entry
+from zoo.models._twin import build_twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 SCALE = 0.125  # of the attention
 
 
-class RepAttention(nn.Module):
+class RepAttention(SpikingProjections):
     """Spiking self-attention whose projections are `RepConv`, with its own neuron; without the shortcut.
 
     ``BN(RepConv(SN_0.5(0.125 * (v k^T) q)))`` with ``q, k, v = SN(BN(RepConv(SN(x))))``.
@@ -64,8 +65,7 @@ class RepAttention(nn.Module):
         make_attn_neuron: MakeNeuron,
         folded: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_heads = check_heads(dim, num_heads)
+        super().__init__(dim, num_heads)
         self.head_lif = make_neuron()
         for name in ("q", "k", "v", "proj"):
             layer: nn.Module = (
@@ -79,22 +79,20 @@ class RepAttention(nn.Module):
         self.attn_lif = make_attn_neuron()
 
     def convolve(self, name: str, x: Tensor) -> Tensor:
-        """One projection of spikes, ``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
+        """Currents of one projection: ``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
         return fold_time(self.get_submodule(f"{name}_conv"), x)
+
+    @override
+    def fire(self, name: str, x: Tensor) -> Tensor:
+        spikes: Tensor = self.get_submodule(f"{name}_lif")(self.convolve(name, x))
+        return spikes
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
         spikes = self.head_lif(x)
-        q, k, v = (
-            split_heads(self.get_submodule(f"{name}_lif")(self.convolve(name, spikes)), self.num_heads)
-            for name in ("q", "k", "v")
-        )
+        q, k, v = (self.project(name, spikes) for name in "qkv")
         attended = self.matmul2(self.matmul1(v, k.transpose(-1, -2)), q) * SCALE
         return self.convolve("proj", self.attn_lif(attended.reshape(x.shape)))
-
-    def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
-        return f"num_heads={self.num_heads}"
 
 
 class SepConv(nn.Module):
@@ -117,8 +115,7 @@ class SepConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
         x = self.lif2(conv_norm(self.pwconv1, self.bn1, self.lif1(x)))
-        y = self.bn2(self.pwconv2(self.dwconv(x.flatten(0, 1))))
-        return y.reshape(*x.shape[:2], *y.shape[1:])  # type: ignore[no-any-return]
+        return conv_norm(self.pwconv2, self.bn2, fold_time(self.dwconv, x))
 
 
 class ConvBlock(nn.Module):
@@ -238,8 +235,8 @@ class MetaSpikeFormer(SpikingModel):
         self.head = self.make_classifier(num_classes)
         self.head_kd = self.make_classifier(num_classes) if distilled else None
 
+    @override
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """Linear with bias; truncated normal of 0.02."""
         return truncated_linear(self.num_features, num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -251,14 +248,16 @@ class MetaSpikeFormer(SpikingModel):
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """First convolution and norm, no neuron: ``[T', B, C, H, W]`` -> ``[T', B, C1, H / 2, W / 2]``."""
-        return self.stem(x, repeats)  # type: ignore[no-any-return]
+        y: Tensor = self.stem(x, repeats)
+        return y
 
     def token_blocks(self) -> Sequence[TokenBlock]:
         """Attention blocks. Their projections are 3x3 convolutions, so only the feed-forward parts reduce."""
         return [
             TokenBlock(path=f"levels.{level}.{i}", stage=level, inner=("mlp",), entry="attn.head_lif")
             for level in (3, 4)
-            for i in range(1, len(self.levels[level]))  # type: ignore[arg-type]
+            for i, block in enumerate(self.levels[level].children())
+            if isinstance(block, Block)
         ]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -287,23 +286,12 @@ class MetaSpikeFormer(SpikingModel):
         """
         if self.model_args.get("folded"):
             raise ValueError(f"{self.architecture} is folded already")
-        if not self.architecture:
-            raise ValueError("only a network that an entry of the zoo built can be folded")
-        arguments = {**self.model_args, "folded": True}
-        twin = get_entry(self.architecture).fn(**arguments)
-        assert isinstance(twin, MetaSpikeFormer)
-        own = self.state_dict()
         folded: dict[str, Tensor] = {}
         for path, module in self.named_modules():
             if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[0], RepConv):
-                outer = module[1]
-                assert isinstance(outer, nn.BatchNorm2d)
-                kernel, bias = module[0].kernel_and_bias(outer)
+                kernel, bias = module[0].kernel_and_bias(module[1])
                 folded |= {f"{path}.weight": kernel.detach(), f"{path}.bias": bias.detach()}
-        state = {k: folded[k] if k in folded else own[k] for k in twin.state_dict()}
-        reference = self.stem.encode_conv.weight
-        twin.to(reference.device, reference.dtype).load_state_dict(state)
-        return twin.eval()
+        return build_twin(self, folded, folded=True)
 
 
 PLACES = {
@@ -325,11 +313,8 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     renamed = {}
     for key, value in state.items():
         new = re.sub(r"^block([34])\.(\d+)\.", lambda m: f"levels.{m[1]}.{int(m[2]) + 1}.", key)
-        for theirs, ours in PLACES.items():
-            if new.startswith(f"{theirs}."):
-                new = ours + new.removeprefix(theirs)
-                break
-        renamed[new] = as_conv_weight(key, value)
+        theirs = next((place for place in PLACES if new.startswith(f"{place}.")), "")
+        renamed[PLACES.get(theirs, "") + new.removeprefix(theirs)] = as_conv_weight(key, value)
     return renamed
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
@@ -80,8 +81,8 @@ class QKAttention(SpikingProjections):
         total = self.sum(q.new_ones(1, d), q) if self.mask == "token" else self.sum(q, q.new_ones(N, 1))
         return self.fire("proj", (self.attn_lif(total) * k).reshape(x.shape))
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes that the submodules do not show."""
         return f"{super().extra_repr()}, mask={self.mask!r}"
 
 
@@ -209,13 +210,14 @@ class QKFormer(SpikingModel):
         self.levels = nn.Sequential(*stages)
         self.head = self.make_classifier(num_classes)
 
+    @override
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """Linear with bias; truncated normal of 0.02."""
         return truncated_linear(self.num_features, num_classes)
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """First convolution, norm and pooling: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``."""
-        embed: PatchEmbed = self.levels[0][0]  # type: ignore[index]
+        embed = self.get_submodule("levels.0.0")
+        assert isinstance(embed, PatchEmbed)
         return embed.current(0, x, repeats)
 
     def token_blocks(self) -> Sequence[TokenBlock]:
@@ -230,7 +232,8 @@ class QKFormer(SpikingModel):
                 mixer="attn.matmul1" if level == last else None,
             )
             for level, stage in enumerate(self.levels)
-            for i in range(1, len(stage))  # type: ignore[arg-type]
+            for i, block in enumerate(stage.children())
+            if isinstance(block, Block)
         ]
 
 

@@ -15,6 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import fold_time
 from zoo.build import build_model
@@ -92,29 +93,29 @@ class SEWBlock(nn.Module):
         # SpikingJelly's Bottleneck has the arguments swapped here; the authors' code has this
         return (1 - a) * x
 
+    @override
     def extra_repr(self) -> str:
-        """The element-wise function."""
         return f"connect={self.connect}"
 
 
 class SEWBasicBlock(SEWBlock):
     """Two 3x3 convolutions."""
 
+    @override
     def build(self, c_in: int, width: int, stride: int, make_neuron: MakeNeuron) -> None:
-        """Make the layers of the residual path."""
         self.conv1, self.bn1 = conv3x3(c_in, width, stride), nn.BatchNorm2d(width)
         self.sn1 = make_neuron()
         self.conv2, self.bn2 = conv3x3(width, width), nn.BatchNorm2d(width)
         self.sn2 = make_neuron()
 
+    @override
     def residual(self, x: Tensor) -> Tensor:
-        """Spikes A of the residual path."""
         a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
         a = self.sn2(conv_norm(self.conv2, self.bn2, a))
         return a
 
+    @override
     def last_norm(self) -> nn.BatchNorm2d:
-        """The norm that zero initialisation acts on."""
         return self.bn2
 
 
@@ -123,8 +124,8 @@ class SEWBottleneck(SEWBlock):
 
     expansion = 4
 
+    @override
     def build(self, c_in: int, width: int, stride: int, make_neuron: MakeNeuron) -> None:
-        """Make the layers of the residual path."""
         self.conv1, self.bn1 = conv1x1(c_in, width), nn.BatchNorm2d(width)
         self.sn1 = make_neuron()
         self.conv2, self.bn2 = conv3x3(width, width, stride), nn.BatchNorm2d(width)
@@ -132,15 +133,15 @@ class SEWBottleneck(SEWBlock):
         self.conv3, self.bn3 = conv1x1(width, width * self.expansion), nn.BatchNorm2d(width * self.expansion)
         self.sn3 = make_neuron()
 
+    @override
     def residual(self, x: Tensor) -> Tensor:
-        """Spikes A of the residual path."""
         a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
         a = self.sn2(conv_norm(self.conv2, self.bn2, a))
         a = self.sn3(conv_norm(self.conv3, self.bn3, a))
         return a
 
+    @override
     def last_norm(self) -> nn.BatchNorm2d:
-        """The norm that zero initialisation acts on."""
         return self.bn3
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from typing_extensions import override
 
 from spiking.layers import fold_time
 from zoo.build import build_model
@@ -120,8 +121,8 @@ class Spikformer(SpikingModel):
         self.feature_info = [{**grid, "module": name} for name in names]
         self.head = self.make_classifier(num_classes)
 
+    @override
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """Linear with bias; truncated normal of 0.02."""
         return truncated_linear(self.num_features, num_classes)
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:

@@ -57,7 +57,7 @@ def merge_tokens(x: Tensor, size: Tensor, index: Tensor, target: Tensor) -> tupl
 
     Args:
         x: ``[T, B, C, H, W]``.
-        size: how many tokens each stands for, ``[B, N]``.
+        size: how many of the original tokens each one is the mean of, ``[B, N]``.
         index: kept places ``[B, K]``.
         target: where each token goes, ``[B, N]``, in 0 ... K - 1.
 

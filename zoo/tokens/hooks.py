@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from spiking.neurons import Neuron
 from zoo.tokens.gather import best_tokens, gather_tokens, merge_tokens, nearest_kept, put_tokens, token_count
@@ -206,8 +207,8 @@ class TokenReduction(nn.Module):
         count = output.shape[-2] * output.shape[-1]
         return None if count == self._total else output * (count / self._total)
 
+    @override
     def extra_repr(self) -> str:
-        """The operator and the share of tokens that each block keeps."""
         shares = ", ".join(f"{p.block.path}: {s:.3g}" for p, s in zip(self.points, self.shares, strict=True))
         return f"operator={self.operator!r}, keep=[{shares}]"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.base import ZooModel
+    from zoo.layers.token_block import TokenBlock
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,30 @@ def token_importance(
     Raises:
         ValueError: the model has no tokens, or the method gives no scores (``"tome"``).
     """
+    chosen, share, scorer = _choose(model, method, keep, block, settings)
+    assert isinstance(model, SpikingModel)
+    point = Point(model, chosen)
+    scorer.check(point)
+    features = _features(model, x, chosen.path)
+    with torch.autocast(x.device.type, enabled=False):
+        if scorer.per_step:
+            scores = scorer(features, point)
+        else:
+            scores = torch.stack([scorer(features[: t + 1], point) for t in range(len(features))])
+    B, (H, W) = features.shape[1], features.shape[-2:]
+    kept = torch.zeros(B, H * W, dtype=torch.bool, device=x.device)
+    kept.scatter_(1, best_tokens(scores[-1], token_count(share, H * W)), True)
+    return TokenImportance(scores.unflatten(-1, (H, W)), kept.view(B, H, W), chosen.path, share)
+
+
+def _choose(
+    model: ZooModel,
+    method: str | Scorer | None,
+    keep: float | None,
+    block: str | None,
+    settings: dict[str, Any],
+) -> tuple[TokenBlock, float, Scorer]:
+    """The block, the share that stays there and the scorer: as asked for, else the model's, else defaults."""
     reduction = getattr(model, "token_reduction", None)
     blocks = find_blocks(model)
     if reduction is not None:
@@ -82,9 +107,11 @@ def token_importance(
         raise ValueError(f"no token block {block!r}; there are {', '.join(b.path for b in blocks)}")
     if hasattr(scorer, "match"):
         raise ValueError(f"{type(scorer).__name__} pairs tokens and has no scores; choose another method")
-    assert isinstance(model, SpikingModel)
-    point = Point(model, chosen)
-    scorer.check(point)
+    return chosen, keep, scorer
+
+
+def _features(model: SpikingModel, x: Tensor, block: str) -> Tensor:
+    """What enters a block, ``[T, B, C, H, W]``, in float32 or float64."""
     seen: list[Tensor] = []
     handle = model.get_submodule(block).register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0]), prepend=True
@@ -93,13 +120,4 @@ def token_importance(
         model(x)
     finally:
         handle.remove()
-    features = seen[0] if seen[0].dtype is torch.float64 else seen[0].float()
-    with torch.autocast(x.device.type, enabled=False):
-        if scorer.per_step:
-            scores = scorer(features, point)
-        else:
-            scores = torch.stack([scorer(features[: t + 1], point) for t in range(len(features))])
-    B, (H, W) = features.shape[1], features.shape[-2:]
-    kept = torch.zeros(B, H * W, dtype=torch.bool, device=x.device)
-    kept.scatter_(1, best_tokens(scores[-1], token_count(keep, H * W)), True)
-    return TokenImportance(scores.unflatten(-1, (H, W)), kept.view(B, H, W), block, keep)
+    return seen[0] if seen[0].dtype is torch.float64 else seen[0].float()

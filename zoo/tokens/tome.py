@@ -11,7 +11,7 @@ Axes: T time, B batch, C channels, N tokens, K kept tokens, h heads, d head widt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -54,6 +54,14 @@ def bipartite_matching(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return index, target
 
 
+@runtime_checkable
+class Projects(Protocol):
+    """An attention whose queries, keys and values can be had by themselves."""
+
+    def project(self, name: str, x: Tensor) -> Tensor:
+        """``"q"``, ``"k"`` or ``"v"`` of ``[T, B, C, H, W]`` by heads, ``[T, B, h, d, N]``."""
+
+
 class ToMe(Scorer):
     """Merges the most similar pairs, see the head of this file; takes no settings."""
 
@@ -65,8 +73,9 @@ class ToMe(Scorer):
     def match(self, x: Tensor, point: Point, count: int) -> tuple[Tensor, Tensor]:
         """Kept places ``[B, K]`` and targets ``[B, N]`` for tokens ``[T, B, C, H, W]``."""
         attention = point.part(point.block.attention)
-        assert attention is not None
+        assert isinstance(attention, nn.Module)
+        assert isinstance(attention, Projects)
         x = point.spikes(x.to(next(attention.parameters()).dtype))
-        keys: Tensor = attention.project("k", x)  # type: ignore[operator]
+        keys = attention.project("k", x)
         keys = keys if keys.dtype is torch.float64 else keys.float()
         return bipartite_matching(keys.mean(dim=(0, 2)).transpose(1, 2), count)

@@ -6,7 +6,7 @@ of its uncertainty over the steps, no training. **The formulas are our reading**
 fluctuation counts in particular; `choose_fluctuation_weight` finds it out on labelled images.
 
 The evidence comes from the model's own classifier applied to single tokens: head and pooling are linear, so
-the logits of the model are the mean of the token logits behind the last block (where a neuron stands before
+the logits of the model are the mean of the token logits behind the last block (where a neuron precedes
 the classifier, the real value in front of it is taken). Cross-entropy leaves a common shift of all logits
 free, but evidence grows with it: on trained networks the shift, and not the class, decided which tokens
 looked certain (background did). So logits are centred over the classes first, unless ``centre=False``.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from spiking.layers import SpikeMatmul
 from zoo.layers.token_block import TokenBlock
@@ -174,8 +175,8 @@ class Uncert(Scorer):
         logits = self.evidence(tokens, weight.transpose(1, 2)) + bias
         return uncertainty(logits, self.function, self.kind)
 
+    @override
     def extra_repr(self) -> str:
-        """Settings."""
         return (
             f"fluctuation_weight={self.fluctuation_weight:g}, evidence={self.function!r}, kind={self.kind!r},"
             f" fluctuation={self.fluctuation!r}, classes={self.classes}, centre={self.centre}"
