@@ -9,9 +9,9 @@ torch.Size([2, 10])
 
 import sys
 
-from conversion import lmht
+from conversion import energy, lmht, thresholds
 from conversion.calibration.batches import CalibrationError
-from conversion.convert import calibrate, convert, prepare, rebuild, self_test
+from conversion.convert import calibrate, convert, prepare, rebuild
 from conversion.graph.ops import UnsupportedOperationError
 from conversion.graph.program import ConversionError
 from conversion.methods import cos, dcgs, ecmt, parallel, qcfs, srp
@@ -20,6 +20,7 @@ from conversion.model import ConvertedModel
 from conversion.network.site import bypassed
 from conversion.report import Report
 from conversion.resize import resize
+from conversion.self_test import self_test
 
 for _method in (cos, dcgs, ecmt, parallel, qcfs, srp):  # a method is also a module of this package by name
     sys.modules[_method.__name__.replace(".methods", "")] = _method
@@ -37,6 +38,7 @@ __all__ = [
     "cos",
     "dcgs",
     "ecmt",
+    "energy",
     "get_method",
     "list_methods",
     "lmht",
@@ -48,4 +50,5 @@ __all__ = [
     "resize",
     "self_test",
     "srp",
+    "thresholds",
 ]

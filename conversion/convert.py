@@ -17,17 +17,13 @@ from conversion.methods.base import Method, get_method
 from conversion.model import Conversion, ConvertedModel
 from conversion.network.annotation import Annotation
 from conversion.network.clock import Clock
-from conversion.network.site import bypassed, overridden
 from conversion.report import Report, site_rows
+from conversion.self_test import self_test
 from conversion.source import describe_source
-from spiking.functional.codes import running_mean
 from spiking.neurons.base import Neuron, check_time_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-SELF_TEST_STEPS = 3
-TOLERANCE = 1e-3  # of the largest logit, in float32; what rounding adds up to stays far below
 
 
 def convert(
@@ -235,44 +231,6 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
         return build(model.eval(), recipe, method, example(size, reference_tensor(model)))
     finally:
         model.train(training)
-
-
-def self_test(converted: ConvertedModel, model: nn.Module, images: Tensor) -> float:
-    """Compare the network with its neurons bypassed with the source.
-
-    With steps that are all alike at every step, which is what a still image gives, and with steps that
-    differ, as spikes do, over all of them: an operation wrongly run on every step alone, or a batch that is
-    not what time was folded into, shows only then.
-
-    Returns:
-        The largest difference, relative to the largest logit.
-
-    Raises:
-        ConversionError: they differ.
-    """
-    with torch.no_grad(), converted.clock.restored() as clock:
-        expected = model(images).double()
-        clock.set(SELF_TEST_STEPS, SELF_TEST_STEPS, 0)
-        with bypassed(converted):
-            steps = converted(images, steps=True).double()
-        with overridden(converted, lambda name, site: site.analog_unevenly):
-            spread = converted(images).double()
-    if not bool(expected.isfinite().all()):
-        raise ConversionError(
-            f"the source itself gives {int((~expected.isfinite()).sum())} logits that are NaN or infinite;"
-            " look for broken weights, or statistics of batch norm that were never set"
-        )
-    means = torch.cat([running_mean(steps)[0], spread.unsqueeze(0)])
-    scale = float(expected.abs().max().clamp(min=1e-6))
-    difference = float((means - expected).abs().max()) / scale
-    limit = TOLERANCE if images.dtype in (torch.float32, torch.float64) else 0.05
-    if not difference <= limit:
-        raise ConversionError(
-            f"self-test failed: with its neurons bypassed the converted network differs from the source by"
-            f" {difference:.2e} of the largest logit (allowed: {limit:g}); this is an error of the conversion"
-            " rules, not of the data: please report the architecture"
-        )
-    return difference
 
 
 def check_model(model: nn.Module) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from conversion.calibration.batches import reference_tensor
-from conversion.convert import calibrate, example, prepare, self_test
+from conversion.convert import calibrate, example, prepare
 from conversion.graph.program import ConversionError
 from conversion.report import site_rows
+from conversion.self_test import self_test
 from conversion.source import describe_source
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import torch
 
 from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.histogram import Histogram
+from conversion.calibration.trained import is_trained
 from conversion.graph.program import ConversionError
 from conversion.network.site import overridden, sites
 
@@ -109,8 +110,3 @@ def check_rule(rule: str) -> float | None:
     if found is None or not 0.0 < float(found[1]) <= 100.0:
         raise ValueError(f"threshold must be 'max', 'mse' or a percentage such as '99.9%', got {rule!r}")
     return float(found[1]) / 100.0
-
-
-def is_trained(site: Site) -> bool:
-    """Whether the source was trained with this threshold."""
-    return isinstance(site.v_threshold, torch.nn.Parameter)

@@ -1,8 +1,7 @@
-"""LM-HT (NeurIPS 2024, arXiv 2402.00411): single-threshold networks from it, and LM-HT networks from QCFS.
+"""A trained LM-HT network as one of ordinary spikes (NeurIPS 2024, arXiv 2402.00411).
 
-`reparameterise` turns a trained network of L levels and T steps into one of ordinary spikes and L T steps.
-`from_qcfs` gives a network the weights of a QCFS source, or of what was converted from one, so that training
-goes on where the source ended. Both work on modules as they are; nothing is exported.
+`reparameterise` turns a trained network of L levels and T steps into one of a single threshold and L T steps.
+Works on modules as they are; nothing is exported.
 """
 
 from __future__ import annotations
@@ -10,28 +9,26 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from conversion.lmht import windows
-from conversion.lmht.windows import AFFINE, SAMPLES, Call, ReparameterisationError, neurons, window_sums
-from conversion.methods.integrator import IntegratorSite
-from conversion.methods.parallel import ParallelNeuron
-from conversion.network.site import Site, sites
+from conversion.lmht.windows import (
+    AFFINE,
+    SAMPLES,
+    Call,
+    ReparameterisationError,
+    divide_shift,
+    levels_and_steps,
+    neurons,
+    window_sums,
+)
 from spiking import LMHT
-from spiking.qcfs import QCFS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Init = Literal["normalized", "scaled_bias"]
-INITS: tuple[Init, ...] = ("normalized", "scaled_bias")
-
-
-# ---------------------------------------------------------------- one threshold
 
 
 def single_threshold(neuron: LMHT) -> LMHT:
@@ -79,7 +76,7 @@ def reparameterise(model: nn.Module, images: Tensor, *, force: bool = False) -> 
         ReparameterisationError: something between neurons does not commute with the sum over a window
             (max-pooling, attention, layer norm); names the layer.
     """
-    L, T = _levels(model)
+    L, T = levels_and_steps(model)
     source = copy.deepcopy(model).eval()
     order = windows.calls(source, _few(source, images))
     if not force:
@@ -87,29 +84,44 @@ def reparameterise(model: nn.Module, images: Tensor, *, force: bool = False) -> 
     affine = [call for call in order if isinstance(call.module, AFFINE)]
     _check_ends(order, affine)
     single = copy.deepcopy(source)
-    layers = [single.get_submodule(call.name) for call in affine]
-    with torch.no_grad():
-        for layer in layers[1:-1]:
-            _divide_shift(layer, L)
-        _multiply(layers[0], 1.0 / L)
-        _divide_shift(layers[-1], L)
-        _multiply(layers[-1], float(L))
-    for name, neuron in list(neurons(single)):
-        parent, _, child = name.rpartition(".")
-        setattr(single.get_submodule(parent), child, single_threshold(neuron).eval())
-    for module in single.modules():
-        if not isinstance(module, LMHT) and getattr(module, "time_steps", None) == T:
-            module.time_steps = L * T  # type: ignore[assignment]
-    arguments: Any = getattr(single, "model_args", None)
-    if arguments is not None:  # of the zoo: what rebuilds it
-        own = {**(arguments.get("neuron_args") or {}), "levels": 1, "squash": False}
-        arguments.update(time_steps=L * T, neuron_args=own)
-        if arguments.get("dvs_mode") == "rect_tgim":
-            arguments["dvs_frames"] = L * arguments["dvs_frames"]
+    _share_shifts([single.get_submodule(call.name) for call in affine], L)
+    _replace_neurons(single)
+    _set_time_steps(single, L, T)
     if not force:
         windows.check_sums(source, single, _few(source, images), L, order)
     _warn(agreement(source, single, images))
     return single
+
+
+@torch.no_grad()
+def _share_shifts(layers: Sequence[nn.Module], L: int) -> None:
+    """Divide what layers add over the steps of a window, the first by its gain; the last gives it back."""
+    for layer in layers[1:-1]:
+        divide_shift(layer, L)
+    _multiply(layers[0], 1.0 / L)
+    divide_shift(layers[-1], L)
+    _multiply(layers[-1], float(L))
+
+
+def _replace_neurons(single: nn.Module) -> None:
+    for name, neuron in list(neurons(single)):
+        parent, _, child = name.rpartition(".")
+        setattr(single.get_submodule(parent), child, single_threshold(neuron).eval())
+
+
+def _set_time_steps(single: nn.Module, L: int, T: int) -> None:
+    """L T steps in all modules that know their number, and in what the zoo rebuilds the network from."""
+    modules: list[Any] = [m for m in single.modules() if not isinstance(m, LMHT)]
+    for module in modules:
+        if getattr(module, "time_steps", None) == T:
+            module.time_steps = L * T
+    arguments: Any = getattr(single, "model_args", None)
+    if arguments is None:  # not of the zoo
+        return
+    own = {**(arguments.get("neuron_args") or {}), "levels": 1, "squash": False}
+    arguments.update(time_steps=L * T, neuron_args=own)
+    if arguments.get("dvs_mode") == "rect_tgim":
+        arguments["dvs_frames"] = L * arguments["dvs_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +141,7 @@ class Agreement:
 
 def agreement(model: nn.Module, single: nn.Module, images: Tensor) -> Agreement:
     """Compare a network with what `reparameterise` made of it, neuron by neuron."""
-    L, _ = _levels(model)
+    L, _ = levels_and_steps(model)
     model, single = copy.deepcopy(model).eval(), copy.deepcopy(single).eval()
     emitted: dict[str, Tensor] = {}
     shares: dict[str, float] = {}
@@ -165,15 +177,6 @@ def _warn(found: Agreement) -> None:
         )
 
 
-def _levels(model: nn.Module) -> tuple[int, int]:
-    sizes = {(neuron.levels, neuron.time_steps) for _, neuron in neurons(model)}
-    if not sizes:
-        raise ReparameterisationError(f"{type(model).__name__} has no LM-HT neurons")
-    if len(sizes) > 1:
-        raise ReparameterisationError(f"the neurons differ in their levels and steps (L, T): {sorted(sizes)}")
-    return sizes.pop()
-
-
 def _few(model: nn.Module, images: Tensor) -> Tensor:
     still = hasattr(model, "time_steps") and images.dim() == 4
     return images[:SAMPLES] if still else images[:, :SAMPLES]
@@ -195,164 +198,10 @@ def _check_ends(order: Sequence[Call], affine: Sequence[Call]) -> None:
         )
 
 
-def _divide_shift(layer: nn.Module, by: float) -> None:
-    """Let an affine layer see a part of what it saw, and give that part of what it gave."""
-    for name in ("bias", "running_mean"):
-        value = getattr(layer, name, None)
-        if value is not None:
-            value.div_(by)
-
-
 def _multiply(layer: nn.Module, factor: float) -> None:
     """Multiply what an affine layer gives."""
     if layer.weight is None:
         raise ReparameterisationError(f"{layer} has no gain to take a factor; build it with affine=True")
     for value in (layer.weight, layer.bias):
-        if value is not None:
-            value.mul_(factor)  # type: ignore[operator]
-
-
-# ---------------------------------------------------------------- from a QCFS network
-
-
-def from_qcfs(
-    model: nn.Module, source: nn.Module, *, init: Init = "normalized", official_bias: bool = False
-) -> None:
-    """Start a fresh LM-HT network from a trained QCFS network of the same layers, or a converted network.
-
-    Weights, norms and biases are copied in the order of registration; leak and matrix become 1 and 1 / T,
-    the first potential half a threshold. With a QCFS of Q = L T levels and clipping value ``lambda``:
-
-    ================= ================== ================ =========================== ====================
-    start             threshold          first neuron     biases and means behind it  mean output
-    ================= ================== ================ =========================== ====================
-    normalized        ``lambda / L``     as it is         as they are                 equals the source
-    scaled_bias       ``lambda``         currents times L times L                     L times the source
-    ``official_bias`` ``lambda``         currents times L as they are                 of the authors' code
-    ================= ================== ================ =========================== ====================
-
-    The second is the paper's setting (its theorem 4.4 has this premise), the first the same divided by L; the
-    authors' code leaves the biases alone, and with them the equality. For other Q the equality holds in
-    expectation.
-
-    A converted network lends weights and thresholds, also measured ones of a ReLU source. Its neurons must
-    integrate and fire with one threshold a layer; what a method does besides (rehearsals of SRP and COS) is
-    left behind, since LM-HT neurons see all steps anyway.
-
-    Args:
-        model: an LM-HT network; changed in place.
-        source: the trained network.
-        init: see above.
-        official_bias: start as the authors' code does, in the paper's scale but with unscaled biases.
-
-    Raises:
-        ValueError: unknown ``init``, layers that do not correspond, or neurons that have no counterpart (of
-            DCGS and ECMT, of Parallel Conversion with corrections, one threshold a channel); the message
-            names them.
-    """
-    if init not in INITS:
-        raise ValueError(
-            f"init must be one of {', '.join(INITS)}, got {init!r}; the start of the authors' code is"
-            " official_bias=True"
-        )
-    L, T = _levels(model)
-    ours, theirs = _layers(model), _layers(source)
-    thresholds = _thresholds(source)
-    cells = [neuron for _, neuron in neurons(model)]
-    if len(thresholds) != len(cells):
-        raise ValueError(f"the source has {len(thresholds)} activations, the network {len(cells)} neurons")
-    _check_layers(ours, theirs)
-    _check_quantiser({levels for _, levels in thresholds}, L, T)
-    normalized = init == "normalized" and not official_bias
-    with torch.no_grad():
-        for (_, layer), (_, other) in zip(ours, theirs, strict=True):
-            for name, value in other.state_dict().items():
-                layer.state_dict()[name].copy_(value)
-        for cell, (theta, _) in zip(cells, thresholds, strict=True):
-            torch.as_tensor(cell.v_threshold).copy_(theta / L if normalized else theta)
-            cell.v_init.fill_(0.5)
-            cell.input_scale.fill_(1.0)
-            cell.alpha.fill_(0.0 if cell.squash else 1.0)
-            cell.mask.fill_(0.0 if cell.squash else 1.0 / T)
-        if normalized:
-            return
-        cells[0].input_scale.fill_(float(L))
-        if not official_bias:
-            for layer in _behind(model, cells[0]):
-                _divide_shift(layer, 1.0 / L)
-
-
-def _thresholds(source: nn.Module) -> list[tuple[Tensor, int]]:
-    """Threshold and number of levels of every activation; 0 levels for those of a ReLU source."""
-    activations = [m for m in source.modules() if isinstance(m, QCFS)]
-    if activations:
-        return [(m.v_threshold.detach().reshape(()), m.levels) for m in activations]
-    converted = sites(source)
-    if not converted:
-        raise ValueError(
-            f"{type(source).__name__} has no QCFS activations, so no thresholds to start from; convert it"
-            " with calibration images first, or train one with QCFS"
-        )
-    found = []
-    for name, site in converted.items():
-        _check_site(name, site)
-        found.append((site.v_threshold.detach().reshape(()), site.activation.levels))
-    return found
-
-
-def _check_site(name: str, site: Site) -> None:
-    kind = type(site).__name__
-    if not isinstance(site, IntegratorSite | ParallelNeuron):
-        raise ValueError(
-            f"{name!r} of the source is a {kind}, which sends one of several levels and has no clipping value"
-            " that LM-HT could start from; convert the ANN with qcfs, srp, cos or parallel"
-        )
-    if site.v_threshold.numel() != 1:
-        raise ValueError(
-            f"{name!r} of the source has a threshold for each channel, an LM-HT neuron has one; convert with"
-            " qcfs and channelwise=False"
-        )
-    if isinstance(site, ParallelNeuron):
-        corrections = [phi for phi in (site.phi_in, site.phi_out) if phi is not None]
-        if any(bool((phi != 0).any()) for phi in corrections):
-            raise ValueError(
-                f"{name!r} of the source corrects its currents and outputs (phi_in, phi_out), which LM-HT"
-                " neurons cannot hold; start from the QCFS network itself"
-            )
-    if not bool((site.v_threshold > 0).all()):
-        raise ValueError(f"the threshold of {name!r} is not positive; calibrate the source")
-
-
-def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Convolutions and linear layers, then norms: those of a block may be registered in another order."""
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, AFFINE)]
-    return sorted(found, key=lambda pair: isinstance(pair[1], _BatchNorm))
-
-
-def _check_layers(ours: Sequence[tuple[str, nn.Module]], theirs: Sequence[tuple[str, nn.Module]]) -> None:
-    if len(ours) != len(theirs):
-        raise ValueError(f"the source has {len(theirs)} layers with weights, the network {len(ours)}")
-    for (name, layer), (other_name, other) in zip(ours, theirs, strict=True):
-        own = {key: tuple(value.shape) for key, value in layer.state_dict().items()}
-        given = {key: tuple(value.shape) for key, value in other.state_dict().items()}
-        if own != given:
-            raise ValueError(
-                f"{other_name!r} of the source does not fit {name!r} of the network: {given} and {own}; both"
-                " need the same layers, channels and classes"
-            )
-
-
-def _check_quantiser(levels: set[int], L: int, T: int) -> None:
-    levels = levels - {0}  # thresholds of ReLU are measured and belong to no number of levels
-    if levels and levels != {L * T}:
-        warnings.warn(
-            f"the source was trained with Q = {sorted(levels)} levels, the network has L T = {L} * {T} ="
-            f" {L * T}; only Q = L T starts exactly where the source ended",
-            stacklevel=3,
-        )
-
-
-def _behind(model: nn.Module, first: LMHT) -> list[nn.Module]:
-    """Layers registered after the first neuron."""
-    modules = list(model.modules())
-    return [m for m in modules[modules.index(first) :] if isinstance(m, AFFINE)]
+        if isinstance(value, Tensor):
+            value.mul_(factor)

@@ -129,33 +129,42 @@ def check_sums(model: nn.Module, single: nn.Module, x: Tensor, levels: int, orde
         ReparameterisationError: names the first neuron whose currents do not add up.
     """
     model, single, x = copy.deepcopy(model).double(), copy.deepcopy(single).double(), x.double()
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    generator = torch.Generator(device=x.device).manual_seed(0)
-
-    def record(name: str) -> Callable[..., None]:
-        return lambda m, inputs, y: seen.setdefault(name, []).append((inputs[0], y))
-
-    def spread(name: str) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            want, y = seen[name].pop(0)
-            got = window_sums(inputs[0], levels)
-            if not close(got, want):
-                raise ReparameterisationError(
-                    f"the currents of {name!r} do not add up over a window: {between(order, name)}"
-                )
-            shares = torch.rand(levels, *y.shape, generator=generator, dtype=y.dtype, device=y.device)
-            parts = shares / shares.sum(0) * y
-            return parts.transpose(0, 1).reshape(output.shape)
-
-        return hook
-
-    with hooked(model, record):
+    check = _Sums(levels, order, torch.Generator(device=x.device).manual_seed(0))
+    with hooked(model, check.record):
         want = run(model, x)
-    with hooked(single, spread):
+    with hooked(single, check.spread):
         got = run(single, windows(model, x, levels))
     if not close(got, want):
         last = next(call.name for call in reversed(order) if isinstance(call.module, Neuron))
         raise ReparameterisationError(f"the output does not add up over windows, behind {last!r}")
+
+
+class _Sums:
+    """Currents and outputs of the neurons of a network, and the hooks that compare with them."""
+
+    def __init__(self, levels: int, order: list[Call], generator: torch.Generator) -> None:
+        self.levels, self.order, self.generator = levels, order, generator
+        self.seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def record(self, name: str) -> Callable[..., None]:
+        """A hook that keeps what a neuron of the network takes and gives."""
+        return lambda m, inputs, y: self.seen.setdefault(name, []).append((inputs[0], y))
+
+    def spread(self, name: str) -> Callable[..., Tensor]:
+        """A hook that checks the currents of a single-threshold neuron, and spreads what was recorded."""
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            want, y = self.seen[name].pop(0)
+            if not close(window_sums(inputs[0], self.levels), want):
+                raise ReparameterisationError(
+                    f"the currents of {name!r} do not add up over a window: {between(self.order, name)}"
+                )
+            size = (self.levels, *y.shape)
+            shares = torch.rand(*size, generator=self.generator, dtype=y.dtype, device=y.device)
+            parts = shares / shares.sum(0) * y
+            return parts.transpose(0, 1).reshape(output.shape)
+
+        return hook
 
 
 def window_sums(x: Tensor, levels: int) -> Tensor:
@@ -189,3 +198,25 @@ def hooked(model: nn.Module, make: Callable[[str], Callable[..., Any]]) -> ExitS
 def neurons(model: nn.Module) -> Iterator[tuple[str, LMHT]]:
     """LM-HT neurons by path."""
     return ((name, m) for name, m in model.named_modules() if isinstance(m, LMHT))
+
+
+def levels_and_steps(model: nn.Module) -> tuple[int, int]:
+    """L and T of all neurons.
+
+    Raises:
+        ReparameterisationError: there are no LM-HT neurons, or they differ.
+    """
+    sizes = {(neuron.levels, neuron.time_steps) for _, neuron in neurons(model)}
+    if not sizes:
+        raise ReparameterisationError(f"{type(model).__name__} has no LM-HT neurons")
+    if len(sizes) > 1:
+        raise ReparameterisationError(f"the neurons differ in their levels and steps (L, T): {sorted(sizes)}")
+    return sizes.pop()
+
+
+def divide_shift(layer: nn.Module, by: float) -> None:
+    """Let an affine layer see a part of what it saw, and give that part of what it gave."""
+    for name in ("bias", "running_mean"):
+        value = getattr(layer, name, None)
+        if value is not None:
+            value.div_(by)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from conversion.calibration.trained import thresholds_learn
 from conversion.methods.base import check_integer, register_method
 from conversion.methods.integrate_fire import V_INIT, integrate_fire
-from conversion.methods.integrator import IntegratorMethod, IntegratorSite, thresholds_learn
+from conversion.methods.integrator import IntegratorMethod, IntegratorSite
 from conversion.network.site import RECT
 
 if TYPE_CHECKING:

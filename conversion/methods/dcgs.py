@@ -24,12 +24,14 @@ from conversion.calibration.statistics import (
     Average,
     Level,
     Moments,
-    best_threshold,
-    iterated_threshold,
     maximum,
     quantile,
-    quantisation_levels,
     reduced_axes,
+)
+from conversion.calibration.threshold_iteration import (
+    best_threshold,
+    iterated_threshold,
+    quantisation_levels,
 )
 from conversion.graph.activations import require_only_relu
 from conversion.graph.attention import split_attention

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from conversion.calibration.observe import check_rule, find_thresholds, is_trained
+from conversion.calibration.observe import check_rule, find_thresholds
+from conversion.calibration.trained import all_trained, check_trained, is_trained, thresholds_learn
 from conversion.methods.base import Method
-from conversion.network.site import Site, sites
+from conversion.network.site import Site
 
 if TYPE_CHECKING:
     from conversion.calibration.batches import Batches
@@ -35,7 +36,7 @@ class IntegratorMethod(Method):
 
     def needs_data(self, network: Network) -> bool:
         """Whether a site has no trained threshold."""
-        return not all(is_trained(s) for s in sites(network).values())
+        return not all_trained(network)
 
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the thresholds that were not trained."""
@@ -46,16 +47,6 @@ class IntegratorMethod(Method):
     def fine_tuning(self, network: Network) -> str:
         """Back-propagation through time."""
         return f"gradients flow through all steps and the reset; {thresholds_learn(network)}"
-
-
-def thresholds_learn(network: Network) -> str:
-    """Which thresholds a training of ``network`` moves, in words."""
-    learn = [is_trained(s) for s in sites(network).values()]
-    if all(learn):
-        return "thresholds learn with the weights"
-    if not any(learn):
-        return "thresholds stay as they were measured"
-    return "trained thresholds go on learning, measured ones stay"
 
 
 class IntegratorSite(Site):
@@ -72,13 +63,3 @@ class IntegratorSite(Site):
         reach = theta if is_trained(self) else torch.where(theta > 0, theta, torch.inf)
         spikes, state = self.spikes(x / reach, state, keep_state)
         return (spikes * theta).to(x.dtype), state
-
-
-def check_trained(network: Network) -> None:
-    """Refuse trained thresholds that are not positive."""
-    for name, site in sites(network).items():
-        if is_trained(site) and not bool((site.v_threshold > 0).all()):
-            raise ValueError(
-                f"the trained threshold at {name!r} is {float(site.v_threshold.min()):g}, but a neuron needs"
-                " a positive one; train the source from a larger initial threshold (8) or with less decay"
-            )

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from conversion.calibration import statistics as thresholds
+from conversion import thresholds
 from tests.parity.goldens import over_files
 
 pytestmark = pytest.mark.golden

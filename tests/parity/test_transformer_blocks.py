@@ -9,7 +9,7 @@ from oracles.compensation import compensate, compensate_product
 from oracles.slots import graded, graded_matmul
 from torch.nn import functional as F
 
-from conversion.calibration import statistics as thresholds
+from conversion import thresholds
 from conversion.network import operation as energy
 from spiking.functional import codes, multi_threshold
 from spiking.levels import Levels

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion.calibration import statistics as thresholds
+from conversion import thresholds
 
 
 def activations(*shape, seed=0, dtype=torch.float32):

@@ -21,7 +21,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 import spiking
 from conversion import CalibrationError, ConversionError, bypassed
-from conversion.detection.detector import _Batched, _image_size, _Images, convert_detector
+from conversion.detection.detector import convert_detector
+from conversion.detection.images import CalibrationImages, PaddedBatches, network_size
 from conversion.network.site import sites
 
 WIDTH, CLASSES = 64, 3
@@ -285,8 +286,8 @@ def test_calibration_comes_in_every_form(converted):
         "once": (iter([images[:2], images[2:]]), [2, 3]),
     }
     for form, (source, lengths) in forms.items():
-        given = _Images(source)
-        batches = _Batched(given, ann, _image_size(ann, given, None))
+        given = CalibrationImages(source)
+        batches = PaddedBatches(given, ann, network_size(ann, given, None))
         for _ in range(2):
             assert [len(b) for b in batches] == lengths, form
         assert len(batches) == len(lengths)

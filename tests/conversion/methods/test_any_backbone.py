@@ -8,7 +8,7 @@ from torch import nn
 import spiking
 import zoo
 from conversion import ConversionError, bypassed, convert
-from conversion.calibration.statistics import iterated_threshold
+from conversion.calibration.threshold_iteration import iterated_threshold
 from conversion.methods.dcgs import TrackingSite
 from conversion.network.site import sites
 
