@@ -78,8 +78,7 @@ def from_qcfs(
     normalized = init == "normalized" and not official_bias
     with torch.no_grad():
         for (_, layer), (_, other) in zip(ours, theirs, strict=True):
-            for name, value in other.state_dict().items():
-                layer.state_dict()[name].copy_(value)
+            _copy(layer, other)
         for cell, (theta, _) in zip(cells, thresholds, strict=True):
             _start(cell, theta / L if normalized else theta)
         if normalized:
@@ -88,6 +87,11 @@ def from_qcfs(
         if not official_bias:
             for layer in _behind(model, cells[0]):
                 divide_shift(layer, 1.0 / L)
+
+
+def _copy(layer: nn.Module, other: nn.Module) -> None:
+    for name, value in other.state_dict().items():
+        layer.state_dict()[name].copy_(value)
 
 
 def _start(cell: LMHT, theta: Tensor) -> None:
