@@ -36,6 +36,7 @@ class Entry:
     note: str | None
     checkpoint_filter_fn: FilterFn | None
     listed: bool = True
+    small: Mapping[str, Any] | None = None
 
     @property
     def family(self) -> str:
@@ -86,6 +87,7 @@ def register_model(
     note: str | None = None,
     checkpoint_filter_fn: FilterFn | None = None,
     listed: bool = True,
+    small: Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]: ...
 def register_model(
     fn: F | None = None,
@@ -100,6 +102,7 @@ def register_model(
     note: str | None = None,
     checkpoint_filter_fn: FilterFn | None = None,
     listed: bool = True,
+    small: Mapping[str, Any] | None = None,
 ) -> F | Callable[[F], F]:
     """Register a function under its own name; use bare or with arguments. Who listens, hears of it.
 
@@ -114,6 +117,8 @@ def register_model(
         weights: published weights by tag; files in the weights folders need no mention.
         note: where else weights can be had; part of the message when there are none.
         checkpoint_filter_fn: ``f(state_dict, model) -> state_dict``; maps the authors' own keys.
+        small: arguments of a member with the same code and a hundredth of the work, by which the entry is
+            tested; one entry a family needs it.
         listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments.
 
     Returns:
@@ -135,6 +140,7 @@ def register_model(
             note=note,
             checkpoint_filter_fn=checkpoint_filter_fn,
             listed=listed,
+            small=small,
         )
         _add(entry)
         return function

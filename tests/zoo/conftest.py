@@ -9,43 +9,40 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.registry import get_entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = 32
-TINY: dict[str, dict[str, Any]] = {
-    "spiking_cnn_nano": {"channels": (8, 8, 16)},
-    "spiking_vgg11": {"plan": ((8,), (8, 8), (16,)), "hidden": 64},
-    "spiking_resnet18": {"layers": (1, 1), "planes": (8, 16)},
-    "spiking_resnet19": {"layers": (1, 1), "planes": (8, 16), "hidden": 64},
-    "spiking_resnet34": {"layers": (2, 1), "planes": (8, 16)},
-    "sew_resnet18": {"layers": (1, 1), "planes": (8, 16), "stem": "3x3"},
-    "sew_resnet50": {"layers": (2, 1), "planes": (4, 8)},
-    "ms_resnet18": {"layers": (1, 1), "planes": (8, 16)},
-    "ms_resnet104": {"layers": (2, 1), "planes": (8, 16), "drop_rate": 0.0},
-    "spikformer_nano": {"dim": 16, "num_heads": 2},
-    "sdt_nano": {"dim": 16, "num_heads": 2},
-    "qkformer_nano": {"dims": (16, 16, 32), "num_heads": 2},
-    "metaspikformer_15m": {"dims": (8, 8, 64, 64), "depths": (1, 1, 1, 1, 1), "num_heads": 1},
-    "spikingresformer_nano": {"planes": (8, 16, 16), "num_heads": (1, 2, 2), "group_size": 8},
-}
-TINY_ANALOG: dict[str, dict[str, Any]] = {
-    "ge2mst_nano": {"dims": (8, 16, 16, 32), "group_size": 8, "num_heads": (2, 4)},
-    "qcfs_vgg16": {"plan": ((8,), (8, 8), (16,)), "hidden": 64, "v_threshold": 2.0},
-    "qcfs_resnet18": {"layers": (1, 1), "planes": (8, 16), "v_threshold": 2.0},
-    "qcfs_resnet20": {"layers": (2, 1), "planes": (8, 16), "activation": "relu"},
-}
-CASES = sorted({**TINY, **TINY_ANALOG})
+
+
+def small_members() -> dict[str, dict[str, Any]]:
+    """Arguments by entry: what the entries declare; of a family that declares none, its smallest as it is."""
+    entries = [get_entry(name) for name in zoo.list_models(task="classification")]
+    found = {entry.name: dict(entry.small) for entry in entries if entry.small is not None}
+    for family in {entry.family for entry in entries} - {get_entry(name).family for name in found}:
+        names = [entry.name for entry in entries if entry.family == family]
+        found[min(names, key=lambda name: zoo.describe(name).parameters or 0)] = {}
+    return dict(sorted(found.items()))
+
+
+def is_spiking(name: str, arguments: dict[str, Any]) -> bool:
+    with torch.device("meta"):
+        return isinstance(zoo.create(name, **arguments), zoo.SpikingModel)
+
+
+TINY = small_members()
+SPIKING = [name for name, arguments in TINY.items() if is_spiking(name, arguments)]
 
 
 def build_tiny(name: str, **kwargs: Any) -> zoo.ZooModel:
     """A small member with weights that let spikes reach the head, in training mode."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"num_classes": 5, "in_chans": 3}
-    settings |= TINY_ANALOG[name] if name in TINY_ANALOG else {"time_steps": 2, **TINY.get(name, {})}
+    settings: dict[str, Any] = {"num_classes": 5, "in_chans": 3, **TINY.get(name, {})}
+    if name not in TINY or name in SPIKING:
+        settings = {"time_steps": 2, **settings}
     model = zoo.create(name, **{**settings, **kwargs})
-    assert isinstance(model, zoo.AnalogModel if name in TINY_ANALOG else zoo.SpikingModel)
     lively(model)
     return model
 
@@ -75,13 +72,13 @@ def make_images(
     return torch.randn(batch, chans, height, width, generator=generator)
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=list(TINY))
 def case(request: pytest.FixtureRequest) -> str:
     """Name of an entry that has a small member."""
     return str(request.param)
 
 
-@pytest.fixture(params=sorted(TINY))
+@pytest.fixture(params=SPIKING)
 def spiking_case(request: pytest.FixtureRequest) -> str:
     """The same among the spiking ones."""
     return str(request.param)

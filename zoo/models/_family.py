@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
@@ -39,8 +39,8 @@ class Family:
     checkpoint_filter_fn: FilterFn | None = None
     note: str | None = None
 
-    def register(self, inputs: Inputs) -> Callable[[F], F]:
-        """A decorator: the function below builds an entry that takes ``inputs``."""
+    def register(self, inputs: Inputs, *, small: Mapping[str, Any] | None = None) -> Callable[[F], F]:
+        """A decorator: the function below builds an entry that takes ``inputs``; see `zoo.register_model`."""
         return register_model(
             paper=self.paper,
             input_size=inputs.input_size,
@@ -53,4 +53,5 @@ class Family:
             },
             checkpoint_filter_fn=self.checkpoint_filter_fn,
             note=self.note,
+            small=small,
         )

@@ -264,7 +264,7 @@ def ge2mst_m(**kwargs: Any) -> Ge2mST:
     return build_model(Ge2mST, "ge2mst_m", {"dims": (128, 256, 512, 640)}, **kwargs)
 
 
-@FAMILY.register(GREY_DIGITS)
+@FAMILY.register(GREY_DIGITS, small={"dims": (8, 16, 16, 32), "group_size": 8, "num_heads": (2, 4)})
 def ge2mst_nano(**kwargs: Any) -> Ge2mST:
     """A size for grey digits of 28 x 28; our design after the paper's abstract."""
     variant = {

@@ -326,7 +326,7 @@ FAMILY = Family(
 )
 
 
-@FAMILY.register(IMAGENET)
+@FAMILY.register(IMAGENET, small={"dims": (8, 8, 64, 64), "depths": (1, 1, 1, 1, 1), "num_heads": 1})
 def metaspikformer_15m(**kwargs: Any) -> MetaSpikeFormer:
     """15.1 M parameters; the widths reproduce the published count, the released code lacks this size."""
     return build_model(MetaSpikeFormer, "metaspikformer_15m", {"dims": (64, 128, 256, 360)}, **kwargs)

@@ -209,7 +209,7 @@ FAMILY = Family(
 DEEP = replace(FAMILY, first_conv="conv1.0")
 
 
-@FAMILY.register(IMAGENET)
+@FAMILY.register(IMAGENET, small={"layers": (1, 1), "planes": (8, 16)})
 def ms_resnet18(**kwargs: Any) -> MSResNet:
     """18 layers, T = 6."""
     return build_model(MSResNet, "ms_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
@@ -221,7 +221,7 @@ def ms_resnet34(**kwargs: Any) -> MSResNet:
     return build_model(MSResNet, "ms_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
 
 
-@DEEP.register(IMAGENET)
+@DEEP.register(IMAGENET, small={"layers": (2, 1), "planes": (8, 16), "drop_rate": 0.0})
 def ms_resnet104(**kwargs: Any) -> MSResNet:
     """104 layers with a deep stem and pooled shortcuts, 77.4 M parameters."""
     variant = {

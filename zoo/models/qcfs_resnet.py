@@ -166,13 +166,13 @@ FAMILY = Family(
 )
 
 
-@FAMILY.register(CIFAR10_BY_IMAGE)
+@FAMILY.register(CIFAR10_BY_IMAGE, small={"layers": (1, 1), "planes": (8, 16), "v_threshold": 2.0})
 def qcfs_resnet18(**kwargs: Any) -> QCFSResNet:
     """18 layers, 17 activations."""
     return build_source(QCFSResNet, "qcfs_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
 
 
-@FAMILY.register(CIFAR10_BY_IMAGE)
+@FAMILY.register(CIFAR10_BY_IMAGE, small={"layers": (2, 1), "planes": (8, 16), "activation": "relu"})
 def qcfs_resnet20(**kwargs: Any) -> QCFSResNet:
     """20 narrow layers in three stages, 19 activations; shortcuts are 1x1 convolutions."""
     variant = {"layers": (3, 3, 3), "planes": (16, 32, 64), "levels": 8}

@@ -164,7 +164,7 @@ FAMILY = Family(
 )
 
 
-@FAMILY.register(CIFAR10_BY_IMAGE)
+@FAMILY.register(CIFAR10_BY_IMAGE, small={"plan": ((8,), (8, 8), (16,)), "hidden": 64, "v_threshold": 2.0})
 def qcfs_vgg16(**kwargs: Any) -> QCFSVGG:
     """Thirteen convolutions; ``pool_size=7, num_classes=1000, levels=16`` for ImageNet."""
     return _create("qcfs_vgg16", {"plan": PLAN_16}, **kwargs)

@@ -317,7 +317,7 @@ def qkformer_dvsg(**kwargs: Any) -> QKFormer:
     return build_model(QKFormer, "qkformer_dvsg", variant, **kwargs)
 
 
-@OWN.register(GREY_DIGITS)
+@OWN.register(GREY_DIGITS, small={"dims": (16, 16, 32), "num_heads": 2})
 def qkformer_nano(**kwargs: Any) -> QKFormer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {"dims": (16, 32, 64), "depths": (1, 1, 1), "num_heads": 4, "mlp_ratio": 2.0}

@@ -260,7 +260,7 @@ def sdt_2_256_dvsg(**kwargs: Any) -> SpikeDrivenTransformer:
     )
 
 
-@OWN.register(GREY_DIGITS)
+@OWN.register(GREY_DIGITS, small={"dim": 16, "num_heads": 2})
 def sdt_nano(**kwargs: Any) -> SpikeDrivenTransformer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {"dim": 64, "num_heads": 4, "depth": 2, "mlp_ratio": 2.0, "pooling": "1100"}

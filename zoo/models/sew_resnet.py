@@ -251,7 +251,7 @@ FAMILY = Family(
 )
 
 
-@FAMILY.register(IMAGENET)
+@FAMILY.register(IMAGENET, small={"layers": (1, 1), "planes": (8, 16), "stem": "3x3"})
 def sew_resnet18(**kwargs: Any) -> SEWResNet:
     """18 layers, basic blocks, 11.7 M parameters."""
     return build_model(SEWResNet, "sew_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
@@ -263,7 +263,7 @@ def sew_resnet34(**kwargs: Any) -> SEWResNet:
     return build_model(SEWResNet, "sew_resnet34", {"layers": (3, 4, 6, 3)}, **kwargs)
 
 
-@FAMILY.register(IMAGENET)
+@FAMILY.register(IMAGENET, small={"layers": (2, 1), "planes": (4, 8)})
 def sew_resnet50(**kwargs: Any) -> SEWResNet:
     """50 layers, bottlenecks, 67.78 % on ImageNet-1k in the paper."""
     return build_model(SEWResNet, "sew_resnet50", {"layers": (3, 4, 6, 3), "block": "bottleneck"}, **kwargs)

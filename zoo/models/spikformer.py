@@ -253,7 +253,7 @@ def lmht_spikformer_2_256_cifar10dvs(**kwargs: Any) -> Spikformer:
     return build_model(Spikformer, "lmht_spikformer_2_256_cifar10dvs", {**EVENT, **events}, **kwargs)
 
 
-@OWN.register(GREY_DIGITS)
+@OWN.register(GREY_DIGITS, small={"dim": 16, "num_heads": 2})
 def spikformer_nano(**kwargs: Any) -> Spikformer:
     """A size of our own for grey digits of 28 x 28; trains in minutes on a CPU."""
     variant = {

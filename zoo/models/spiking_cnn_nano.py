@@ -113,7 +113,7 @@ class SpikingCNN(SpikingModel):
 FAMILY = Family(first_conv="stem.0", classifier="classifier")
 
 
-@FAMILY.register(GREY_DIGITS)
+@FAMILY.register(GREY_DIGITS, small={"channels": (8, 8, 16)})
 def spiking_cnn_nano(**kwargs: Any) -> SpikingCNN:
     """0.12 M parameters for grey digits of 28 x 28; trains in a minute or two on a CPU."""
     return build_model(SpikingCNN, "spiking_cnn_nano", {}, **kwargs)

@@ -243,19 +243,19 @@ RESNET19: dict[str, Any] = {
 }
 
 
-@FAMILY.register(CIFAR10_BY_IMAGE)
+@FAMILY.register(CIFAR10_BY_IMAGE, small={"layers": (1, 1), "planes": (8, 16)})
 def spiking_resnet18(**kwargs: Any) -> SpikingResNet:
     """18 layers with a 3x3 stem, for 32 x 32 images."""
     return build_model(SpikingResNet, "spiking_resnet18", {"layers": (2, 2, 2, 2)}, **kwargs)
 
 
-@HIDDEN.register(CIFAR10_BY_IMAGE)
+@HIDDEN.register(CIFAR10_BY_IMAGE, small={"layers": (1, 1), "planes": (8, 16), "hidden": 64})
 def spiking_resnet19(**kwargs: Any) -> SpikingResNet:
     """19 layers in three wide stages, a hidden linear layer with a neuron before the classifier."""
     return build_model(SpikingResNet, "spiking_resnet19", RESNET19, **kwargs)
 
 
-@FAMILY.register(IMAGENET)
+@FAMILY.register(IMAGENET, small={"layers": (2, 1), "planes": (8, 16)})
 def spiking_resnet34(**kwargs: Any) -> SpikingResNet:
     """34 layers with a 7x7 stem; ``stem="3x3"`` for small images."""
     variant = {"layers": (3, 4, 6, 3), "stem": "7x7", "num_classes": 1000}

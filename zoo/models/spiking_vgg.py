@@ -196,7 +196,7 @@ LMHT_PLAN = replace(FAMILY, paper=lmht.PAPER)
 LMHT_FAMILY = replace(LMHT_PLAN, checkpoint_filter_fn=lmht_filter_fn)
 
 
-@FAMILY.register(CIFAR10_BY_IMAGE)
+@FAMILY.register(CIFAR10_BY_IMAGE, small={"plan": ((8,), (8, 8), (16,)), "hidden": 64})
 def spiking_vgg11(**kwargs: Any) -> SpikingVGG:
     """Eight convolutions."""
     plan = ((64,), (128,), (256, 256), (512, 512), (512, 512))

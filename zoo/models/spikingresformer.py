@@ -319,7 +319,7 @@ def spikingresformer_dvsg(**kwargs: Any) -> SpikingResformer:
     return build_model(SpikingResformer, "spikingresformer_dvsg", variant, **kwargs)
 
 
-@OWN.register(GREY_DIGITS)
+@OWN.register(GREY_DIGITS, small={"planes": (8, 16, 16), "num_heads": (1, 2, 2), "group_size": 8})
 def spikingresformer_nano(**kwargs: Any) -> SpikingResformer:
     """A size of our own for grey digits of 28 x 28 or 32 x 32; trains in minutes on a CPU."""
     variant = {
