@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays
@@ -70,11 +71,12 @@ class SyntheticDataModule(ArrayDataModule):
         self.set_statistics([0.5] * self.in_chans, [0.25] * self.in_chans)
 
     @property
+    @override
     def native_size(self) -> tuple[int, int]:
-        """The size asked for."""
         side = self.image_size or 32
         return side, side
 
+    @override
     def _tensor_pipeline(self, augmentation: Augmentation | None) -> TensorPipeline:
         if self.kind == "events":
             return TensorPipeline(events=True)
@@ -105,8 +107,9 @@ class SyntheticDataModule(ArrayDataModule):
             steps.append(random.poisson(moved[labels] ** 2))
         return Arrays(np.stack(steps, axis=1).clip(0, 255).astype(np.uint8), labels)
 
+    @override
     def setup(self, stage: str | None = None) -> None:
-        """Draw the three sets, once."""
+        """Draw the three sets on the first call, each from a stream of its own."""
         if self.train_set is not None:
             return
         super().setup(stage)
@@ -119,6 +122,7 @@ class SyntheticDataModule(ArrayDataModule):
         stream = {"train": 1, "val": 2, "test": 3}[name]
         return self._draw(patterns, self.samples[name], np.random.default_rng(stream))
 
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return the training and the test set."""
         return self._arrays("train"), self._arrays("test")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.events.readers import Events, SplitBy, to_frames
@@ -45,7 +46,7 @@ class LazyFrames:
         return len(self.recordings)
 
     def decode(self, row: int) -> npt.NDArray[np.uint8]:
-        """The frames of one recording."""
+        """The frames of one recording, uint8 ``[T, 2, H, W]``."""
         recording = self.recordings[row]
         try:
             return to_frames(
@@ -129,27 +130,33 @@ class EventDataModule(ArrayDataModule):
         raise NotImplementedError
 
     def read(self, recording: Recording) -> Events:
-        """The events of a recording."""
+        """The events of a recording, in the order of its file.
+
+        Raises:
+            DataError: the file is missing, cut off or in another format.
+        """
         raise NotImplementedError
 
     @property
+    @override
     def train_transform(self) -> EventPipeline:
-        """The training transform; ``print`` shows its steps."""
         return self._pipeline(self.augmentation)
 
     @property
+    @override
     def eval_transform(self) -> EventPipeline:
-        """The transform of validation, test and prediction."""
         return self._pipeline(None)
 
     def _pipeline(self, augmentation: Augmentation | None) -> EventPipeline:
         size = None if self.image_size is None else (self.image_size, self.image_size)
         return EventPipeline(size, augmentation, self.event_augment, self.sum_channel)
 
+    @override
     def prepare_data(self) -> None:
         """Count the events into frames; in one process only."""
         self.load_arrays()
 
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return the training and the test frames, uint8 ``[N, T, 2, H, W]``, mapped into memory."""
         train, test = self.recordings()
@@ -171,6 +178,7 @@ class EventDataModule(ArrayDataModule):
         frames = memory_mapped(folder / f"{name}-{digest.hexdigest()[:16]}.npy", lazy)
         return Arrays(frames, np.array([r.label for r in recordings], dtype=np.int64))
 
+    @override
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return batches (frames, paths) of the recordings under `predict_dir`."""
         if self.predict_dir is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing_extensions import override
+
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.readers import Events, read_aedat2
 from datamodules.images.cifar import CIFAR10_CLASSES
@@ -25,26 +27,21 @@ class CIFAR10DVSDataModule(EventDataModule):
 
     title = "CIFAR10-DVS"
     licence = "CC BY 4.0"
+    num_classes, native_size = 10, (128, 128)
+    class_names = CIFAR10_CLASSES
     suffixes = (".aedat",)
     page = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
     layout = "{root}/CLASS/*.aedat, with the classes of CIFAR-10"
 
     def __init__(self, root: str = "data/cifar10_dvs", *, time_steps: int = 16, **kwargs: Any) -> None:
         super().__init__(root, time_steps=time_steps, **kwargs)
-        self.num_classes = 10
-        self.class_names = CIFAR10_CLASSES
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """128x128."""
-        return 128, 128
-
+    @override
     def read(self, recording: Recording) -> Events:
-        """AEDAT 2.0."""
         return read_aedat2(recording.path)
 
+    @override
     def recordings(self) -> tuple[list[Recording], list[Recording]]:
-        """Class by class."""
         train: list[Recording] = []
         test: list[Recording] = []
         for label, name in enumerate(self.class_names):

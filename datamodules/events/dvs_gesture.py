@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.readers import Events, read_aedat3
 from datamodules.loading.errors import DataError
@@ -29,26 +31,21 @@ class DVSGestureDataModule(EventDataModule):
 
     title = "DVS128 Gesture"
     licence = "CC BY 4.0"
+    num_classes, native_size = 11, (128, 128)
+    class_names = GESTURES
     suffixes = (".aedat",)
     page = "https://research.ibm.com/interactive/dvsgesture/"
     layout = "{root}, with trials_to_train.txt, userNN_LIGHT.aedat and userNN_LIGHT_labels.csv"
 
     def __init__(self, root: str = "data/dvs_gesture", *, time_steps: int = 16, **kwargs: Any) -> None:
         super().__init__(root, time_steps=time_steps, **kwargs)
-        self.num_classes = 11
-        self.class_names = GESTURES
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """128x128."""
-        return 128, 128
-
+    @override
     def read(self, recording: Recording) -> Events:
-        """AEDAT 3.1, between the microseconds of the label."""
         return read_aedat3(recording.path, recording.start, recording.stop)
 
+    @override
     def recordings(self) -> tuple[list[Recording], list[Recording]]:
-        """The gestures of the sessions that the two lists name."""
         inner = self.root / "DvsGesture"
         folder = inner if inner.is_dir() else self.root
         return self._listed(folder, "train"), self._listed(folder, "test")

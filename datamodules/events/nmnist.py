@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.readers import Events, read_nmnist
 from datamodules.loading.errors import DataError
@@ -23,26 +25,21 @@ class NMNISTDataModule(EventDataModule):
 
     title = "N-MNIST"
     licence = "CC BY-SA 4.0"
+    num_classes, native_size = 10, (34, 34)
+    class_names = tuple("0123456789")
     suffixes = (".bin", ".bs2")
     page = "https://www.garrickorchard.com/datasets/n-mnist"
     layout = "{root}/Train/DIGIT/*.bin and {root}/Test/DIGIT/*.bin"
 
     def __init__(self, root: str = "data/nmnist", *, time_steps: int = 10, **kwargs: Any) -> None:
         super().__init__(root, time_steps=time_steps, **kwargs)
-        self.num_classes = 10
-        self.class_names = tuple("0123456789")
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """34x34."""
-        return 34, 34
-
+    @override
     def read(self, recording: Recording) -> Events:
-        """Five bytes an event."""
         return read_nmnist(recording.path)
 
+    @override
     def recordings(self) -> tuple[list[Recording], list[Recording]]:
-        """By folder, or by list."""
         return self._split("Train"), self._split("Test")
 
     def _split(self, name: str) -> list[Recording]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.cache import cache_folder, decoded
@@ -34,8 +35,12 @@ CIFAR100_CLASSES = (
 
 
 class _CIFARDataModule(ArrayDataModule):
+    """What the two have in common; `CIFAR10DataModule` describes the arguments."""
+
     archive: str  # what torchvision downloads
     unpacked: str
+    statistics: tuple[tuple[float, ...], tuple[float, ...]]  # mean, standard deviation
+    in_chans, native_size = 3, (32, 32)
 
     def __init__(
         self,
@@ -52,20 +57,15 @@ class _CIFARDataModule(ArrayDataModule):
         self.root = Path(root).expanduser()
         self.folder = None if folder is None else Path(folder).expanduser()
         self.download = download
-        self.in_chans = 3
+        self.set_statistics(*self.statistics)
 
+    @override
     def facts(self) -> dict[str, Any]:
-        """As for all; a copy as images is named as one, since its accuracies differ a little."""
-        found = super().facts()
+        found = super().facts()  # a copy as images is named as one: its accuracies differ a little
         return found if self.folder is None else {**found, "name": f"{self.title}, copy as images"}
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """32x32."""
-        return 32, 32
-
     def _source(self) -> Any:
-        """Return torchvision's class."""
+        """Return torchvision's class, imported only here: it takes a second."""
         raise NotImplementedError
 
     def _missing(self, reason: str) -> str:
@@ -75,6 +75,7 @@ class _CIFARDataModule(ArrayDataModule):
             " train/CLASS/ and test/CLASS/"
         )
 
+    @override
     def prepare_data(self) -> None:
         """Download or unpack the archive, or decode the folder, if need be."""
         if self.folder is not None:
@@ -113,6 +114,7 @@ class _CIFARDataModule(ArrayDataModule):
         images: npt.NDArray[np.uint8] = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
         return Arrays(images, np.array(data.targets, dtype=np.int64))
 
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return the training and the test set, uint8 ``[N, 3, 32, 32]``."""
         if self.folder is not None:
@@ -136,31 +138,11 @@ class CIFAR10DataModule(_CIFARDataModule):
 
     title, hub_id = "CIFAR-10", "uoft-cs/cifar10"
     archive, unpacked = "cifar-10-python.tar.gz", "cifar-10-batches-py"
+    num_classes, class_names = 10, CIFAR10_CLASSES
+    # the figures that SpikingResformer and most CIFAR recipes use
+    statistics = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
-    def __init__(
-        self,
-        root: str = "data",
-        *,
-        folder: str | None = None,
-        val: Literal["test"] | float = "test",
-        download: bool = True,
-        crop_padding: int = 4,
-        flip: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            root,
-            folder=folder,
-            val=val,
-            download=download,
-            crop_padding=crop_padding,
-            flip=flip,
-            **kwargs,
-        )
-        self.num_classes, self.class_names = 10, CIFAR10_CLASSES
-        # the figures that SpikingResformer and most CIFAR recipes use
-        self.set_statistics((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-
+    @override
     def _source(self) -> Any:
         from torchvision.datasets import CIFAR10
 
@@ -182,31 +164,11 @@ class CIFAR100DataModule(_CIFARDataModule):
 
     title, hub_id = "CIFAR-100", "uoft-cs/cifar100"
     archive, unpacked = "cifar-100-python.tar.gz", "cifar-100-python"
+    num_classes, class_names = 100, CIFAR100_CLASSES
+    # 129.3, 124.1, 112.4 and 68.2, 65.4, 70.4 of 255, as in SpikingResformer
+    statistics = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
-    def __init__(
-        self,
-        root: str = "data",
-        *,
-        folder: str | None = None,
-        val: Literal["test"] | float = "test",
-        download: bool = True,
-        crop_padding: int = 4,
-        flip: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            root,
-            folder=folder,
-            val=val,
-            download=download,
-            crop_padding=crop_padding,
-            flip=flip,
-            **kwargs,
-        )
-        self.num_classes, self.class_names = 100, CIFAR100_CLASSES
-        # 129.3, 124.1, 112.4 and 68.2, 65.4, 70.4 of 255, as in SpikingResformer
-        self.set_statistics((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
-
+    @override
     def _source(self) -> Any:
         from torchvision.datasets import CIFAR100
 

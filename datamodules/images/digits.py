@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
@@ -26,18 +27,14 @@ class DigitsDataModule(ArrayDataModule):
 
     title = "handwritten digits of scikit-learn (1,797, 8x8)"
     licence = "BSD-3-Clause, as scikit-learn ships them"
+    num_classes, in_chans, native_size = 10, 1, (8, 8)
+    class_names = tuple("0123456789")
 
     def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
-        self.num_classes, self.in_chans = 10, 1
-        self.class_names = tuple("0123456789")
         self.set_statistics((0.3053,), (0.3760,))
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """8x8."""
-        return 8, 8
-
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return 1,438 training and 359 test digits, uint8 ``[N, 1, 8, 8]``."""
         try:

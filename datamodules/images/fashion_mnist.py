@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from typing_extensions import override
+
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
@@ -30,6 +32,11 @@ class FashionMNISTDataModule(ArrayDataModule):
     title = "Fashion-MNIST"
     hub_id = "zalando-datasets/fashion_mnist"
     licence = "MIT"
+    num_classes, in_chans, native_size = 10, 1, (28, 28)
+    class_names = (
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+        "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,23 +49,14 @@ class FashionMNISTDataModule(ArrayDataModule):
         super().__init__(val=val, **kwargs)
         self.root = Path(root).expanduser()
         self.download = download
-        self.num_classes, self.in_chans = 10, 1
-        self.class_names = (
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-        )  # fmt: skip
         self.set_statistics((0.2860,), (0.3530,))
-
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """28x28."""
-        return 28, 28
 
     def find_folder(self) -> Path | None:
         """Return the folder that holds the four files; ``None`` if there is none."""
         places = (self.root / "FashionMNIST" / "raw", self.root, DEBIAN)
         return next((place for place in places if has_idx(place)), None)
 
+    @override
     def prepare_data(self) -> None:
         """Download the files if they are nowhere."""
         if self.find_folder() is not None:
@@ -83,6 +81,7 @@ class FashionMNISTDataModule(ArrayDataModule):
             " apt-get install dataset-fashion-mnist"
         )
 
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return the training and the test set, uint8 ``[N, 1, 28, 28]``."""
         folder = self.find_folder()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from typing_extensions import override
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.loading.cache import LazyImages, cache_folder, decoded
@@ -45,6 +46,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         kwargs: see `ClassificationDataModule`.
     """
 
+    how_to_get = ""  # what to do where the folder is missing, with the place {root}
+
     def __init__(
         self,
         root: str,
@@ -80,8 +83,11 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
         self.crop_pct, self.color_jitter = crop_pct, color_jitter
         self.in_chans = in_chans
-        self.folders = self._find_folders()
-        self.class_names = tuple(class_folders(next(iter(self.folders.values()))))
+        try:
+            self.folders = self._find_folders()
+            self.class_names = tuple(class_folders(next(iter(self.folders.values()))))
+        except DataError as error:
+            raise DataError(f"{error}{self.how_to_get.format(root=root)}") from None
         self.num_classes = len(self.class_names)
         grey = in_chans == 1
         self.set_statistics((0.449,) if grey else IMAGENET_MEAN, (0.226,) if grey else IMAGENET_STD)
@@ -98,14 +104,15 @@ class ImageFolderDataModule(ClassificationDataModule):
         }
         return found or {"train": self.root}
 
+    @override
     def facts(self) -> dict[str, Any]:
-        """As for all; data without a title of their own are called after their folder."""
         found = super().facts()
         crop_pct = self.crop_pct if self.style == "imagenet" else 1.0
         name = self.title or f"images of the folder {self.root.name}"
         return {**found, "name": name, "crop_pct": crop_pct}
 
     @property
+    @override
     def native_size(self) -> tuple[int, int]:
         """Height and width of the first image; of all of them if the style is ``small``."""
         if self._native_size is None:
@@ -129,13 +136,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         )
 
     @property
+    @override
     def train_transform(self) -> Any:
-        """The training transform; ``print`` shows its steps."""
         return self._transform(self.augmentation)
 
     @property
+    @override
     def eval_transform(self) -> Any:
-        """The transform of validation, test and prediction."""
         return self._transform(None)
 
     def _transform(self, augmentation: Augmentation | None) -> Any:
@@ -143,6 +150,7 @@ class ImageFolderDataModule(ClassificationDataModule):
             return self._pipeline(augmentation)
         return self._tensor_pipeline(augmentation)
 
+    @override
     def _predict_transform(self) -> Any:
         if self.style == "imagenet":
             return self.eval_transform
@@ -166,12 +174,14 @@ class ImageFolderDataModule(ClassificationDataModule):
         paths = [listing.paths[row] for row in rows]
         return ImageDataset(paths, listing.labels[rows], transform, self.in_chans, self.seed)
 
+    @override
     def prepare_data(self) -> None:
         """Decode the images into the cache, if one is wanted; in one process only."""
         if self.cache:
             for folder in self.folders.values():
                 self._images(list_images(folder, self.class_names))
 
+    @override
     def setup(self, stage: str | None = None) -> None:
         """List the images, once; ``predict`` needs none of them."""
         if stage == "predict" or self.test_set is not None or self.train_set is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from datamodules.images.image_folder import ImageFolderDataModule
-from datamodules.loading.errors import DataError
 
 
 class ImageNetDataModule(ImageFolderDataModule):
@@ -28,6 +27,11 @@ class ImageNetDataModule(ImageFolderDataModule):
     hub_id = "ILSVRC/imagenet-1k"
     licence = "ImageNet's own terms: research, not commercial"
 
+    how_to_get = (
+        "\nImageNet cannot be downloaded for you: get it from image-net.org and"
+        " unpack it to {root}/train/SYNSET/*.JPEG and {root}/val/SYNSET/*.JPEG"
+    )
+
     def __init__(
         self,
         root: str = "data/imagenet",
@@ -38,18 +42,12 @@ class ImageNetDataModule(ImageFolderDataModule):
         flip: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        try:
-            super().__init__(
-                root,
-                val=val,
-                style="imagenet",
-                image_size=image_size,
-                crop_pct=crop_pct,
-                flip=flip,
-                **kwargs,
-            )
-        except DataError as error:
-            raise DataError(
-                f"{error}\nImageNet cannot be downloaded for you: get it from image-net.org and"
-                f" unpack it to {root}/train/SYNSET/*.JPEG and {root}/val/SYNSET/*.JPEG"
-            ) from None
+        super().__init__(
+            root,
+            val=val,
+            style="imagenet",
+            image_size=image_size,
+            crop_pct=crop_pct,
+            flip=flip,
+            **kwargs,
+        )

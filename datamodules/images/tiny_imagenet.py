@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.loading.errors import DataError
@@ -15,7 +16,7 @@ from datamodules.loading.folder import Listing, list_images
 class TinyImageNetDataModule(ImageFolderDataModule):
     """Tiny-ImageNet-200 (CS231n): ``train/SYNSET/images/*.JPEG`` and ``val/images/*.JPEG``.
 
-    The labels of the validation images stand in ``val/val_annotations.txt``; images that were sorted
+    The labels of the validation images are in ``val/val_annotations.txt``; images that were sorted
     into ``val/SYNSET/`` are read, too. The test images have no labels, so the validation set is the test
     set, as in all papers. Training: random resized crop, flip, policy; evaluation: as they are.
 
@@ -28,6 +29,11 @@ class TinyImageNetDataModule(ImageFolderDataModule):
         kwargs: see `ImageFolderDataModule`.
     """
 
+    how_to_get = (
+        "\nunpack tiny-imagenet-200.zip (cs231n.stanford.edu) so that"
+        " {root}/train/SYNSET/images/*.JPEG and {root}/val/val_annotations.txt exist"
+    )
+
     def __init__(
         self,
         root: str = "data/tiny-imagenet-200",
@@ -38,29 +44,25 @@ class TinyImageNetDataModule(ImageFolderDataModule):
         flip: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        try:
-            super().__init__(
-                root,
-                val=val,
-                style="imagenet",
-                image_size=image_size,
-                crop_pct=crop_pct,
-                flip=flip,
-                **kwargs,
-            )
-        except DataError as error:
-            raise DataError(
-                f"{error}\nunpack tiny-imagenet-200.zip (cs231n.stanford.edu) so that"
-                f" {root}/train/SYNSET/images/*.JPEG and {root}/val/val_annotations.txt exist"
-            ) from None
+        super().__init__(
+            root,
+            val=val,
+            style="imagenet",
+            image_size=image_size,
+            crop_pct=crop_pct,
+            flip=flip,
+            **kwargs,
+        )
         self.set_statistics((0.480, 0.448, 0.398), (0.272, 0.266, 0.274))
 
+    @override
     def _find_folders(self) -> dict[str, Path]:
         found = {split: folder for split, folder in super()._find_folders().items() if split != "test"}
         if "train" not in found or not (self.root / "train").is_dir():
             raise DataError(f"{self.root} has no folder 'train', which names the classes")
         return found
 
+    @override
     def _list(self, split: str, folder: Path) -> Listing:
         table = folder / "val_annotations.txt"
         if split != "val" or not table.is_file():

@@ -28,7 +28,7 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def decode(self, row: int, /) -> npt.NDArray[np.uint8]:
-        """Return one sample."""
+        """Return sample `row`, uint8 of `shape`."""
 
 
 class LazyImages:

@@ -1,4 +1,4 @@
-"""A DataLoader that starts where the training loop stands."""
+"""A DataLoader that continues in the middle of an epoch."""
 
 from __future__ import annotations
 

@@ -38,7 +38,15 @@ class EventPipeline:
         self.sum_channel = sum_channel
 
     def __call__(self, frames: Tensor, keys: Keys | None = None) -> Tensor:
-        """Transform a batch."""
+        """Transform a batch.
+
+        Args:
+            frames: uint8 ``[N, T, 2, H, W]``.
+            keys: one random key per sample; drawn from torch's global generator if missing.
+
+        Returns:
+            float32 ``[N, T, C, H', W']``.
+        """
         N, T, C = frames.shape[:3]
         flat = frames.flatten(1, 2)
         a = self.augmentation

@@ -80,5 +80,5 @@ class RGBDetour:
         self.policy = policy
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Return the changed grey image."""
+        """Change one image; grey in, grey out."""
         return self.policy(image.convert("RGB")).convert("L")
