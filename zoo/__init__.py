@@ -17,7 +17,8 @@ from zoo.errors import (
 )
 from zoo.factory import create, load, register_with_timm
 from zoo.files.checkpoint import read_checkpoint
-from zoo.files.layout import WeightsCfg
+from zoo.files.provenance import Provenance
+from zoo.files.weights import WeightsCfg
 from zoo.hub.push import LicenceError, Published
 from zoo.layers.checkpointing import checkpoint_block
 from zoo.layers.token_block import TokenBlock
@@ -49,6 +50,7 @@ __all__ = [
     "LicenceError",
     "Metric",
     "NotRebuildableError",
+    "Provenance",
     "Published",
     "Scorer",
     "SpikingModel",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoo.files.card import AT_T
 from zoo.rebuild import build_timm
 from zoo.registry import get_entry
+from zoo.tasks import CLASSIFICATION, get_task
 from zoo.timm_bridge.names import PREFIX, arxiv_id, timm_family, timm_weights
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from zoo.files.layout import WeightsCfg
+    from zoo.files.weights import WeightsCfg
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Description:
         parameters: their number.
         spiking: whether it has neurons and takes T; the analog ones do not.
         time_steps: T for still images; 1 for analog networks.
-        num_classes: K of the default classifier.
-        input_size: ``(C, H, W)`` of the default input.
+        num_classes: K of the default classifier; None for other tasks.
+        input_size: ``(C, H, W)`` of the default input; None where it is no image.
+        facts: what else the entry says of inputs and outputs, as (label, value); of image classifiers none.
         paper: arXiv id.
         weights: by tag, the one that ``zoo.load`` takes first.
     """
@@ -44,9 +45,10 @@ class Description:
     parameters: int
     spiking: bool
     time_steps: int
-    num_classes: int
-    input_size: tuple[int, int, int]
+    num_classes: int | None
+    input_size: tuple[int, int, int] | None
     paper: str | None
+    facts: tuple[tuple[str, str], ...] = ()
     weights: dict[str, WeightsCfg] = field(default_factory=dict)
     build: Callable[..., nn.Module] | None = field(default=None, repr=False, compare=False)
 
@@ -57,7 +59,9 @@ class Description:
         Counted when asked for, on the meta device: convolutions, linear layers and matrix products,
         attention included. None if the network cannot run there.
         """
-        return None if self.build is None else count_macs(self.build, self.input_size, self.spiking)
+        if self.build is None or self.input_size is None:
+            return None
+        return count_macs(self.build, self.input_size, self.spiking)
 
     @property
     def sops(self) -> float | None:
@@ -70,7 +74,6 @@ class Description:
         return next((value for value in recorded if value is not None), None)
 
     def __str__(self) -> str:
-        channels, height, width = self.input_size
         macs = "unknown" if self.macs is None else f"{_short(self.macs)} (one dense pass, T = 1)"
         rows = [
             ("family", self.family),
@@ -78,8 +81,7 @@ class Description:
             ("parameters", f"{self.parameters:,}"),
             ("MACs", macs),
             ("time steps", f"T = {self.time_steps}" if self.spiking else "none, an ANN"),
-            ("input", f"C = {channels}, H = {height}, W = {width}"),
-            ("classes", f"K = {self.num_classes}"),
+            *self._inputs(),
             ("paper", f"arXiv {self.paper}" if self.paper else "-"),
         ]
         if self.spiking:
@@ -88,12 +90,21 @@ class Description:
                 sops = f"{_short(self.sops)} a sample over all T, measured with the first weights"
             rows.insert(4, ("SOPs", sops))
         for tag, cfg in self.weights.items():
-            facts = [f"{k} {v:g}" for k, v in cfg.metrics.items() if not AT_T.search(k)]
+            facts = [f"{k} {v:g}" for k, v in cfg.metrics.items() if get_task(self.task).step_of(k) is None]
             facts += [f"licence {cfg.licence}"] if cfg.licence else []
             rows.append(("weights", f"{self.name}.{tag}" + (f" ({', '.join(facts)})" if facts else "")))
         if not self.weights:
             rows.append(("weights", "none"))
         return "\n".join([self.name, *(f"  {key:<11} {value}" for key, value in rows)])
+
+    def _inputs(self) -> list[tuple[str, str]]:
+        rows = [(label.lower(), value) for label, value in self.facts]
+        if self.input_size is not None:
+            channels, height, width = self.input_size
+            rows.append(("input", f"C = {channels}, H = {height}, W = {width}"))
+        if self.num_classes is not None:
+            rows.append(("classes", f"K = {self.num_classes}"))
+        return rows
 
 
 def describe(name: str) -> Description:
@@ -107,7 +118,9 @@ def describe(name: str) -> Description:
     entry = get_entry(name)
     with torch.device("meta"):
         model = entry.fn()
-    size = entry.cfg["input_size"]
+    size = entry.cfg.get("input_size")
+    classes = getattr(model, "num_classes", entry.cfg.get("num_classes"))
+    task = get_task(entry.task)
     return Description(
         name=entry.name,
         family=entry.family,
@@ -115,9 +128,10 @@ def describe(name: str) -> Description:
         parameters=sum(p.numel() for p in model.parameters()),
         spiking="time_steps" in getattr(model, "model_args", {}),
         time_steps=int(getattr(model, "time_steps", 1)),
-        num_classes=int(getattr(model, "num_classes", entry.cfg["num_classes"])),
-        input_size=(int(size[0]), int(size[1]), int(size[2])),
+        num_classes=None if classes is None else int(classes),
+        input_size=None if size is None else (int(size[0]), int(size[1]), int(size[2])),
         paper=entry.paper,
+        facts=() if task == CLASSIFICATION else tuple(task.facts(entry.cfg)),
         weights=entry.weights,
         build=entry.fn,
     )

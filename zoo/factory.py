@@ -10,7 +10,9 @@ from torch import nn
 
 from zoo import locate
 from zoo.base import ZooModel
-from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WeightsCfg, weights_folders
+from zoo.files.description import read_description
+from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
+from zoo.files.weights import WeightsCfg, weights_folders
 from zoo.hub import download
 from zoo.loading import adopt_description, load_weights
 from zoo.registry import Entry, get_entry, split_tag
@@ -147,9 +149,7 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
 
 
 def _recorded_hash(folder: Path) -> str | None:
-    if not (folder / CONFIG_FILE).is_file():
-        return None
-    return (download.read_config(folder).get("fulgurite") or {}).get("sha256")
+    return read_description(folder).recorded.sha256 if (folder / CONFIG_FILE).is_file() else None
 
 
 def _where(entry: Entry) -> str:
@@ -162,4 +162,4 @@ def _where(entry: Entry) -> str:
     )
 
 
-__all__ = ["PACKAGED", "create", "load", "load_weights"]
+__all__ = ["create", "load", "load_weights"]

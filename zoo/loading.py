@@ -10,7 +10,7 @@ from conversion import ConvertedModel
 from zoo.base import ZooModel
 from zoo.classifier import ImageClassifier
 from zoo.files.checkpoint import load_strict, read_checkpoint
-from zoo.hub.download import read_config
+from zoo.files.description import read_description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,23 +77,24 @@ def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] |
         folder: the folder.
         given: arguments of the caller; another input than the folder's is one of these.
     """
-    config = read_config(folder)
-    recorded = config.get("model_args") or {}
+    described = read_description(folder)
+    recorded, given = described.model_args, given or {}
     other_input = any(
-        (given or {}).get(key) is not None and (given or {})[key] != recorded.get(key)
-        for key in ("img_size", "in_chans")
+        given.get(key) is not None and given[key] != recorded.get(key) for key in ("img_size", "in_chans")
     )
     told = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in (config.get("pretrained_cfg") or {}).items()
+        for key, value in described.pretrained_cfg.items()
         if not (other_input and key in ("input_size", "mean", "std"))
     }
+    classes = getattr(model, "num_classes", None)
+    if classes is not None:
+        told["num_classes"] = classes
     cfg: Any = {**getattr(model, "pretrained_cfg", {}), **told}
-    cfg["num_classes"] = model.num_classes
     if isinstance(model, ConvertedModel):
         model.default_cfg = cfg
     else:
         model.pretrained_cfg = model.default_cfg = cfg
-    labels = config.get("label_names")
-    if isinstance(labels, list) and len(labels) == model.num_classes:
-        model.label_names = [str(label) for label in labels]  # type: ignore[assignment]
+    labels = described.label_names
+    if labels is not None and len(labels) == classes and isinstance(model, ConvertedModel | ImageClassifier):
+        model.label_names = labels

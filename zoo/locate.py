@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
+from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
-from zoo.hub.download import download, forget, read_config
+from zoo.hub.download import download, forget
 from zoo.loading import adopt_description, load_weights
 from zoo.registry import get_entry
 from zoo.timm_bridge.models import load_timm, load_timm_folder
@@ -70,20 +71,23 @@ def _load(
     source = path if weights is None else Path(weights)
     load_weights(model, source, entry, explicit=kwargs, sha256=sha256 if weights is None else None)
     if weights is None and path.is_dir():
-        model.origin = _origin(path, remote)  # type: ignore[assignment]
+        named: Any = model
+        named.origin = _origin(path, remote)
     return model
 
 
 def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:
     """Where the weights of a folder come from: what it says itself, or the folder."""
-    own = read_config(folder).get("fulgurite") or {}
-    licence = own.get("licence")
+    described = read_description(folder)
+    own = described.recorded
     if remote is not None:
-        return {"name": f"{remote.partition('@')[0]}@{folder.name}", "licence": licence, "url": None}
-    origin = own.get("origin")
-    if origin is None and licence:
-        origin = {"name": f"a folder of zoo.save, {read_config(folder)['architecture']}", "licence": licence}
-    return origin if isinstance(origin, dict) else None
+        name = f"{remote.partition('@')[0]}@{folder.name}"
+        return {"name": name, "licence": own.licence, "url": None}
+    if own.origin is not None:
+        return own.origin.to_dict()
+    if own.licence:
+        return {"name": f"a folder of zoo.save, {described.architecture}", "licence": own.licence}
+    return None
 
 
 def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any], str | None]:
@@ -100,40 +104,14 @@ def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any],
                 arguments.setdefault(key, hyper[key])
         return hyper["model"], arguments, None
     folder = path if path.is_dir() else path.parent
-    config_path = folder / CONFIG_FILE
-    if not config_path.is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"no {CONFIG_FILE} in {folder}, so the architecture is unknown;"
             f" use zoo.load(NAME, weights={str(path)!r})"
         )
-    try:
-        config = read_config(folder)
-    except ValueError as error:
-        raise CheckpointError(f"{config_path} is no model description: {error!r}") from error
-    architecture = config.get("architecture")
-    if not isinstance(architecture, str):
-        raise _foreign(config, remote or str(config_path))
-    arguments = dict(config.get("model_args") or {})
-    arguments.setdefault("num_classes", config.get("num_classes"))
-    own = config.get("fulgurite") or {}
+    described = read_description(folder, remote)
+    arguments = dict(described.model_args)
+    if described.num_classes is not None:
+        arguments.setdefault("num_classes", described.num_classes)
     is_main = path.is_dir() or path.name in (WEIGHTS_FILE, INDEX_FILE)
-    return architecture, arguments, own.get("sha256") if is_main else None
-
-
-def _foreign(config: dict[str, Any], where: str) -> Exception:
-    """The error for a configuration that is not ours, saying whose it looks like."""
-    for key, owner in (
-        ("model_type", "transformers"),
-        ("_class_name", "diffusers"),
-        ("model_cfg", "open_clip"),
-    ):
-        if key in config:
-            return CheckpointError(
-                f"{where} is no model description of ours or timm's: it looks like one of {owner}"
-                f" ({key}: {config[key]!r}), whose networks this zoo does not build; load it with {owner},"
-                " or, if an entry has this architecture, zoo.load(NAME, weights=FILE)"
-            )
-    return CheckpointError(
-        f"{where} is no model description: it names no 'architecture' (it has:"
-        f" {', '.join(list(config)[:8]) or 'nothing'}); if you know the network, zoo.load(NAME, weights=FILE)"
-    )
+    return described.architecture, arguments, described.recorded.sha256 if is_main else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.layout import sha256_of
@@ -19,10 +20,8 @@ from zoo.saving import save
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from zoo.base import ZooModel
-    from zoo.classifier import ImageClassifier
 
 SHOWN = 4  # keys of each kind, and entries, in a message
 
@@ -91,12 +90,12 @@ def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] 
     return found
 
 
-def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> ImageClassifier:
+def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> nn.Module:
     with torch.device("meta"):
-        return entry.fn(**arguments)  # type: ignore[return-value]
+        return entry.fn(**arguments)
 
 
-def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ImageClassifier) -> dict[str, Tensor]:
+def _mapped(state: Mapping[str, Tensor], entry: Entry, model: nn.Module) -> dict[str, Tensor]:
     """The state in the entry's own names; as it is where the filter cannot read it."""
     if entry.checkpoint_filter_fn is None:
         return dict(state)
@@ -110,7 +109,7 @@ def _mapped(state: Mapping[str, Tensor], entry: Entry, model: ImageClassifier) -
         return dict(state)
 
 
-def _compare(state: Mapping[str, Tensor], name: str, model: ZooModel, arguments: dict[str, Any]) -> Fit:
+def _compare(state: Mapping[str, Tensor], name: str, model: nn.Module, arguments: dict[str, Any]) -> Fit:
     own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     theirs = {k: tuple(v.shape) for k, v in state.items()}
     return Fit(
@@ -126,10 +125,12 @@ def _compare(state: Mapping[str, Tensor], name: str, model: ZooModel, arguments:
     )
 
 
-def _told_by_shapes(state: Mapping[str, Tensor], entry: Entry, model: ImageClassifier) -> dict[str, int]:
+def _told_by_shapes(state: Mapping[str, Tensor], entry: Entry, model: nn.Module) -> dict[str, int]:
     """K from the last weight of the classifier, C from the first convolution, where they are others."""
     own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     told: dict[str, int] = {}
+    if not isinstance(model, ImageClassifier):
+        return told
     head = [k for k in own if k.startswith(f"{model.classifier_name}.") and k.endswith("weight")]
     first = f"{entry.cfg.get('first_conv')}.weight"
     for label, key, axis in (("num_classes", head[-1] if head else "", 0), ("in_chans", first, 1)):

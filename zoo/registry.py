@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zoo.errors import UnknownModelError
-from zoo.files.layout import WeightsCfg, find_weights
+from zoo.files.weights import WeightsCfg, find_weights
 from zoo.tasks import CLASSIFICATION, get_task
 
 if TYPE_CHECKING:

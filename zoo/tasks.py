@@ -90,6 +90,7 @@ class Task:
         call: the line of Python that uses ``model``.
         tested: a sentence of where the metrics were measured, with ``{}`` for the data.
         unknown: what remains unknown beyond these data.
+        quality: what time steps change.
         facts: rows about inputs and outputs, from the entry's ``cfg``.
         defaults: of ``cfg``, where an entry does not say otherwise.
         demo: whether ``fulgurite demo`` has a page for it.
@@ -104,6 +105,7 @@ class Task:
     call: str
     tested: str = "On the test set of {}."
     unknown: str = "how it does on other data is unknown"
+    quality: str = "quality"
     tags: Sequence[str] = ()
     facts: Callable[[Mapping[str, Any]], Rows] = plain_facts
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -130,6 +132,7 @@ CLASSIFICATION = Task(
     headline="acc1",
     call="logits = model(images)",
     unknown="accuracy on other images is unknown",
+    quality="accuracy",
     facts=image_facts,
     defaults={"input_size": (3, 224, 224), "num_classes": 1000},
     demo=True,
@@ -145,6 +148,7 @@ CONTROL = Task(
     call="actions = model(observations)",
     tested="In {}.",
     unknown="its return in other environments is unknown",
+    quality="return",
 )
 IMAGE_QUALITY = {
     "psnr": Metric(label="PSNR", unit="dB", hub="psnr"),

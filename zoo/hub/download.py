@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from zoo.errors import HubFileNotFoundError
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, check_shard_names
@@ -95,15 +93,3 @@ def forget(path: Path) -> None:
     data = path.resolve()
     path.unlink(missing_ok=True)
     data.unlink(missing_ok=True)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a folder as a mapping.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG_FILE} holds a {type(config).__name__}")
-    return config

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import CheckpointError, HubError
 from zoo.files.card import licence_fields, write_card
 from zoo.files.checkpoint import weights_file
+from zoo.files.description import PART, read_description
 from zoo.files.layout import (
     CARD_FILE,
     CONFIG_FILE,
@@ -21,12 +21,13 @@ from zoo.files.layout import (
     check_shard_names,
     sha256_of,
 )
-from zoo.hub.download import read_config
 from zoo.hub.explain import explain
 from zoo.hub.token import endpoint, harmless, holds_token
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+    from zoo.files.description import Description, Record
 
 BINARY = (".safetensors", ".png")
 OUR_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|figures/[^/]+\.png|training\.yaml")
@@ -64,7 +65,7 @@ def push_folder(
 ) -> Published:
     """Publish a folder of ``zoo.save``; see `zoo.push`."""
     files = prepare(folder, repo_id, licence=licence, token=token)
-    message = message or f"Publish {read_config(folder)['architecture']}"
+    message = message or f"Publish {read_description(folder).architecture}"
     return _send(files, repo_id, private, revision, message, token)
 
 
@@ -80,16 +81,16 @@ def prepare(
     """
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} is no folder of zoo.save: it has no {CONFIG_FILE}")
-    before = read_config(folder)
-    if not isinstance(before.get("fulgurite"), dict):
-        raise CheckpointError(f"{folder}/{CONFIG_FILE} has no 'fulgurite' part; write it with zoo.save")
-    files: dict[str, Path | bytes] = {name: folder / name for name in _weights(folder, before)}
-    config = before
+    before = read_description(folder)
+    if before.record is None:
+        raise CheckpointError(f"{folder}/{CONFIG_FILE} has no {PART!r} part; write it with zoo.save")
+    files: dict[str, Path | bytes] = {name: folder / name for name in _weights(folder, before.record)}
+    after = before
     if licence is not None:
-        config = {**before, "fulgurite": {**before["fulgurite"], "licence": licence}}
-    check_licence(config)
-    files[CONFIG_FILE] = _json(config)
-    files[CARD_FILE] = _card(folder, before, config, repo_id).encode()
+        after = replace(before, record=replace(before.record, licence=licence))
+    check_licence(after.recorded)
+    files[CONFIG_FILE] = after.to_json()
+    files[CARD_FILE] = _card(folder, before, after, repo_id).encode()
     files |= {f"{FIGURES}/{p.name}": p for p in sorted((folder / FIGURES).glob("*.png"))}
     if (folder / SETTINGS_FILE).is_file():
         files[SETTINGS_FILE] = folder / SETTINGS_FILE
@@ -101,31 +102,28 @@ def prepare(
     return files
 
 
-def check_licence(config: dict[str, Any]) -> None:
+def check_licence(own: Record) -> None:
     """Refuse weights of others without a licence.
 
     Raises:
         LicenceError: if the weights come from somebody else's and the folder states no licence.
     """
-    own = config["fulgurite"]
-    if own.get("licence") not in (*UNKNOWN, "none"):
+    if own.licence not in (*UNKNOWN, "none"):
         return
-    origin = own.get("origin") or {}
-    name = origin.get("name")
-    if not name:
+    origin = own.origin
+    if origin is None or not origin.name:
         return  # trained from random weights by whoever publishes them
     raise LicenceError(
-        f"these weights come from {name}, whose licence is unknown, so they are not published; find it out"
-        f"{' at ' + origin['url'] if origin.get('url') else ''} and name it with --licence"
+        f"these weights come from {origin.name}, whose licence is unknown, so they are not published; find it"
+        f" out{' at ' + origin.url if origin.url else ''} and name it with --licence"
         " (zoo.push(..., licence='apache-2.0'))"
     )
 
 
-def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
+def _weights(folder: Path, own: Record) -> list[str]:
     """Names of the files with weights, the one that the description's hash belongs to last."""
     main = weights_file(folder)
-    recorded = config["fulgurite"].get("sha256")
-    if recorded is not None and sha256_of(main) != recorded:
+    if own.sha256 is not None and sha256_of(main) != own.sha256:
         raise CheckpointError(
             f"{main} is not the file that {CONFIG_FILE} describes (SHA-256 differs); save the model again"
         )
@@ -136,30 +134,24 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     return [*shards, main.name]
 
 
-def _card(folder: Path, before: dict[str, Any], config: dict[str, Any], repo_id: str | None) -> str:
+def _card(folder: Path, before: Description, after: Description, repo_id: str | None) -> str:
     """The card, written for its repository; one that somebody edited is kept."""
     from huggingface_hub import ModelCard
 
-    facts: dict[str, Any] = {
-        "size": sum(p.stat().st_size for p in folder.glob("*.safetensors")),
-        "figures": sorted(p.name for p in (folder / FIGURES).glob("*.png")),
-    }
+    size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+    figures = sorted(p.name for p in (folder / FIGURES).glob("*.png"))
     path = folder / CARD_FILE
     found = path.read_text(encoding="utf-8") if path.is_file() else ""
-    if not found or found == write_card(before, **facts):
-        return write_card(config, **facts, repo_id=repo_id)
-    if config == before:
+    if not found or found == write_card(before, size=size, figures=figures):
+        return write_card(after, size=size, figures=figures, repo_id=repo_id)
+    if after == before:
         return found
     card = ModelCard(found)
     for key in ("license", "license_name"):
         card.data.pop(key)
-    for key, value in licence_fields(config["fulgurite"]["licence"]).items():
+    for key, value in licence_fields(after.recorded.licence).items():
         card.data[key] = value
     return str(card)
-
-
-def _json(config: dict[str, Any]) -> bytes:
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _send(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import checkpoint
-from zoo.hub.download import read_config
+from zoo.files.description import read_description
 from zoo.hub.explain import explain
 from zoo.hub.token import find_token
 from zoo.timm_bridge.names import PLACES, pretrained_cfg, timm_origin
@@ -30,7 +30,7 @@ def load_timm(
         model = _build(name, kwargs)
         state = checkpoint.read_checkpoint(Path(weights)).state
         checkpoint.load_strict(model, state, source=str(weights))
-        _set_origin(model, {"name": Path(weights).name, "licence": None, "url": None})
+        _note(model, origin={"name": Path(weights).name, "licence": None, "url": None})
         return model
     has = timm.models.is_model_pretrained(name)
     if pretrained is False or (pretrained is None and not has):
@@ -52,7 +52,7 @@ def load_timm(
             f"the weights of timm/{name} could not be fetched: {reason}; give a file with weights=PATH"
             " or ask for random ones with pretrained=False"
         ) from error
-    _set_origin(model, timm_origin(model))
+    _note(model, origin=timm_origin(model))
     return model
 
 
@@ -60,19 +60,16 @@ def load_timm_folder(
     folder: Path, pretrained: bool | None, weights: Path | None, kwargs: dict[str, Any]
 ) -> nn.Module:
     """A model of timm from a folder or repository in timm's form."""
-    config = read_config(folder)
-    cfg = {k: v for k, v in (config.get("pretrained_cfg") or {}).items() if k not in PLACES}
-    arguments = {**(config.get("model_args") or {})}
-    arguments.setdefault("num_classes", config.get("num_classes"))
-    model = _build(str(config["architecture"]), {**arguments, **kwargs}, pretrained_cfg=cfg)
+    described = read_description(folder)
+    cfg = {k: v for k, v in described.pretrained_cfg.items() if k not in PLACES}
+    arguments = {"num_classes": described.num_classes, **described.model_args}
+    model = _build(described.architecture, {**arguments, **kwargs}, pretrained_cfg=cfg)
     if pretrained is False:
         return model
-    own = config.get("fulgurite") or {}
-    found = checkpoint.read_checkpoint(weights or folder, None if weights else own.get("sha256"))
+    found = checkpoint.read_checkpoint(weights or folder, None if weights else described.recorded.sha256)
     checkpoint.load_strict(model, found.state, source=str(weights or folder))
-    labels = config.get("label_names")
-    if isinstance(labels, list):
-        model.label_names = labels  # type: ignore[assignment]
+    if described.label_names is not None:
+        _note(model, label_names=described.label_names)
     return model
 
 
@@ -82,9 +79,11 @@ def _build(name: str, kwargs: Mapping[str, Any], pretrained: bool = False, **cfg
     given = {key: value for key, value in kwargs.items() if value is not None}
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **given, **cfg)
     args = {key: value for key, value in given.items() if not key.startswith(("pretrained", "cache"))}
-    model.model_args = args  # type: ignore[assignment]  # what builds it again, as on our own models
+    _note(model, model_args=args)  # what builds it again, as on our own models
     return model
 
 
-def _set_origin(model: nn.Module, origin: Mapping[str, str | None] | None) -> None:
-    model.origin = origin  # type: ignore[assignment]
+def _note(model: Any, **facts: Any) -> None:
+    """Attributes that our own models have and timm's have not."""
+    for name, value in facts.items():
+        setattr(model, name, value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.files.layout import UNKNOWN, WeightsCfg
+from zoo.files.layout import UNKNOWN
+from zoo.files.weights import WeightsCfg
 from zoo.registry import is_registered
 
 if TYPE_CHECKING:

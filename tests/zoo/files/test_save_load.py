@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 import zoo
-from zoo import saving
+from zoo.files import folder as files_folder
 
 NAME = "spiking_cnn_nano"
 
@@ -148,7 +148,7 @@ def test_full_disk_changes_nothing(tiny, images, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         path.write_bytes(content)
 
-    monkeypatch.setattr(saving, "_write", full)
+    monkeypatch.setattr(files_folder, "write_bytes", full)
     with torch.no_grad():
         model.stem[0].weight.zero_()
     with pytest.raises(OSError, match="the disk is full; what was there is unchanged"):
