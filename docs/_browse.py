@@ -60,7 +60,7 @@ def collect(configs: Path) -> list[dict[str, Any]]:
                 "macs": told.macs,
                 "sops": told.sops,
                 "steps": told.time_steps if told.spiking else None,
-                "input": "x".join(map(str, told.input_size)),
+                "input": "x".join(map(str, told.input_size or ())) or "-",
                 "classes": told.num_classes,
                 "paper": told.paper,
                 "weights": [

@@ -26,7 +26,7 @@ def write_zoo_table(path: Path) -> None:
                 f"{entry.parameters:,}",
                 "-" if entry.macs is None else f"{entry.macs / 1e6:,.1f} M",
                 str(entry.time_steps) if entry.spiking else "-",
-                "x".join(map(str, entry.input_size)),
+                "x".join(map(str, entry.input_size or ())) or "-",
                 ", ".join(f"`{tag}`" for tag in entry.weights) or "none",
                 f"[{entry.paper}](https://arxiv.org/abs/{entry.paper})" if entry.paper else "this project",
             ]

@@ -112,6 +112,11 @@ class Task:
     demo: bool = False
     timm: bool = False
 
+    @property
+    def noun_phrase(self) -> str:
+        """``noun`` with its article: "an agent"."""
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
     def step_of(self, key: str) -> int | None:
         """T of ``test/HEADLINE_tT``, the headline after T steps; None for every other name."""
         found = re.search(rf"(?:^|/){re.escape(self.headline)}_t(\d+)$", key)

@@ -111,7 +111,9 @@ def _show(rows: list[Description], macs: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    titles = ["name", "parameters", *(["MACs"] if macs else []), "T", "input", "classes", "weights", "paper"]
+    tasks = len({row.task for row in rows}) > 1
+    titles = ["name", *(["task"] if tasks else []), "parameters", *(["MACs"] if macs else [])]
+    titles += ["T", "input", "classes", "weights", "paper"]
     for title in titles:
         table.add_column(
             title,
@@ -120,10 +122,11 @@ def _show(rows: list[Description], macs: bool) -> None:
             overflow="fold",
         )
     for row in rows:
-        cells = [row.name, f"{row.parameters:,}"]
+        cells = [row.name, *([row.task] if tasks else []), f"{row.parameters:,}"]
         cells += ["-" if row.macs is None else f"{row.macs:,}"] if macs else []
         cells += [str(row.time_steps) if row.spiking else "-"]
-        cells += ["x".join(str(n) for n in row.input_size), str(row.num_classes), _weights(row)]
+        cells += ["x".join(str(n) for n in row.input_size or ()) or "-"]
+        cells += ["-" if row.num_classes is None else str(row.num_classes), _weights(row)]
         table.add_row(*cells, f"arXiv {row.paper}" if row.paper else "-")
     console = _console()
     console.print(table)
@@ -133,11 +136,16 @@ def _show(rows: list[Description], macs: bool) -> None:
 
 
 def _weights(row: Description) -> str:
-    """Tags, with the accuracy where we measured one."""
+    """Tags, with the task's headline metric where we measured it."""
+    import zoo
+
     found = []
     for tag, cfg in row.weights.items():
-        accuracy = cfg.metrics.get("test/acc1")
-        found.append(tag if accuracy is None else f"{tag} ({accuracy:.1%})")
+        task = zoo.get_task(row.task)
+        value = cfg.metrics.get(f"test/{task.headline}")
+        metric = task.metrics[task.headline]
+        text = "" if value is None else f"{value:.1%}" if metric.share else metric.text(value)
+        found.append(f"{tag} ({text})" if text else tag)
     return ", ".join(found) or "-"
 
 

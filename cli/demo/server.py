@@ -54,6 +54,10 @@ def _serve(options: Any) -> None:
 
     try:
         model = zoo.load(options.name, pretrained=True)
+        if not (task := zoo.task_of(model)).demo:
+            shown = ", ".join(t for t in zoo.list_tasks() if zoo.get_task(t).demo)
+            kind = f"{task.noun_phrase} ({task.name})"
+            fail(f"{options.name} is {kind}; the page shows networks for {shown} only")
         preprocessing(model)
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         fail(summary(error))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import json
 import os
 import platform
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
+import zoo
 from lightning_modules import figures
 from zoo.files.atomic import write_text
 from zoo.files.layout import sha256_of
 
 if TYPE_CHECKING:
     from lightning_modules.figures import Curve
+    from zoo import Task
 
 
 class RunReport(pl.Callback):
@@ -58,7 +58,7 @@ class RunReport(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        facts = getattr(trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        facts = getattr(getattr(trainer, "datamodule", None), "facts", None)
         training = {
             "command": self.command,
             "method": _method(pl_module),
@@ -126,6 +126,7 @@ def _network(pl_module: pl.LightningModule) -> Any:
 def _facts(pl_module: pl.LightningModule) -> dict[str, Any]:
     return {
         "model": getattr(pl_module, "title", type(pl_module).__name__),
+        "task": zoo.task_of(_network(pl_module)).name,
         "parameters": sum(p.numel() for p in _network(pl_module).parameters()),
         "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
     }
@@ -143,11 +144,11 @@ def _earlier(path: Path) -> dict[str, Any]:
 
 
 def _method(pl_module: pl.LightningModule) -> str:
-    """The first sentence of the task's documentation, and its loss."""
-    text = inspect.cleandoc(type(pl_module).__doc__ or type(pl_module).__name__)
-    sentence = " ".join(text.split("\n\n")[0].split()).rstrip(".")
+    """What the task says of its method, the method's paper, and the loss."""
+    method = getattr(pl_module, "method", "") or type(pl_module).__name__
+    paper = getattr(pl_module, "paper", None)
     loss = getattr(pl_module, "loss_name", None)
-    return f"{sentence}; loss: {loss}" if loss else sentence
+    return "".join([method, f" (arXiv {paper})" if paper else "", f"; loss: {loss}" if loss else ""])
 
 
 def hardware(device: torch.device, processes: int = 1) -> str:
@@ -163,8 +164,10 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """The report as (label, value)."""
     metrics: dict[str, float] = report["metrics"]
     rows = [("parameters", f"{report['parameters']:,}")]
-    rows += _accuracies(metrics)
-    rows += [(f"before training: {label}", value) for label, value in _accuracies(report.get("before") or {})]
+    task = zoo.get_task(report.get("task", "classification"))
+    rows += _quality(metrics, task)
+    earlier = _quality(report.get("before") or {}, task)
+    rows += [(f"before training: {label}", value) for label, value in earlier]
     if "test/firing_rate" in metrics:
         rows.append(("firing rate", f"{metrics['test/firing_rate']:.4f} spikes per neuron and step"))
     if "test/sops" in metrics:
@@ -179,13 +182,19 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _accuracies(metrics: dict[str, float]) -> list[tuple[str, str]]:
+def _quality(metrics: dict[str, float], task: Task) -> list[tuple[str, str]]:
+    """The task's headline metric, at every T as well; of other tasks than classification the further ones."""
     rows = []
-    every = {int(n[len("test/acc1_t") :]): v for n, v in metrics.items() if re.match(r"test/acc1_t\d+$", n)}
-    if "test/acc1" in metrics:
-        rows.append(("test accuracy", f"{metrics['test/acc1']:.2%}"))
+    every = {t: value for name, value in metrics.items() if (t := task.step_of(name)) is not None}
+    headline = task.metrics[task.headline]
+    if (name := f"test/{task.headline}") in metrics:
+        rows.append((f"test {task.quality}", headline.text(metrics[name])))
     if every:
-        rows.append(("accuracy at every T", ", ".join(f"T={t}: {every[t]:.2%}" for t in sorted(every))))
+        told = ", ".join(f"T={t}: {headline.text(every[t])}" for t in sorted(every))
+        rows.append((f"{task.quality} at every T", told))
+    if task != zoo.get_task("classification"):
+        further = {f"test/{k}": metric for k, metric in task.metrics.items() if k != task.headline}
+        rows += [(m.label, m.text(metrics[name])) for name, m in further.items() if name in metrics]
     return rows
 
 

@@ -5,6 +5,8 @@ import torch
 
 import zoo
 from datamodules import MNIST5kDataModule
+from zoo.files.card import write_card
+from zoo.files.description import read_description
 from zoo.files.layout import PACKAGED
 from zoo.tokens.uncert import Uncert
 
@@ -78,3 +80,12 @@ def test_the_card_of_an_analog_network_has_no_time():
     card = (PACKAGED / "ge2mst_nano.mnist5k_t4" / "README.md").read_text(encoding="utf-8")
     assert "name: top-1 accuracy\n" in card
     assert "None" not in card
+
+
+@pytest.mark.parametrize("folder", sorted(p for p in PACKAGED.iterdir() if p.is_dir()), ids=lambda p: p.name)
+def test_the_card_is_what_the_description_says(folder):
+    size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
+    figures = sorted(p.name for p in (folder / "figures").glob("*.png"))
+    assert (folder / "README.md").read_text() == write_card(
+        read_description(folder), size=size, figures=figures
+    )

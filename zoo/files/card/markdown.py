@@ -19,8 +19,3 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     cells = [[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in rows]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
-
-
-def with_article(noun: str) -> str:
-    """``"image"`` -> ``"An image"``."""
-    return f"{'An' if noun[0] in 'aeiou' else 'A'} {noun}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zoo.files.card.header import header
 from zoo.files.card.licences import licence_table
-from zoo.files.card.markdown import table, with_article
+from zoo.files.card.markdown import table
 from zoo.files.card.measured import measured, published
 from zoo.tasks import get_task
 
@@ -56,7 +56,7 @@ def write_card(
 
 def _summary(described: Description, task: Task) -> str:
     own = described.recorded
-    kind = with_article(task.noun if own.time_steps is None else f"spiking {task.noun}")
+    kind = task.noun_phrase.capitalize() if own.time_steps is None else f"A spiking {task.noun}"
     made = ""
     if own.conversion:
         named = own.origin.name if own.origin else None
