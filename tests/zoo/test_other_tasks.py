@@ -1,4 +1,4 @@
-"""An entry that is no image classifier is named, built, described, saved, published and loaded as others are."""
+"""An entry that is no image classifier is named, built, described, saved, published and loaded alike."""
 
 from __future__ import annotations
 
