@@ -1,0 +1,170 @@
+"""Names and options that users rely on: what goes, or is new, changes this file, too."""
+
+import contextlib
+import importlib
+import io
+import re
+
+import pytest
+
+import lightning_modules
+from cli.commands import convert
+from cli.errors import accepted_options
+from cli.main import COMMANDS, RUNS, main
+from cli.run.cli import SpikingCLI
+
+NAMES = {
+    "spiking": """
+        CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
+        LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
+        Tracking check_finite encode get_neuron get_surrogate keep_memory layers list_neurons
+        list_surrogates profile_energy streaming
+    """,
+    "conversion": """
+        CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError
+        bypassed calibrate convert cos dcgs ecmt get_method list_methods lmht parallel prepare qcfs
+        rebuild register_method resize self_test srp
+    """,
+    "zoo": """
+        AnalogModel CheckpointError Description Fit FluctuationChoice HubError HubFileNotFoundError
+        ImageClassifier LicenceError Metric NotRebuildableError Published Scorer SpikingModel Task
+        TokenBlock TokenImportance UnknownModelError UnrecognizedError WeightsCfg ZooModel
+        build_model checkpoint_block choose_fluctuation_weight create describe get_task
+        import_checkpoint is_registered list_models list_tasks load normalize_name push
+        read_checkpoint recognize reduce_tokens register_model register_task resize save task_of
+        token_importance
+    """,
+    "lightning_modules": """
+        AccuracyOverTime AgreementOverTime BaseTask ClassificationTask Comparison ConversionTask
+        Energy FiringRate Point RasterFigure ResumableState RunReport ShortcutTask TokenMaps compare
+        mean_logit_loss tet_loss
+    """,
+    "datamodules": """
+        ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
+        CIFAR10DVSDataModule CIFAR10DataModule ClassificationDataModule DVSGestureDataModule
+        DataError DigitsDataModule EpochLoader EvalSampler EventDataModule EventPipeline
+        FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
+        MNIST5kDataModule NMNISTDataModule Recording SyntheticDataModule TensorPipeline
+        TinyImageNetDataModule TrainSampler stratified_split
+    """,
+}
+OPTIONS = {  # without those of Lightning's Trainer
+    "fit": """
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
+        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --top_k --trainer --weights_only -c -h
+    """,
+    "validate": """
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
+        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --top_k --trainer --verbose --weights_only -c -h
+    """,
+    "test": """
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
+        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --top_k --trainer --verbose --weights_only -c -h
+    """,
+    "predict": """
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
+        --model.help --output --print_config --return_predictions --seed_everything --tensorboard
+        --test_after_fit --top_k --trainer --weights_only -c -h
+    """,
+    "convert": """
+        --calibration --calibration.help --config --data --data.help --energy_batches --evaluate_at
+        --evaluate_at+ --help --method --method_args --output --print_config --seed_everything
+        --source --source.model --source.model_args --source.pretrained --source.weights
+        --time_steps -c -h
+    """,
+    "models": """
+        --family --help --macs --max-params --paper --pretrained --task -h
+    """,
+    "publish": """
+        --dry-run --help --licence --limits --message --private --repo-id --revision --token-from -h
+    """,
+    "import": """
+        --arg --as --help --in-chans --licence --num-classes --output --time-steps --url -h
+    """,
+    "demo": """
+        --help --no-browser --port -h
+    """,
+}
+TASK_OPTIONS = {
+    "ClassificationTask": """
+        channels_last cosine_after_warmup cutmix decay_all in_chans label_smoothing loss lr min_lr
+        mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args momentum num_classes
+        optimizer schedule schedule_interval tet_lambda tet_phi token_reduction warmup_epochs
+        warmup_lr weight_decay
+    """,
+    "ShortcutTask": """
+        channels_last combine cosine_after_warmup cutmix decay_all evolve in_chans label_smoothing
+        lambda0 loss lr min_lr mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args
+        momentum num_classes optimizer schedule schedule_interval tet_lambda tet_phi token_reduction
+        update warmup_epochs warmup_lr weight_decay
+    """,
+    "ConversionTask": """
+        calibration channels_last cosine_after_warmup cutmix decay_all in_chans input_size
+        label_smoothing loss lr method method_args min_lr mixup mixup_off_epoch mixup_prob
+        mixup_switch_prob model model_args momentum num_classes optimizer schedule schedule_interval
+        source tet_lambda tet_phi time_steps token_reduction warmup_epochs warmup_lr weight_decay
+    """,
+}
+
+
+class Parsers(SpikingCLI):
+    """Builds the parsers of all subcommands, and stops."""
+
+    def setup_parser(self, *args, **kwargs):
+        super().setup_parser(*args, **kwargs)
+        raise Built(self._subcommand_parsers)
+
+
+class Built(Exception):
+    pass
+
+
+def strings(parser) -> set[str]:
+    return {text for action in parser._actions for text in action.option_strings}
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict:
+    try:
+        Parsers(["fit"])
+    except Built as built:
+        return {**built.args[0], "convert": convert._parser()}
+
+
+def printed(command: str) -> set[str]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    return set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", out.getvalue()))
+
+
+@pytest.mark.parametrize("package", NAMES)
+def test_names_of_a_package(package):
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == NAMES[package].split()
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_commands():
+    assert list(COMMANDS) == list(OPTIONS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_options_of_a_command(command, parsers):
+    found = strings(parsers[command]) if command in parsers else printed(command)
+    assert sorted(s for s in found if not s.startswith("--trainer.")) == OPTIONS[command].split()
+
+
+@pytest.mark.parametrize("task", TASK_OPTIONS)
+def test_options_of_a_task(task):
+    assert sorted(accepted_options(getattr(lightning_modules, task))) == TASK_OPTIONS[task].split()
+
+
+def test_the_command_line_overrides_no_private_hook_of_lightning():
+    assert set(RUNS) == set(SpikingCLI.subcommands())
+    own = [name for name in vars(SpikingCLI) if name.startswith("_") and not name.startswith("__")]
+    theirs = {name for base in SpikingCLI.__mro__[1:] for name in vars(base)}
+    assert not theirs & set(own)
