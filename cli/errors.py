@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the short messages they become."""
+"""Errors that the user can correct, and the short messages they become."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def decay_groups(module: nn.Module, weight_decay: float, decay_all: bool = False
 class StepSchedule:
     """A schedule of timm, counted in optimiser steps. It has no state.
 
-    The rate follows from the number of steps alone, so that a run which goes on with another length or
+    The rate depends on the number of steps alone, so that a run which goes on with another length or
     another rate takes these, and not those of its checkpoint, which timm's own ``state_dict`` holds.
 
     Args:

@@ -37,7 +37,7 @@ PLAN = [field.name for field in dataclasses.fields(ConversionRun) if field.name 
 
 
 def run(words: Sequence[str]) -> None:
-    """Convert; errors that are the user's to mend become one message.
+    """Convert; errors that the user can correct become one message.
 
     Args:
         words: options after ``fulgurite convert``.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import did_you_mean, fail
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from zoo import Description
 
@@ -63,17 +64,17 @@ def parameters(text: str) -> float:
 def _print(options: Any) -> None:
     import zoo
 
-    filters = {"task": options.task, "family": options.family, "paper": options.paper}
     try:
         limit = None if options.max_params is None else parameters(options.max_params)
     except ValueError as error:
         fail(str(error))
-    names = _names(options.pattern, filters)
+    listed = partial(zoo.list_models, task=options.task, family=options.family, paper=options.paper)
+    names = _names(options, listed)
     plain = options.pattern.startswith("timm/") and len(names) > MANY
     if plain and limit is not None:
         fail(f"{len(names)} models of timm match; --max-params builds each: narrow the pattern to {MANY}")
     if plain:
-        names = zoo.list_models(options.pattern, pretrained=options.pretrained, **filters)
+        names = listed(options.pattern, pretrained=options.pretrained)
         _show_names(names)
         return
     rows = [zoo.describe(name) for name in names]
@@ -86,20 +87,21 @@ def _print(options: Any) -> None:
     _show(rows, options.macs)
 
 
-def _names(pattern: str, filters: dict[str, str | None]) -> list[str]:
+def _names(options: Any, listed: Callable[[str], list[str]]) -> list[str]:
     import zoo
     from zoo.registry import get_entry
 
-    names = zoo.list_models(pattern, **filters)  # type: ignore[arg-type]
+    pattern = options.pattern
+    names = listed(pattern)
     if not names and not set(pattern) & set("*?["):
         prefix, _, rest = pattern.rpartition("/")
         wide = f"{prefix}/*{rest}*" if prefix else f"*{pattern}*"
-        names = zoo.list_models(wide, **filters)  # type: ignore[arg-type]
+        names = listed(wide)
     if names:
         return names
     everything = zoo.list_models()
     for key in ("task", "family", "paper"):
-        if (asked := filters[key]) is not None and not pattern.startswith("timm/"):
+        if (asked := getattr(options, key)) is not None and not pattern.startswith("timm/"):
             known = sorted({str(getattr(get_entry(n), key)) for n in everything} - {"None"})
             if asked not in known:
                 fail(f"no model has --{key} {asked}{did_you_mean(asked, known)}; known: {', '.join(known)}")

@@ -53,7 +53,7 @@ def _publish(options: Any) -> None:
     from zoo.hub.push import prepare
 
     source = Path(options.source)
-    mendable = (
+    expected = (
         CommandError,
         zoo.CheckpointError,
         zoo.HubError,
@@ -86,7 +86,7 @@ def _publish(options: Any) -> None:
             message=options.message,
             token_from=options.token_from,
         )
-    except mendable as error:
+    except expected as error:
         fail(summary(error))
     _show(files)
     _say(f"published as {done.url}, commit {done.commit}")

@@ -116,6 +116,7 @@ class SpikingCLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         command, folder, options = str(self.subcommand), self.folder, self.options
+        self.reports: list[RunReport] = []
         config: dict[str, Any] = {**self.config_init[command]["trainer"], **kwargs}
         if config.get("barebones"):
             return super().instantiate_trainer(**kwargs)
@@ -129,6 +130,9 @@ class SpikingCLI(LightningCLI):
         if config.get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False  # its operation counts know no spikes: 0
         kwargs["callbacks"] = [*given, *added]
+        self.reports += [callback for callback in kwargs["callbacks"] if isinstance(callback, RunReport)]
+        for report in self.reports:
+            report.command = report.command or folder.command
         kwargs["logger"] = loggers(config, folder, options, command)
         return super().instantiate_trainer(**kwargs)
 
@@ -137,8 +141,6 @@ class SpikingCLI(LightningCLI):
         facts.refuse_other_facts(self.datamodule, self.settings, self.words)
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor XLA's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        for report in self._reports():
-            report.command = report.command or self.folder.command
         checkpoint = self.folder.checkpoint
         if isinstance(checkpoint, Path):
             resume.check_fits(checkpoint, self.model, training=self.subcommand == "fit")
@@ -147,10 +149,6 @@ class SpikingCLI(LightningCLI):
                 "no --ckpt_path was given and the model is not asked to load weights: these are"
                 f" the results of random weights. --ckpt_path best takes the best of {self.folder.path}"
             )
-
-    def _reports(self) -> list[RunReport]:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [callback for callback in callbacks if isinstance(callback, RunReport)]
 
     # -- running -------------------------------------------------------------------------------
 
@@ -164,7 +162,7 @@ class SpikingCLI(LightningCLI):
         self.folder.start_clean()  # loggers open their files before the first hook of any callback
         if self.options.test_after_fit and self.model.starts_trained and self.folder.checkpoint is None:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
-            for report in self._reports():
+            for report in self.reports:
                 report.keep_as_start(self.trainer)
 
     def after_fit(self) -> None:

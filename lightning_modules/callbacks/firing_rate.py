@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -76,7 +76,7 @@ class FiringRate(pl.Callback):
 
 def _sum(trainer: pl.Trainer) -> Callable[[Tensor], Tensor]:
     def reduce(counts: Tensor) -> Tensor:
-        summed: Any = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
-        return summed  # type: ignore[no-any-return]
+        summed: Tensor = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
+        return summed
 
     return reduce

@@ -24,8 +24,8 @@ class ConversionTask(ClassificationTask):
 
     ``fit`` measures thresholds and corrections on training images first, the same on every process, and
     then trains as `ClassificationTask` does; ``max_epochs: 0`` only converts. ``validate``, ``test`` and
-    ``predict`` without a checkpoint convert, too. What a method lets training change stands in
-    ``conversion.Method.fine_tuning`` and is logged; parallel conversion at T = L, which is its source, is
+    ``predict`` without a checkpoint convert, too. What a method lets training change is told by
+    ``conversion.Method.fine_tuning`` and logged; parallel conversion at T = L, which is its source, is
     refused. Checkpoints hold the converted network: they need neither the source nor images, and
     ``zoo.load(CHECKPOINT)`` gives the network.
 
@@ -59,9 +59,9 @@ class ConversionTask(ClassificationTask):
         **arguments: Any,
     ) -> None:
         # what checkpoints hold must be plain, and this is what save_hyperparameters finds
-        source = asdict(as_plain("source", Source, source))  # type: ignore[assignment]
+        source = _plain("source", Source, source)
         if calibration is not None:
-            calibration = asdict(as_plain("calibration", Calibration, calibration))  # type: ignore[assignment]
+            calibration = _plain("calibration", Calibration, calibration)
         input_size = None if input_size is None else list(input_size)
         recipe = {
             "source": source,
@@ -168,3 +168,8 @@ class ConversionTask(ClassificationTask):
     def on_test_epoch_end(self) -> None:
         """Log ``test/acc1`` and ``test/acc5``, and ``test/acc1_t1``, ... where steps alone mean something."""
         self._finish("test", every_step=self.model.method.anytime)
+
+
+def _plain(label: str, kind: type[Source | Calibration], value: Any) -> Any:
+    """A mapping of plain values, checked."""
+    return asdict(as_plain(label, kind, value))

@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from conversion import convert
-from lightning_modules import ClassificationTask
+from lightning_modules import BaseTask, ClassificationTask
 from lightning_modules.optimizer import spared_from_decay
 from spiking.qcfs import QCFS
 
@@ -230,3 +230,12 @@ def test_networks_of_timm_train_as_analog_sources(tiny_data, trainer, tmp_path):
     x, task = torch.rand(2, 1, 16, 16), task.eval()
     assert torch.equal(loaded(x), task(x)[0])
     assert zoo.create("timm/vit_tiny_patch16_224", **size).training
+
+
+def test_a_task_says_what_predict_writes(tiny_task, tmp_path):
+    table, maps = tiny_task().prediction_callbacks(tmp_path / "p.csv", class_names=["a"], explain="tokens")
+    assert (table.output, table.top_k, maps.folder) == (tmp_path / "p.csv", 5, tmp_path / "p_tokens")
+    with pytest.raises(ValueError, match="top_k"):
+        tiny_task().prediction_callbacks(tmp_path / "p.csv", top_k=0)
+    with pytest.raises(ValueError, match="BaseTask has no predictions"):
+        BaseTask().prediction_callbacks(tmp_path / "p.csv")
