@@ -22,14 +22,14 @@ NAMES = {
     """,
     "conversion": """
         CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError
-        bypassed calibrate convert cos dcgs ecmt get_method list_methods lmht parallel prepare qcfs
-        rebuild register_method resize self_test srp
+        bypassed calibrate convert cos dcgs ecmt energy get_method list_methods lmht parallel
+        prepare qcfs rebuild register_method resize self_test srp thresholds
     """,
     "zoo": """
         AnalogModel CheckpointError Description Fit FluctuationChoice HubError HubFileNotFoundError
-        ImageClassifier LicenceError Metric NotRebuildableError Published Scorer SpikingModel Task
-        TokenBlock TokenImportance UnknownModelError UnrecognizedError WeightsCfg ZooModel
-        build_model checkpoint_block choose_fluctuation_weight create describe get_task
+        ImageClassifier LicenceError Metric NotRebuildableError Provenance Published Scorer
+        SpikingModel Task TokenBlock TokenImportance UnknownModelError UnrecognizedError WeightsCfg
+        ZooModel build_model checkpoint_block choose_fluctuation_weight create describe get_task
         import_checkpoint is_registered list_models list_tasks load normalize_name push
         read_checkpoint recognize reduce_tokens register_model register_task resize save task_of
         token_importance
