@@ -80,7 +80,8 @@ def norm_repeated(norm: nn.Module, x: Tensor, repeats: int) -> Tensor:
     """
     moving = getattr(norm, "running_var", None)
     if repeats == 1 or moving is None or not norm.training:
-        return norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = norm(x)
+        return normed
     # Autograd keeps the running variance for the backward pass and refuses a later change of it, so
     # the layer moves a copy and the buffer is written afterwards.
     copy = moving.clone()

@@ -72,7 +72,8 @@ class Surrogate:
             return self.primitive(x)
         if torch.compiler.is_exporting():  # a graph for inference needs no surrogate
             return (x >= 0).to(x.dtype)
-        return _Step.apply(x, self)  # type: ignore[no-any-return]
+        spikes: Tensor = _Step.apply(x, self)
+        return spikes
 
     def derivative(self, x: Tensor) -> Tensor:
         """Slope at ``x``, elementwise."""

@@ -277,7 +277,9 @@ class _Counter(fx.Interpreter):
         if node.op == "call_module":
             weight = self.module.get_submodule(str(node.target)).weight
         else:
-            weight = self.env[node.args[1]]  # type: ignore[index]
+            source = node.args[1]
+            assert isinstance(source, fx.Node)
+            weight = self.env[source]
         assert isinstance(weight, Tensor)
         return weight
 

@@ -100,7 +100,8 @@ def quantise(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
     """`choose_level` with the straight-through gradient that `slopes` says."""
     if torch.compiler.is_exporting():  # a graph for inference needs no surrogate
         return choose_level(u, sent, levels, kind)
-    return _Quantise.apply(u, sent, levels, kind)  # type: ignore[no-any-return]
+    chosen: Tensor = _Quantise.apply(u, sent, levels, kind)
+    return chosen
 
 
 def rate_coded(

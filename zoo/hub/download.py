@@ -17,7 +17,7 @@ def split_repository(repository: str) -> tuple[str, str | None]:
         ValueError: if that is no name of a repository.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+    from huggingface_hub.utils import validate_repo_id
 
     repo_id, _, revision = repository.partition("@")
     try:

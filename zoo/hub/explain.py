@@ -24,7 +24,7 @@ def explain(
 ) -> str | None:
     """What went wrong between us and the Hub, and the way out; ``None`` if it is another matter."""
     from huggingface_hub import errors
-    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
+    from huggingface_hub.utils import httpx
 
     hub = re.sub(r"^https?://", "", endpoint())
     for link in chain(error):
@@ -68,7 +68,7 @@ def _explain_status(
     writing: bool,
 ) -> str:
     from huggingface_hub import errors
-    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+    from huggingface_hub.utils import parse_ratelimit_headers
 
     status = error.response.status_code
     headers = error.response.headers
