@@ -88,7 +88,7 @@ def prepare(
     fold_batch_norm: bool = False,
     **settings: Any,
 ) -> ConvertedModel:
-    """The first half of `convert`: neurons stand in their places, and nothing is calibrated.
+    """The first half of `convert`: neurons are in their places, and nothing is calibrated.
 
     Takes no images, so that a task can build its network before there are data. `calibrate` is the other
     half; arguments and errors are those of `convert`.

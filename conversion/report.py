@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from conversion.network.site import sites
+
 if TYPE_CHECKING:
     import torch
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One neuron: where, what it stands for, its thresholds."""
+    """One neuron: its path, the activation that it replaces, its shape and thresholds."""
 
     name: str
     neuron: str
@@ -59,7 +61,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The report as plain values, thresholds as (lowest, highest), for a JSON file."""
         sites = [
             {"name": r.name, "neuron": r.neuron, "activation": r.activation, "shape": list(r.shape)}
             | {"v_threshold": [float(r.v_threshold.min()), float(r.v_threshold.max())]}
@@ -69,7 +71,7 @@ class Report:
         return {**plain, "sites": sites}
 
     def __str__(self) -> str:
-        head = ("site", "neuron", "stands for", "shape", "threshold")
+        head = ("site", "neuron", "replaces", "shape", "threshold")
         body = [
             (r.name, r.neuron, r.activation, "x".join(map(str, r.shape)), r.threshold_text())
             for r in self.rows
@@ -94,9 +96,7 @@ class Report:
 
 
 def site_rows(network: Network) -> list[SiteRow]:
-    """The sites as they are now."""
-    from conversion.network.site import sites
-
+    """One row for each site of ``network``, with its thresholds as they are now."""
     return [
         SiteRow(name, type(s).__name__, str(s.activation), s.shape, s.v_threshold.detach().cpu().clone())
         for name, s in sites(network).items()

@@ -1,1 +1,1 @@
-"""What calibration data tell: batches, observation, statistics, thresholds."""
+"""What calibration data give: batches, observation, statistics, thresholds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,12 +60,9 @@ class Batches:
         self.first = self._checked(images_of(first))
         self.shape = tuple(self.first.shape[1:])
 
-    def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]
-
     def through(self, label: str) -> Iterator[Tensor]:
         """All batches once, with a progress bar named ``label``."""
-        total = len(self) if hasattr(self.source, "__len__") else None
+        total = len(self.source) if isinstance(self.source, Sized) else None
         batches: Iterable[Any] = self.source
         if self.progress:
             batches = track(batches, description=label, total=total, transient=True)

@@ -52,7 +52,7 @@ class Histogram:
             self.range *= 2.0
 
     def centres(self) -> Tensor:
-        """Middle of each bin, ``[bins]`` float64; zeros stand for the first bin."""
+        """Middle of each bin, ``[bins]`` float64; zero for the first bin."""
         width = self.range / self.bins
         centres = (torch.arange(self.bins, dtype=torch.float64) + 0.5) * width
         centres[0] = 0.0  # what a ReLU cuts off is there

@@ -35,7 +35,7 @@ def single_step(network: Network) -> Iterator[None]:
 def run_observed(
     network: Network, batches: Batches, label: str, watch: Callable[[str, Site, Tensor], Tensor]
 ) -> None:
-    """Send all images through, ``watch`` standing in for each neuron.
+    """Send all images through, ``watch`` in place of each neuron.
 
     Args:
         network: a converted network.
@@ -44,7 +44,7 @@ def run_observed(
         watch: ``f(path, site, currents [B, ...]) -> activations [B, ...]``.
     """
 
-    def stand_in(name: str, site: Site) -> Callable[[Tensor], Tensor]:
+    def observer(name: str, site: Site) -> Callable[[Tensor], Tensor]:
         def run(x: Tensor) -> Tensor:
             if not bool(x.isfinite().all()):
                 raise ConversionError(
@@ -56,7 +56,7 @@ def run_observed(
         return run
 
     like = reference_tensor(network)
-    with torch.no_grad(), single_step(network), overridden(network, stand_in):
+    with torch.no_grad(), single_step(network), overridden(network, observer):
         for images in batches.through(label):
             network(to_model(images, like))
 

@@ -40,4 +40,4 @@ def thresholds_learn(network: Network) -> str:
         return "thresholds learn with the weights"
     if not any(learn):
         return "thresholds stay as they were measured"
-    return "trained thresholds go on learning, measured ones stay"
+    return "trained thresholds learn with the weights, measured ones stay"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
+from typing_extensions import override
 
 from conversion.convert import check_model, convert
 from conversion.detection.images import CalibrationImages, PaddedBatches, checked_images, network_size, padded
@@ -172,8 +173,8 @@ class SpikingDetector(nn.Module):
         """The operations of backbone and head on these images, step by step; changes nothing."""
         return self.network.count_operations(self.batch(images).tensors)
 
+    @override
     def extra_repr(self) -> str:
-        """The size of the converted network."""
         return f"image_size={self.image_size}"
 
     def _outputs(self, batch: ImageList, steps: bool) -> Tensor:
@@ -190,7 +191,7 @@ class SpikingDetector(nn.Module):
         return dict(zip(self.widths, torch.split(outputs, list(self.widths.values()), dim=-1), strict=True))
 
     def _detections(self, outputs: Tensor, batch: ImageList, sizes: list[Size]) -> Detections:
-        """As torchvision's detectors go on behind the head."""
+        """Boxes, scores and labels from the outputs of the head, by torchvision's own steps."""
         maps = [outputs.new_empty(1, 1, *grid) for grid in self.grids]  # anchors depend on sizes alone
         anchors = self.detector.anchor_generator(batch, maps)
         each = outputs.shape[1] // sum(h * w for h, w in self.grids)

@@ -94,7 +94,7 @@ class CalibrationImages:
 
 
 def _images_of(batch: Any) -> Any:
-    """The images of a batch, which may be one image, and may stand in front of targets."""
+    """The images of a batch, which may be one image, and may come in front of targets."""
     if isinstance(batch, Tensor):
         return batch if batch.dim() == 4 else [batch]
     if (

@@ -69,7 +69,7 @@ INTEGERS: frozenset[Any] = frozenset(
 # (multiplications of) these have weights: a neuron in front of them turns products into sums
 MATRIX_PRODUCTS = _names("matmul bmm mm einsum")
 ATTENTION = "scaled_dot_product_attention"
-# sums of products, whether a neuron can stand in front of them or not
+# sums of products, whether their operands get neurons or not
 MULTIPLIES = PRODUCTS - _names("mul addcmul") | {ATTENTION}
 
 
@@ -115,7 +115,7 @@ def role(node: fx.Node, is_signal: IsSignal) -> Role:
 
 
 def _rules() -> tuple[tuple[frozenset[str], Rule], ...]:
-    """The groups of operations, each with the function that tells the role of one; the first group counts."""
+    """The groups of operations, each with the function that gives the role of one; the first group counts."""
     return (
         (frozenset({"getitem"}), _affine),
         (ACTIVATIONS, _activation),

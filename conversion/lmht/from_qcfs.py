@@ -47,9 +47,9 @@ def from_qcfs(
     authors' code leaves the biases alone, and with them the equality. For other Q the equality holds in
     expectation.
 
-    A converted network lends weights and thresholds, also measured ones of a ReLU source. Its neurons must
+    A converted network gives weights and thresholds, also measured ones of a ReLU source. Its neurons must
     integrate and fire with one threshold a layer; what a method does besides (rehearsals of SRP and COS) is
-    left behind, since LM-HT neurons see all steps anyway.
+    left out, since LM-HT neurons see all steps anyway.
 
     Args:
         model: an LM-HT network; changed in place.

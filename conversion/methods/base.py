@@ -118,7 +118,7 @@ class Method:
         """What training the converted network changes and what it leaves, in a sentence.
 
         Raises:
-            ValueError: training it makes no sense; says what to do instead.
+            ValueError: training it makes no sense; names the alternative.
         """
         raise NotImplementedError
 
@@ -134,7 +134,7 @@ def check_integer(label: str, value: int, low: int) -> None:
 
 
 GRADED = (
-    "neurons are graded: each passes the gradient of the ReLU or identity that it stands for, unless it is"
+    "neurons are graded: each passes the gradient of the ReLU or identity that it replaces, unless it is"
     " saturated; thresholds get none and stay as they were measured, so keep the learning rate small. Where"
     " the conversion is lossless this only trains the ANN on at T times the cost"
 )

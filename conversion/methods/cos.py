@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from conversion.calibration.trained import thresholds_learn
 from conversion.methods.base import check_integer, register_method
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from spiking.surrogate import Surrogate
 
 SLACK = 0.001  # a shifted membrane lands this far beyond the threshold instead of on it
-NEVER = 1000.0  # stands for the membrane of a step that did not occur, as in the authors' code
+NEVER = 1000.0  # potential of a step that did not occur, as in the authors' code
 FAR = 1e30  # takes a step out of a minimum
 
 
@@ -95,7 +96,7 @@ def initial_membrane(x: Tensor, rho: int, iterations: int = 1) -> Tensor:
     if iterations == 0:
         return v0
     v, n, fired, quiet = _rehearse(x, v0)
-    offset = torch.minimum(v.floor_().neg_(), n)  # beyond k where the neuron sinks, below -k where it rises
+    offset = torch.minimum(v.floor_().neg_(), n)  # beyond k where v0 is lowered, below -k where it is raised
     _move(v0, offset, fired, quiet, 0)
     for k in range(1, iterations):
         far = offset.abs() > k  # few, so that later iterations cost little
@@ -154,10 +155,12 @@ class COSNeuron(IntegratorSite):
         self.rho, self.iterations = rho, iterations
 
     @property
+    @override
     def causal(self) -> bool:
         """No: the first steps are rehearsed before they count."""
         return False
 
+    @override
     def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Spikes of the calibrated run, ``[max(T, rho), B, ...]``."""
         return cos(x, self.rho, self.iterations, surrogate=self.surrogate), None
@@ -189,21 +192,23 @@ class COSConversion(IntegratorMethod):
         check_integer("rho", self.rho, 1)
         check_integer("iterations", self.iterations, 0)
 
+    @override
     def window(self, time_steps: int) -> int:
         """Layers calibrate on rho steps of their predecessor even if fewer count."""
         return max(time_steps, self.rho)
 
+    @override
     def latency(self, time_steps: int) -> int:
         """The first rho steps are presented twice."""
         return self.rho + time_steps
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """Two passes, of which the second one trains."""
         return (
             "the rehearsal and the initial membranes that it finds are constants of the input: gradients flow"
             f" through the run alone; {thresholds_learn(network)}"
         )
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> COSNeuron:
-        """A neuron that calibrates itself."""
         return COSNeuron(spec, clock, self.channelwise, self.rho, self.iterations)

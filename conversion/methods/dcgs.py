@@ -6,7 +6,7 @@ right, nothing is sent. The network runs on represented values
 functions need no change, and only neurons know of time. The authors' code (h-z-h-cell/ANN-to-SNN-DCGS) sends
 the increments through the layers and keeps the constants in a slot of their own; the numbers are the same.
 
-In rate code, which the authors' code has, too, a spike of the same neurons stands for its share of the
+In rate code, which the authors' code has, too, a spike of the same neurons is its share of the
 average over time, and the network runs on steps.
 
 Thresholds name the *largest* level, those of ECMT the smallest.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
+from typing_extensions import override
 
 from conversion.calibration.observe import check_rule, run_observed
 from conversion.calibration.statistics import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from conversion.network.clock import Clock
     from conversion.network.network import Network
     from conversion.network.site import Activation, SiteSpec
+    from conversion.network.units import Domain
 
 Policy = Literal["auto", "official-cnn", "official-transformer"]
 Code = Literal["differential", "rate"]
@@ -72,7 +74,7 @@ class TrackingSite(Site):
         var: of the currents, likewise.
     """
 
-    domain: ClassVar[Literal["step", "mean"]] = "mean"
+    domain: ClassVar[Domain] = "mean"
     mean: Tensor | None
     var: Tensor | None
 
@@ -91,6 +93,7 @@ class TrackingSite(Site):
         theta = self.v_threshold.unsqueeze(0)
         return Levels.largest(theta, self.n) if self.n else Levels.single(theta)
 
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Represented output ``[T, B, ...]``."""
         outputs, _, state = multi_threshold.track(
@@ -105,8 +108,9 @@ class RateSite(TrackingSite):
     See `spiking.functional.multi_threshold.rate_coded`.
     """
 
-    domain: ClassVar[Literal["step", "mean"]] = "step"
+    domain: ClassVar[Domain] = "step"
 
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Levels ``[T, B, ...]``."""
         return multi_threshold.rate_coded(x, self.thresholds(), state, kind=self.kind, keep_state=keep_state)
@@ -123,7 +127,7 @@ class DCGSConversion(Method):
     `conversion.detection.detector`, ``policy="official-cnn", threshold="99.9%", level="channel", levels=8``.
 
     Attributes:
-        policy: where neurons stand. ``"official-cnn"``: for each ReLU, which must be the only nonlinearity
+        policy: where neurons are. ``"official-cnn"``: for each ReLU, which must be the only nonlinearity
             beside max pooling and group norms. ``"official-transformer"``: in front of every layer with
             weights, the first and the last included, and at the operands of products. ``"auto"``: as the
             latter, but a ReLU that feeds nothing but such layers becomes a neuron itself, and the image
@@ -183,18 +187,18 @@ class DCGSConversion(Method):
             raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
 
     @property
-    def domain(self) -> Literal["step", "mean"]:
+    @override
+    def domain(self) -> Domain:
         """Means in differential code, steps in rate code."""
         return "mean" if self.code == "differential" else "step"
 
+    @override
     def prepare(self, program: Program) -> None:
-        """Take fused attention apart."""
         super().prepare(program)
         split_attention(program)
 
+    @override
     def place(self, program: Program, clock: Clock) -> Placement:
-        """Neurons as `policy` has them."""
-
         def build(spec: SiteSpec) -> TrackingSite:
             return self.site(spec, clock)
 
@@ -210,20 +214,21 @@ class DCGSConversion(Method):
             replaces=lambda activation: not everywhere and _is_relu(activation),
         )
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:
-        """A neuron of the code."""
         moments = self.threshold in Iteration and _is_relu(spec.activation)
         kind = TrackingSite if self.code == "differential" else RateSite
         return kind(spec, clock, self.levels, self.level, moments)
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """Straight through graded neurons."""
         return GRADED
 
+    @override
     def needs_data(self, network: Network) -> bool:
-        """Always: thresholds are statistics of the signals."""
         return True
 
+    @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the signals in one pass; batches count by their size."""
         assert batches is not None
@@ -260,6 +265,7 @@ class DCGSConversion(Method):
                     " or other images, or signed=False"
                 )
 
+    @override
     def update_thresholds(self, network: Network) -> None:
         """Thresholds of the iteration, for the T of ``network``."""
         find = iterated_threshold if self.threshold == "iterated" else best_threshold

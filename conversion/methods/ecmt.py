@@ -5,9 +5,9 @@ Nonlinear operations act on the running means of their inputs, which the engine 
 or negative, in front of every layer with weights and at the operands of products. Thresholds name the
 *smallest* level, those of DCGS the largest.
 
-Followed is the authors' code (h-z-h-cell/Transformer-to-SNN-ECMT), which leaves the patch embedding and the
-head without neurons. Parallel parameter normalisation, a copy of the next weights for each level, is a matter
-of hardware: sending the level through the weights gives the same numbers.
+The equations are those of the authors' code (h-z-h-cell/Transformer-to-SNN-ECMT), which leaves the patch
+embedding and the head without neurons. Parallel parameter normalisation, a copy of the next weights for each
+level, is a matter of hardware: sending the level through the weights gives the same numbers.
 
 The code measures signals of both signs. A signal without negative values, such as that of a ReLU, here gets a
 negative side as large as the positive one: a running mean that went too high comes down by negative steps.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from conversion.calibration.observe import run_observed
 from conversion.calibration.statistics import Average, base_quantiles
@@ -61,6 +62,7 @@ class MultiThresholdSite(Site):
         self.n, self.producer = n, spec.producer
         self.register_buffer("negative_threshold", torch.zeros(1))
 
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Levels ``[T, B, ...]``; the state is the potential."""
         levels = Levels.smallest(self.v_threshold, self.negative_threshold, self.n)
@@ -109,13 +111,13 @@ class ECMTConversion(Method):
         if len(self.gelu_bases) not in (0, 2):
             raise ValueError(f"gelu_bases takes a positive and a negative base, got {self.gelu_bases!r}")
 
+    @override
     def prepare(self, program: Program) -> None:
-        """Take fused attention apart."""
         super().prepare(program)
         split_attention(program)
 
+    @override
     def place(self, program: Program, clock: Clock) -> Placement:
-        """Identity neurons at all operands; activations stay exact."""
         return at_operands(
             program,
             lambda spec: self.site(spec, clock),
@@ -124,8 +126,8 @@ class ECMTConversion(Method):
             replaces=lambda activation: False,
         )
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> MultiThresholdSite:
-        """A multi-threshold neuron."""
         behind_softmax = spec.producer in SOFTMAX
         return MultiThresholdSite(spec, clock, self.softmax_levels if behind_softmax else self.levels)
 
@@ -135,14 +137,15 @@ class ECMTConversion(Method):
             return self.softmax_base, self.softmax_base
         return tuple(self.gelu_bases) if site.producer == "gelu" else ()
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """Straight through graded neurons."""
         return GRADED
 
+    @override
     def needs_data(self, network: Network) -> bool:
-        """Always: thresholds are statistics of the signals."""
         return True
 
+    @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the signals in one pass; each batch counts alike, as in the code."""
         assert batches is not None

@@ -1,7 +1,7 @@
 """The integrate-and-fire neuron that QCFS, SRP and COS share (arXiv 2303.04347, 2302.02091, 2302.10685).
 
-Currents, membranes and spikes are in units of the threshold: ``x(t) = I(t) / theta``, and a spike stands
-for the output ``theta``.
+Currents, membranes and spikes are in units of the threshold: ``x(t) = I(t) / theta``, and a spike is
+the output ``theta``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from conversion.calibration.observe import check_rule, find_thresholds
 from conversion.calibration.trained import all_trained, check_trained, is_trained, thresholds_learn
@@ -34,18 +35,19 @@ class IntegratorMethod(Method):
     def __post_init__(self) -> None:
         check_rule(self.threshold)
 
+    @override
     def needs_data(self, network: Network) -> bool:
-        """Whether a site has no trained threshold."""
         return not all_trained(network)
 
+    @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the thresholds that were not trained."""
         check_trained(network)
         if batches is not None and self.needs_data(network):
             find_thresholds(network, batches, self.threshold, levels=network.time_steps)
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """Back-propagation through time."""
         return f"gradients flow through all steps and the reset; {thresholds_learn(network)}"
 
 
@@ -56,6 +58,7 @@ class IntegratorSite(Site):
         """Spikes for currents in units of the threshold, ``[T, B, ...]``."""
         raise NotImplementedError
 
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Spikes times the threshold."""
         theta = self.v_threshold if self.channelwise else self.v_threshold.reshape(())

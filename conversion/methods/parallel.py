@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.observe import check_rule, find_thresholds, single_step
@@ -58,10 +59,12 @@ class ParallelNeuron(Site):
         self.register_buffer("phi_out", torch.zeros(size) if corrected else None)
 
     @property
+    @override
     def causal(self) -> bool:
         """No: every step depends on the mean of all."""
         return False
 
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Outputs ``[T, B, ...]``."""
         outputs = parallel(x, self.v_threshold, self.phi_in, self.phi_out, surrogate=self.surrogate)
@@ -106,22 +109,23 @@ class ParallelConversion(Method):
         if not 0.0 <= self.momentum < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
 
+    @override
     def stays_analog(self, program: Program, node: fx.Node) -> str | None:
         """The stem of a ReLU network: its first activation, where max pooling goes with it."""
         source = node.all_input_nodes[0]
         pooled = ops.op_name(source.target).startswith("max_pool")
         return "stem with max pooling" if pooled and _is_first(program, node) else None
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> ParallelNeuron:
-        """A parallel neuron; ReLU sources have a threshold for each channel."""
         return ParallelNeuron(spec, clock, channelwise=spec.v_threshold is None)
 
+    @override
     def needs_data(self, network: Network) -> bool:
-        """Whether a site has no trained threshold."""
         return not all_trained(network)
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """QCFS of T levels; nothing new at T = L."""
         levels = {s.activation.levels for s in sites(network).values()}
         if levels == {network.time_steps}:
             T = network.time_steps
@@ -135,6 +139,7 @@ class ParallelConversion(Method):
             f" {thresholds_learn(network)}, and corrections stay as they were measured"
         )
 
+    @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Thresholds of ReLU sources, then corrections unless T = L makes them zero."""
         check_trained(network)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import override
+
 from conversion.methods.base import register_method
 from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 class QCFSNeuron(IntegratorSite):
     """Integrate-and-fire with soft reset, from half a threshold; the state is the membrane."""
 
+    @override
     def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """See `conversion.methods.integrate_fire.integrate_fire`."""
         return integrate_fire(x, V_INIT if state is None else state, surrogate=self.surrogate)
@@ -39,8 +42,8 @@ class QCFSConversion(IntegratorMethod):
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> QCFSNeuron:
-        """An integrate-and-fire neuron."""
         return QCFSNeuron(spec, clock, self.channelwise)
 
 

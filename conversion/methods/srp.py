@@ -1,8 +1,8 @@
-"""SRP: silence neurons that a rehearsal leaves in debt (arXiv 2302.02091).
+"""SRP: silence neurons whose residual potential after a rehearsal is not positive (arXiv 2302.02091).
 
 Every input is shown twice. During the first ``tau`` steps the network runs as QCFS converted it and its
-output is thrown away. A neuron whose membrane then is not above `MARGIN` has fired more often than its
-activation wants, or is about to; it stays silent in the second pass, in which every neuron starts afresh.
+output is discarded. A neuron whose membrane then is not above `MARGIN` has fired more often than its
+activation calls for, or is about to; it is silenced in the second pass, in which every neuron starts anew.
 All layers rehearse at once, so that no mask depends on another.
 
 The article argues for ``v(tau) < 0``; the authors' code (hzc1208/ANN2SNN_SRP) also silences membranes from
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from conversion.calibration.trained import thresholds_learn
 from conversion.methods.base import check_integer, register_method
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from conversion.network.site import SiteSpec
     from spiking.surrogate import Surrogate
 
-MARGIN = 0.001  # in thresholds; neurons with a residual membrane above it may speak
-DEBT = 1e30  # in thresholds; no current pays it back
+MARGIN = 0.001  # in thresholds; neurons with a residual membrane potential above it may fire
+SILENT = 1e30  # in thresholds; no current brings a membrane this far below the threshold up to it
 
 
 def srp(x: Tensor, tau: int, *, surrogate: Surrogate = RECT, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -48,7 +49,7 @@ def srp(x: Tensor, tau: int, *, surrogate: Surrogate = RECT, backend: str = "aut
 
     Returns:
         Spikes ``[tau + T, ...]``, unmasked up to ``tau``, and the mask ``[...]``, true for neurons that
-        may speak.
+        may fire.
 
     Raises:
         ValueError: ``tau`` is negative or leaves no step for the run.
@@ -63,7 +64,7 @@ def srp(x: Tensor, tau: int, *, surrogate: Surrogate = RECT, backend: str = "aut
     rehearsed, residual = integrate_fire(x[:tau], surrogate=surrogate, backend=backend)
     residual = residual.detach()
     mask = residual > MARGIN
-    start = torch.le(residual, MARGIN, out=torch.empty_like(residual)).mul_(-DEBT).add_(V_INIT)
+    start = torch.le(residual, MARGIN, out=torch.empty_like(residual)).mul_(-SILENT).add_(V_INIT)
     spikes, _ = integrate_fire(x[tau:], start, surrogate=surrogate, backend=backend)
     return torch.cat([rehearsed, spikes]), mask
 
@@ -86,10 +87,12 @@ class SRPNeuron(IntegratorSite):
         self.tau = tau
 
     @property
+    @override
     def causal(self) -> bool:
         """No: the input is shown twice."""
         return self.tau == 0
 
+    @override
     def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Spikes of rehearsal and run, ``[tau + T, B, ...]``."""
         if self.tau == 0:
@@ -100,7 +103,7 @@ class SRPNeuron(IntegratorSite):
 @register_method
 @dataclass(frozen=True, kw_only=True)
 class SRPConversion(IntegratorMethod):
-    """Residual membrane potential (arXiv 2302.02091): rehearse on the input, silence neurons in debt.
+    """Residual membrane potential (arXiv 2302.02091): rehearse on the input, silence what fired too often.
 
     The latency is tau + T steps. Published with tau = 4 on CIFAR-100, 14 for VGG-16 and 8 for ResNet-34 on
     ImageNet. One pass tells the accuracy at every T, since the rehearsal does not depend on T.
@@ -120,16 +123,18 @@ class SRPConversion(IntegratorMethod):
         super().__post_init__()
         check_integer("tau", self.tau, 0)
 
+    @override
     def window(self, time_steps: int) -> int:
         """The rehearsal comes before the T steps."""
         return self.tau + time_steps
 
+    @override
     def first(self, time_steps: int) -> int:
-        """What the network says during the rehearsal is thrown away."""
+        """The output of the rehearsal is discarded."""
         return self.tau
 
+    @override
     def fine_tuning(self, network: Network) -> str:
-        """Two passes, of which the second one trains."""
         if self.tau == 0:
             return super().fine_tuning(network)
         return (
@@ -138,6 +143,6 @@ class SRPConversion(IntegratorMethod):
             " step costs (tau + T) / T of the time"
         )
 
+    @override
     def site(self, spec: SiteSpec, clock: Clock) -> SRPNeuron:
-        """A rehearsing neuron."""
         return SRPNeuron(spec, clock, self.channelwise, self.tau)

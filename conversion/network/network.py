@@ -95,7 +95,7 @@ class Network(fx.GraphModule):
 
 
 def _written_class(network: Network) -> type[Network]:
-    """The class that stands in a file: every graph module has a nameless subclass of its own."""
+    """The class that is defined in a file; torch gives every graph module a subclass of its own."""
     return next(c for c in type(network).__mro__ if not c.__qualname__.endswith("GraphModuleImpl"))
 
 

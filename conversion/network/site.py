@@ -1,4 +1,4 @@
-"""A place in a converted network where a neuron stands for an activation of the source."""
+"""A place in a converted network where a neuron replaces an activation of the source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, fx, nn
+from typing_extensions import override
 
 from conversion.network.units import Increments, RunningMean
 from spiking.neurons.base import Neuron, Temporal, as_surrogate
@@ -144,13 +145,13 @@ class Site(Neuron):
         raise NotImplementedError
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
-        """`fire`, unless a calibration or a test stands in."""
+        """`fire`, unless a calibration or a test overrides it."""
         if self._override is not None:
             return self._override(x), None
         return self.fire(x, state, keep_state)
 
+    @override
     def extra_repr(self) -> str:
-        """What it stands for."""
         theta = "per channel" if self.channelwise else "one threshold"
         return f"{self.activation}, {theta}"
 
@@ -168,7 +169,7 @@ def sites(model: nn.Module) -> dict[str, Site]:
 def overridden(
     model: nn.Module, make: Callable[[str, Site], Callable[[Tensor], Tensor] | None]
 ) -> Iterator[None]:
-    """Let functions stand in for the neurons of ``model`` within the block.
+    """Let functions replace the neurons of ``model`` within the block.
 
     Args:
         model: a converted network.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking.functional.codes import increments, running_mean
 from spiking.neurons.base import Temporal
@@ -50,8 +51,8 @@ class Unfold(nn.Module):
         steps = self.clock.window
         return x.reshape(steps, x.shape[0] // steps, *x.shape[1:])
 
+    @override
     def extra_repr(self) -> str:
-        """Where the signal comes from."""
         return "static" if self.static else ""
 
 
@@ -126,26 +127,7 @@ class Encode(nn.Module):
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
             raise TypeError(f"expected floating-point images [B, C, H, W], got {got}")
-        if x.dim() == len(self.shape) + 2:
-            raise ValueError(
-                f"a converted network takes still images [B, C, H, W] and makes its own steps, got"
-                f" {x.dim()} axes {tuple(x.shape)}; give the frames one by one, or their mean"
-            )
-        if x.dim() != len(self.shape) + 1:
-            hint = "; add the batch axis with x.unsqueeze(0)" if x.dim() == len(self.shape) else ""
-            raise ValueError(f"expected [B, C, H, W], got {x.dim()} axes {tuple(x.shape)}{hint}")
-        if tuple(x.shape[1:]) != self.shape:
-            size = tuple(x.shape[1:])
-            if size[0] != self.shape[0]:
-                what = f"channels than the network was converted for; convert a source of C = {size[0]}"
-            else:
-                what = (
-                    "pixels than the network was converted for, and sizes are fixed in the converted graph;"
-                    f" conversion.resize(network, source, {size}) exports the source again"
-                )
-            raise ValueError(f"expected C, H, W = {self.shape}, got {size}: other {what}")
-        if not x.numel():
-            raise ValueError(f"empty input {tuple(x.shape)}: every axis needs at least one element")
+        self._check_shape(tuple(x.shape))
         if x.device.type != "meta" and not bool(x.detach().sum().isfinite()):
             bad = int((~x.detach().isfinite()).sum())
             if bad:
@@ -155,8 +137,34 @@ class Encode(nn.Module):
                 )
         return x
 
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        axes, wanted = len(shape), len(self.shape)
+        if axes == wanted + 2:
+            raise ValueError(
+                f"a converted network takes still images [B, C, H, W] and makes its own steps, got"
+                f" {axes} axes {shape}; give the frames one by one, or their mean"
+            )
+        if axes != wanted + 1:
+            hint = "; add the batch axis with x.unsqueeze(0)" if axes == wanted else ""
+            raise ValueError(f"expected [B, C, H, W], got {axes} axes {shape}{hint}")
+        if shape[1:] != self.shape:
+            raise ValueError(
+                f"expected C, H, W = {self.shape}, got {shape[1:]}: other {self._way_out(shape[1:])}"
+            )
+        if 0 in shape:
+            raise ValueError(f"empty input {shape}: every axis needs at least one element")
+
+    def _way_out(self, size: tuple[int, ...]) -> str:
+        """What to do with images of another size."""
+        if size[0] != self.shape[0]:
+            return f"channels than the network was converted for; convert a source of C = {size[0]}"
+        return (
+            "pixels than the network was converted for, and sizes are fixed in the converted graph;"
+            f" conversion.resize(network, source, {size}) exports the source again"
+        )
+
+    @override
     def extra_repr(self) -> str:
-        """The input that is accepted."""
         return f"shape={self.shape}"
 
 
