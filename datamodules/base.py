@@ -182,10 +182,12 @@ class BaseDataModule(pl.LightningDataModule):
 
     @override
     def val_dataloader(self) -> DataLoader[Any]:
+        """Return the validation loader: samples in their order, shared among processes by `EvalSampler`."""
         return self._eval_dataloader("val_set")
 
     @override
     def test_dataloader(self) -> DataLoader[Any]:
+        """Return the test loader: samples in their order, shared among processes by `EvalSampler`."""
         return self._eval_dataloader("test_set")
 
     def calibration_dataloader(self, samples: int = 0, batch_size: int | None = None) -> DataLoader[Any]:

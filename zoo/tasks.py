@@ -107,7 +107,7 @@ class Task:
     unknown: str = "how it does on other data is unknown"
     quality: str = "quality"
     tags: Sequence[str] = ()
-    facts: Callable[[Mapping[str, Any]], Rows] = plain_facts
+    facts: Callable[[Mapping[str, Any]], Rows] = field(default_factory=lambda: plain_facts)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     demo: bool = False
     timm: bool = False
