@@ -133,11 +133,6 @@ def check_integer(label: str, value: int, low: int) -> None:
         raise ValueError(f"{label} must be an integer of at least {low}, got {value!r}")
 
 
-GRADED = (
-    "neurons are graded: each passes the gradient of the ReLU or identity that it replaces, unless it is"
-    " saturated; thresholds get none and stay as they were measured, so keep the learning rate small. Where"
-    " the conversion is lossless this only trains the ANN on at T times the cost"
-)
 METHODS: dict[str, type[Method]] = {}
 
 

@@ -35,10 +35,10 @@ from conversion.calibration.threshold_iteration import (
     quantisation_levels,
 )
 from conversion.graph.activations import require_only_relu
-from conversion.graph.attention import split_attention
 from conversion.graph.placement import at_activations, at_operands
 from conversion.graph.program import ConversionError
-from conversion.methods.base import GRADED, Method, check_integer, register_method
+from conversion.methods.base import check_integer, register_method
+from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
 from spiking.functional import multi_threshold
 from spiking.levels import Levels
@@ -118,7 +118,7 @@ class RateSite(TrackingSite):
 
 @register_method
 @dataclass(frozen=True, kw_only=True)
-class DCGSConversion(Method):
+class DCGSConversion(GradedMethod):
     """Differential coding with neurons of several levels.
 
     The published settings: CNNs ``policy="official-cnn", threshold="iterated", level="channel", levels=4``;
@@ -193,11 +193,6 @@ class DCGSConversion(Method):
         return "mean" if self.code == "differential" else "step"
 
     @override
-    def prepare(self, program: Program) -> None:
-        super().prepare(program)
-        split_attention(program)
-
-    @override
     def place(self, program: Program, clock: Clock) -> Placement:
         def build(spec: SiteSpec) -> TrackingSite:
             return self.site(spec, clock)
@@ -219,14 +214,6 @@ class DCGSConversion(Method):
         moments = self.threshold in Iteration and _is_relu(spec.activation)
         kind = TrackingSite if self.code == "differential" else RateSite
         return kind(spec, clock, self.levels, self.level, moments)
-
-    @override
-    def fine_tuning(self, network: Network) -> str:
-        return GRADED
-
-    @override
-    def needs_data(self, network: Network) -> bool:
-        return True
 
     @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:

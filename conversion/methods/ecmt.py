@@ -23,10 +23,10 @@ from typing_extensions import override
 
 from conversion.calibration.observe import run_observed
 from conversion.calibration.statistics import Average, base_quantiles
-from conversion.graph.attention import split_attention
 from conversion.graph.placement import at_operands
 from conversion.graph.program import ConversionError
-from conversion.methods.base import GRADED, Method, check_integer, register_method
+from conversion.methods.base import check_integer, register_method
+from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
 from spiking.functional import multi_threshold
 from spiking.levels import Levels
@@ -69,9 +69,39 @@ class MultiThresholdSite(Site):
         return multi_threshold.rate_coded(x, levels, state, keep_state=keep_state)
 
 
+SOFTMAX = ("softmax", "_softmax", "_safe_softmax")
+
+
+class SmallestLevels:
+    """The smallest levels of a site, averaged over batches.
+
+    Args:
+        percent: see `ECMTConversion`.
+    """
+
+    def __init__(self, percent: float) -> None:
+        self.percent = percent
+        self._all, self._sparse = Average(), Average()
+
+    def add(self, x: Tensor) -> None:
+        """Take in the values ``[B, ...]`` of a batch."""
+        value = base_quantiles(x, self.percent)
+        self._all.add(value)
+        if not bool((value > 0).any()) and bool(x.any()):
+            self._sparse.add(base_quantiles(x[x != 0], self.percent))
+
+    def value(self) -> Tensor:
+        """The levels ``[2]``: of all values, or of those that are not zero where the share is at zero."""
+        value = self._all.value
+        assert value is not None
+        if not bool((value > 0).any()) and self._sparse.value is not None:
+            return self._sparse.value
+        return value
+
+
 @register_method
 @dataclass(frozen=True, kw_only=True)
-class ECMTConversion(Method):
+class ECMTConversion(GradedMethod):
     """Expectation compensation with multi-threshold neurons, for any backbone.
 
     Attributes:
@@ -112,11 +142,6 @@ class ECMTConversion(Method):
             raise ValueError(f"gelu_bases takes a positive and a negative base, got {self.gelu_bases!r}")
 
     @override
-    def prepare(self, program: Program) -> None:
-        super().prepare(program)
-        split_attention(program)
-
-    @override
     def place(self, program: Program, clock: Clock) -> Placement:
         return at_operands(
             program,
@@ -138,36 +163,20 @@ class ECMTConversion(Method):
         return tuple(self.gelu_bases) if site.producer == "gelu" else ()
 
     @override
-    def fine_tuning(self, network: Network) -> str:
-        return GRADED
-
-    @override
-    def needs_data(self, network: Network) -> bool:
-        return True
-
-    @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
         """Measure the signals in one pass; each batch counts alike, as in the code."""
         assert batches is not None
         found = {n: s for n, s in sites(network).items() if isinstance(s, MultiThresholdSite)}
-        seen = {n: Average() for n, s in found.items() if not self.fixed(s)}
-        sparse = {n: Average() for n in seen}  # of what is not zero, where the share lies at zero
+        seen = {n: SmallestLevels(self.percent) for n, s in found.items() if not self.fixed(s)}
 
         def watch(name: str, site: Site, x: Tensor) -> Tensor:
             if name in seen:
-                value = base_quantiles(x, self.percent)
-                seen[name].add(value)
-                if not bool((value > 0).any()) and bool(x.any()):
-                    sparse[name].add(base_quantiles(x[x != 0], self.percent))
+                seen[name].add(x)
             return x
 
         run_observed(network, batches, "thresholds", watch)
         for name, site in found.items():
-            value = seen[name].value if name in seen else torch.tensor(self.fixed(site))
-            assert value is not None
-            if name in seen and not bool((value > 0).any()) and sparse[name].value is not None:
-                value = sparse[name].value
-                assert value is not None
+            value = seen[name].value() if name in seen else torch.tensor(self.fixed(site))
             if not bool((value > 0).any()):
                 raise ConversionError(
                     f"the signal at {name!r} has no spread on the calibration images ({value.tolist()}), so"
@@ -176,6 +185,3 @@ class ECMTConversion(Method):
             value = torch.where(value > 0, value, value.max())
             site.v_threshold.copy_(value[:1])
             site.negative_threshold.copy_(value[1:])
-
-
-SOFTMAX = ("softmax", "_softmax", "_safe_softmax")
