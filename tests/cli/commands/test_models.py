@@ -56,7 +56,7 @@ def test_filters(words, expected, capsys, told):
 def test_one_in_full(capsys):
     out = shown(capsys, "spiking-cnn-nano", "--macs")
     assert "3,119,360" in out
-    assert "4.47 M a sample over all T" in out
+    assert "5.63 M a sample over all T" in out
     assert "licence Apache-2.0" in out
 
 

@@ -163,3 +163,59 @@ def test_the_full_ratio_charges_exact_units_and_neurons():
     assert torch.equal(found.updates, torch.full((T,), 4.0 * 8))
     spent = 0.9 * (spikes + 32) + 4.6 * torch.tensor([4.0 * 96, 0, 0, 0])
     torch.testing.assert_close(found.full_ratio, spent.cumsum(0) / (4.6 * (4 * (96 + 24) + 32)))
+
+
+def small(*layers):
+    return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+SOURCES = {
+    "transposed": lambda: small(nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 5, 3, padding=1)),
+    "transposed_in_groups": lambda: small(nn.ConvTranspose2d(8, 6, 3, groups=2, padding=1), nn.ReLU()),
+    "padded": lambda: small(
+        nn.Conv2d(8, 6, 5, padding=2, stride=2), nn.ReLU(), nn.Conv2d(6, 5, 3, padding=1)
+    ),
+    "even": lambda: small(nn.Conv2d(8, 6, 4, padding="same"), nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("method", ["qcfs", "dcgs"])
+@pytest.mark.parametrize("name", SOURCES)
+@torch.no_grad()
+def test_the_source_and_the_converted_network_have_the_same_macs(name, method):
+    torch.manual_seed(0)
+    source, x = SOURCES[name](), torch.randn(2, 3, 8, 8)
+    direct = spiking.profile_energy(source, x)
+    converted = spiking.profile_energy(convert(source, method, T, x, progress=False), x)
+    assert converted.ann_macs == direct.macs
+    assert [row.padding for row in converted.rows] == pytest.approx([row.padding for row in direct.rows])
+    assert converted.uncounted["neuron updates"] > 0
+
+
+class Fused(nn.Module):
+    """Fused attention, and a linear layer that is a product with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.head = nn.Linear(6, 18), nn.Linear(6, 3)
+        self.weight = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        q, k, v = self.qkv(x.flatten(2).relu()).unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head((y @ self.weight).relu().mean(1))
+
+
+@pytest.mark.parametrize("method", ["qcfs", "srp", "dcgs"])
+@torch.no_grad()
+def test_attention_and_products_with_parameters_are_counted(method):
+    torch.manual_seed(0)
+    x = torch.randn(4, 4, 2, 3)
+    macs = 4 * 6 * 18 + 2 * 4 * 4 * 6 + 4 * 6 * 6 + 6 * 3
+    source = Fused().eval()
+    assert spiking.profile_energy(source, x).macs == macs
+    report = spiking.profile_energy(convert(source, method, T, x, progress=False), x)
+    assert report.ann_macs == macs
+    assert any(
+        "softmax" in n or "attention" in n for n in (*report.uncounted, *(r.name for r in report.rows))
+    )
