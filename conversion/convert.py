@@ -20,7 +20,8 @@ from conversion.network.clock import Clock
 from conversion.report import Report, site_rows
 from conversion.self_test import self_test
 from conversion.source import describe_source
-from spiking.neurons.base import Neuron, check_time_steps
+from spiking.layers import check_time_steps
+from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

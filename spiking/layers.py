@@ -176,7 +176,7 @@ class TEBN(TimeBatchNorm2d):
         self, num_features: int, time_steps: int, eps: float = 1e-5, momentum: float | None = 0.1
     ) -> None:
         super().__init__(num_features, eps, momentum)
-        self.time_steps = _check_time_steps(time_steps)
+        self.time_steps = check_time_steps(time_steps)
         self.scale = nn.Parameter(torch.ones(time_steps))
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
@@ -207,7 +207,7 @@ class BNTT(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = num_features
-        self.time_steps = _check_time_steps(time_steps)
+        self.time_steps = check_time_steps(time_steps)
         norms = [nn.BatchNorm2d(num_features, eps, momentum) for _ in range(time_steps)]
         for norm in norms:
             norm.register_parameter("bias", None)
@@ -268,7 +268,8 @@ def _label(module: object) -> str:
     )
 
 
-def _check_time_steps(time_steps: int) -> int:
+def check_time_steps(time_steps: int) -> int:
+    """T as a positive integer, or an error that names it."""
     if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
         raise ValueError(f"time_steps must be an integer of at least 1, got {time_steps!r}")
     return time_steps

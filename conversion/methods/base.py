@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from conversion.graph.activations import pool_before_activation
 from conversion.graph.placement import at_activations
 from conversion.network.annotation import Traits
-from spiking.neurons.base import check_time_steps
+from spiking.layers import check_time_steps
 
 if TYPE_CHECKING:
     from torch import fx

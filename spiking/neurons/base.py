@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spiking.kernels import BACKENDS
+from spiking.reference.neurons import state_dtype
 from spiking.surrogate import Surrogate, get_surrogate
 
 SurrogateLike = str | Surrogate | Mapping[str, Any]
@@ -125,11 +126,6 @@ class Neuron(Temporal):
         return []
 
 
-def state_dtype(x: Tensor) -> torch.dtype:
-    """Dtype of membrane potentials for currents ``x``: float32, or float64 for float64."""
-    return torch.float64 if x.dtype is torch.float64 else torch.float32
-
-
 def as_surrogate(surrogate: SurrogateLike) -> Surrogate:
     """A surrogate from its name, from ``{"name": ..., **parameters}``, or as it is."""
     if isinstance(surrogate, str | Surrogate):
@@ -149,10 +145,3 @@ def number(label: str, value: float, above: float | None = None) -> float:
     if above is not None and value <= above:
         raise ValueError(f"{label} must be greater than {above:g}, got {value!r}")
     return float(value)
-
-
-def check_time_steps(time_steps: int) -> int:
-    """T as a positive integer, or an error that names it."""
-    if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
-        raise ValueError(f"time_steps must be an integer of at least 1, got {time_steps!r}")
-    return time_steps

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from spiking import functional
-from spiking.neurons.base import Neuron, number, state_dtype
+from spiking.neurons.base import Neuron, number
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
-from spiking.neurons.base import state_dtype
 from spiking.neurons.multi_threshold import LevelledNeuron
+from spiking.reference.neurons import state_dtype
 
 
 class Differential(LevelledNeuron):

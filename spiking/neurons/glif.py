@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from spiking import functional
-from spiking.neurons.base import Neuron, check_time_steps, state_dtype
+from spiking.layers import check_time_steps
+from spiking.neurons.base import Neuron
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike
@@ -64,7 +66,7 @@ class GLIF(Neuron):
         self.alpha, self.beta, self.gamma = gate(), gate(), gate()
         self.tau = squashed(0.25)
         del self.v_threshold  # a learnt one here
-        self.v_threshold = squashed(0.5)  # type: ignore[assignment]
+        self.register_parameter("v_threshold", squashed(0.5))
         self.linear_decay = squashed(0.5 / (2 * time_steps))
         self.v_subreset = squashed(0.5)
         self.conduct = squashed(0.5, time_steps)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from spiking import functional
-from spiking.neurons.base import Neuron, number, state_dtype
+from spiking.neurons.base import Neuron, number
 from spiking.reference.firing import FiringOptions
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from spiking import functional
-from spiking.neurons.base import Neuron, check_time_steps, number, state_dtype
+from spiking.layers import check_time_steps
+from spiking.neurons.base import Neuron, number
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike

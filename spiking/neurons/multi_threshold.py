@@ -7,7 +7,8 @@ from torch import Tensor
 
 from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
-from spiking.neurons.base import Neuron, state_dtype
+from spiking.neurons.base import Neuron
+from spiking.reference.neurons import state_dtype
 
 
 class LevelledNeuron(Neuron):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from spiking import functional
-from spiking.neurons.base import Neuron, check_time_steps, state_dtype
+from spiking.layers import check_time_steps
+from spiking.neurons.base import Neuron
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from spiking.neurons.base import SurrogateLike
@@ -46,7 +48,7 @@ class PSN(Neuron):
                 " its parameters fix T"
             )
 
-    def run(self, x: Tensor, state: None, keep_state: bool) -> tuple[Tensor, None]:
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; there is no state."""
         self._check(x)
         return functional.psn(x, self.weight, self.bias, surrogate=self.surrogate), None
@@ -111,9 +113,7 @@ class MaskedPSN(PSN):
         """No currents yet: ``[0, ...]``."""
         return x.new_zeros((0, *x.shape), dtype=state_dtype(x))
 
-    def run(  # type: ignore[override]
-        self, x: Tensor, state: Tensor | None, keep_state: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state holds all currents so far ``[t, ...]``."""
         if state is None and not keep_state:
             self._check(x)

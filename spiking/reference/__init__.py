@@ -19,10 +19,9 @@ from spiking.reference.neurons import (
     lmh,
     lmht,
     plif,
-    psn,
-    sliding_psn,
     state_dtype,
 )
+from spiking.reference.parallel import psn, sliding_psn
 
 __all__ = [
     "SIGMOID",
