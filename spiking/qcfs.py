@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from spiking.kernels import HAS_LLVM
-from spiking.kernels.rules.qcfs import Quantise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,6 +140,7 @@ def fits_kernel(x: Tensor, v_threshold: Tensor) -> bool:
 
 def _run_kernel(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
     from spiking.kernels.cpu import passes  # loads the compiler, so not before it is wanted
+    from spiking.kernels.rules.qcfs import Quantise
 
     values = {"theta": v_threshold.item(), "levels": float(levels)}
     y, _ = passes.forward(Quantise(order=order), values, x.unsqueeze(0), keep=False)
@@ -151,6 +151,7 @@ def _run_kernel_back(
     grad: Tensor, x: Tensor, v_threshold: Tensor, levels: int, order: str
 ) -> tuple[Tensor, Tensor]:
     from spiking.kernels.cpu import passes
+    from spiking.kernels.rules.qcfs import Quantise
 
     values = {"theta": v_threshold.item(), "levels": float(levels)}
     rule = Quantise(order=order)

@@ -30,13 +30,13 @@ from torch import Tensor
 from spiking.functional.codes import represented
 from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
-from spiking.kernels.operands import Launch, Operands
-from spiking.kernels.rules import multi_threshold as rules
+from spiking.kernels.operands import Operands
 from spiking.reference import multi_threshold as reference
 from spiking.reference.firing import SIGMOID
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
+    from spiking.kernels.launch import Launch
     from spiking.levels import Levels
 
 KINDS = ("identity", "relu", "positive")
@@ -82,8 +82,7 @@ def rate_coded(
         s, (v, sent) = reference.rate_coded(x, levels, given, kind=kind)
         return s, (v, sent)[:count] if keep_state else None
     first, second, *_ = (*(state or ()), None, None)
-    rule = made(rules.RateCoded, kind=kind, **_switches(levels))
-    launch = Launch(rule, engine, keep_state, {"first": 1.0})
+    launch = made(_rate_coded, engine=engine, keep=keep_state, kind=kind, **_switches(levels))
     s, ends = _fused(x, _operands(x, levels, first, second), launch)
     return s, ends if keep_state else None
 
@@ -134,8 +133,8 @@ def track(
         return mo, sent if with_spikes else None, end if keep_state else None
 
     def run(emit: str, keep: bool) -> tuple[Tensor, RateState]:
-        rule = made(rules.Tracking, kind=kind, code=code, emit=emit, **_switches(levels))
-        launch = Launch(rule, engine, keep, {"first": done + 1.0})
+        switches = {"kind": kind, "code": code, "emit": emit, **_switches(levels)}
+        launch = _tracking(engine, keep, done + 1, **switches)
         return _fused(mi, operands, launch)
 
     operands = _operands(mi, levels, held)
@@ -233,6 +232,20 @@ def _operands(x: Tensor, levels: Levels, v: Tensor | None, m: Tensor | None = No
         return Operands(v=v, m=m, table=torch.cat([side.reshape(1) for side in sides]).float())
     units = torch.stack([_of_a_sample(side, inner) for side in sides])
     return Operands(v=v, m=m, coefficients=layout.over_neurons(units, x))
+
+
+def _rate_coded(engine: str, keep: bool, **switches: Any) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import multi_threshold as rules
+
+    return Launch(rules.RateCoded(**switches), engine, keep, {"first": 1.0})
+
+
+def _tracking(engine: str, keep: bool, first: int, **switches: Any) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import multi_threshold as rules
+
+    return Launch(rules.Tracking(**switches), engine, keep, {"first": float(first)})
 
 
 def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, RateState]:

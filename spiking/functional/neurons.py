@@ -11,11 +11,11 @@ from torch import Tensor
 from spiking import reference
 from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
-from spiking.kernels.operands import Launch, Operands
-from spiking.kernels.rules.neurons import LMHT, Compartments, Complementary, Gated, Leaky
+from spiking.kernels.operands import Operands
 from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
 
 if TYPE_CHECKING:
+    from spiking.kernels.launch import Launch
     from spiking.surrogate import Surrogate
 
 MAX_MATRIX = 256  # entries that LM-HT's kernel unrolls
@@ -137,8 +137,9 @@ def clif(
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
-    params = {"theta": v_threshold, "tau": tau, "keep": 1.0 - 1.0 / tau}
-    launch = Launch(made(Complementary, surrogate=surrogate), engine, keep_state, params)
+    launch = made(
+        _complementary, surrogate=surrogate, engine=engine, keep=keep_state, v_threshold=v_threshold, tau=tau
+    )
     spikes, ends = _fused(x, Operands(v=v, m=m), launch)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
@@ -170,7 +171,7 @@ def glif(
         coefficients=layout.over_neurons(coefficients.reshape(5, *per_channel), x),
         conductance=layout.over_neurons(conductance.reshape(len(x), *per_channel), x),
     )
-    launch = Launch(made(Gated, surrogate=surrogate), engine, keep_state)
+    launch = made(_gated, surrogate=surrogate, engine=engine, keep=keep_state)
     spikes, ends = _fused(x, operands, launch)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
@@ -191,7 +192,7 @@ def lmh(
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
     operands = Operands(v=d, m=u, table=coefficients.float())
-    launch = Launch(made(Compartments, surrogate=surrogate), engine, keep_state)
+    launch = made(_compartments, surrogate=surrogate, engine=engine, keep=keep_state)
     y, ends = _fused(x, operands, launch)
     return y, (ends[0], ends[1]) if keep_state else None
 
@@ -232,12 +233,16 @@ def lmht(
     start = torch.stack([theta.detach().float(), theta.detach().float() * v_init.detach().float()])
     table = torch.cat([start, leak.float(), weight.float().flatten()])
     steps, steps_in = weight.shape
-    rule = LMHT(levels=levels, steps_in=steps_in, steps=steps)
-    return _fused(x, Operands(table=table), Launch(rule, engine, keep=False))[0]
+    launch = made(_mixing, engine=engine, levels=levels, steps_in=steps_in, steps=steps)
+    return _fused(x, Operands(table=table), launch)[0]
 
 
 psn = reference.psn
 sliding_psn = reference.sliding_psn
+
+
+# Rules are imported when a kernel is wanted: making their classes takes a third of the time that importing
+# the package takes.
 
 
 def _leaky(
@@ -253,9 +258,12 @@ def _leaky(
     scale_reset: bool = False,
 ) -> Launch:
     """The kernel of a leaky neuron and its numbers; learnt ones take the places of ``rate`` and ``k``."""
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import neurons as rules
+
     if leak == "by tau":  # dividing by a power of two is multiplying by its reciprocal, to the last bit
         leak = "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
-    rule = Leaky(
+    rule = rules.Leaky(
         surrogate=fire.surrogate,
         leak=leak,
         decay_input=decay_input,
@@ -267,6 +275,37 @@ def _leaky(
     )
     params = {"theta": fire.v_threshold, "v_reset": fire.rest, "tau": tau, "rate": 1.0 / tau, "k": 1.0}
     return Launch(rule, engine, keep, params)
+
+
+def _complementary(
+    surrogate: Surrogate, engine: str, keep: bool, *, v_threshold: float, tau: float
+) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import neurons as rules
+
+    params = {"theta": v_threshold, "tau": tau, "keep": 1.0 - 1.0 / tau}
+    return Launch(rules.Complementary(surrogate), engine, keep, params)
+
+
+def _gated(surrogate: Surrogate, engine: str, keep: bool) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import neurons as rules
+
+    return Launch(rules.Gated(surrogate), engine, keep)
+
+
+def _compartments(surrogate: Surrogate, engine: str, keep: bool) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import neurons as rules
+
+    return Launch(rules.Compartments(surrogate), engine, keep)
+
+
+def _mixing(engine: str, *, levels: int, steps_in: int, steps: int) -> Launch:
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.rules import neurons as rules
+
+    return Launch(rules.LMHT(levels=levels, steps_in=steps_in, steps=steps), engine, keep=False)
 
 
 def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple[Tensor, ...]]:

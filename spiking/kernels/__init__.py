@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spiking.kernels.rules.surrogates import has_formula
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -47,6 +45,8 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | 
 
 
 def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
+    from spiking.kernels.rules.surrogates import has_formula
+
     if not has_formula(surrogate):
         return f"the surrogate {surrogate}"
     if x.device.type != "cpu":

@@ -1,15 +1,11 @@
-"""What goes into a kernel and what comes back, by name."""
+"""The tensors that go into a kernel beside the currents, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from spiking.kernels.rules.base import Family
 
 
 class Operands(NamedTuple):
@@ -34,33 +30,3 @@ class Operands(NamedTuple):
     table: Tensor | None = None
     coefficients: Tensor | None = None
     conductance: Tensor | None = None
-
-
-class Gradients(NamedTuple):
-    """Gradients of the currents and of `Operands`; None where there is no such tensor or gradient."""
-
-    x: Tensor | None
-    v: Tensor | None = None
-    m: Tensor | None = None
-    rate: Tensor | None = None
-    k: Tensor | None = None
-    table: Tensor | None = None
-    coefficients: Tensor | None = None
-    conductance: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Which kernel runs, and with which numbers.
-
-    Attributes:
-        rule: the equations.
-        engine: ``"cpu"`` or ``"triton"``.
-        keep: whether the states after the last step are wanted.
-        params: fixed values of `Family.names`; those that are learnt or come in a table may be missing.
-    """
-
-    rule: Family
-    engine: str
-    keep: bool
-    params: Mapping[str, float] = field(default_factory=dict)

@@ -21,7 +21,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from spiking import surrogate
 from spiking.kernels import eager, layout, passes
-from spiking.kernels.operands import Launch, Operands
+from spiking.kernels.launch import Launch
+from spiking.kernels.operands import Operands
 from spiking.kernels.rules import multi_threshold, neurons
 from spiking.kernels.rules.base import Family
 from spiking.kernels.rules.neurons import LMHT

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spiking.kernels.cpu import passes as cpu
-from spiking.kernels.operands import Gradients, Operands
+from spiking.kernels.launch import Gradients
+from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
 from spiking.kernels.rules.neurons import LMHT, Leaky
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from spiking.kernels.operands import Launch
+    from spiking.kernels.launch import Launch
 
 
 def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]:

@@ -7,7 +7,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import spiking
 from spiking import functional, kernels, reference, surrogate
-from spiking.kernels.operands import Launch, Operands
+from spiking.kernels.launch import Launch
+from spiking.kernels.operands import Operands
 from spiking.kernels.rules import multi_threshold as levelled
 from spiking.kernels.rules import neurons as rules
 
