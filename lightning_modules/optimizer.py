@@ -92,7 +92,7 @@ class StepSchedule:
         self.timm.step_update(done // self.hold * self.hold)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Empty, see above."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """What was typed."""
+        """The command line as it was typed."""
         return shlex.join(["fulgurite", *self.words])
 
     @property

@@ -81,7 +81,7 @@ class Comparison:
         return below[-1] if below else self.points[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """All of it as plain values, for JSON."""
         return asdict(self) | {"points": [asdict(point) for point in self.points]}
 
 
@@ -113,11 +113,7 @@ def compare(
     Raises:
         ValueError: no T, no sample, a label that is no class, or no way to another T.
     """
-    wanted = sorted(set(time_steps))
-    if not wanted or wanted[0] < 1:
-        raise ValueError(f"evaluate_at must name time steps of at least 1, got {list(time_steps)}")
-    if energy_batches < 0:
-        raise ValueError(f"energy_batches must be 0 or more, got {energy_batches}")
+    wanted = _checked(time_steps, energy_batches)
     method, before, chunk = snn.method, snn.time_steps, snn.chunk
     snn.chunk = None  # rates are wanted for every step of one pass, and images already come in parts
 
@@ -125,12 +121,7 @@ def compare(
         if method.free_time_steps:
             snn.time_steps = steps
         elif steps != before:
-            if reconvert is None:
-                raise ValueError(
-                    f"{method.name} fixes T = {before} when it calibrates; the accuracy at T = {steps}"
-                    " takes another conversion: pass reconvert"
-                )
-            return reconvert(steps)
+            return _reconverted(reconvert, method.name, before, steps)
         return snn
 
     passes = [(wanted[-1], wanted)] if method.anytime else [(steps, [steps]) for steps in wanted]
@@ -153,6 +144,26 @@ def compare(
         ann_energy_mj=operations.ann_macs / operations.samples * E_MAC * 1e-9,
         points=tuple(points),
     )
+
+
+def _reconverted(
+    reconvert: Callable[[int], ConvertedModel] | None, name: str, fixed: int, steps: int
+) -> ConvertedModel:
+    if reconvert is None:
+        raise ValueError(
+            f"{name} fixes T = {fixed} when it calibrates; the accuracy at T = {steps} takes another"
+            " conversion: pass reconvert"
+        )
+    return reconvert(steps)
+
+
+def _checked(time_steps: Sequence[int], energy_batches: int) -> list[int]:
+    wanted = sorted(set(time_steps))
+    if not wanted or wanted[0] < 1:
+        raise ValueError(f"evaluate_at must name time steps of at least 1, got {list(time_steps)}")
+    if energy_batches < 0:
+        raise ValueError(f"energy_batches must be 0 or more, got {energy_batches}")
+    return wanted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ class ConversionTask(ClassificationTask):
 
     @property
     def title(self) -> str:
-        """Source and method."""
+        """The source's architecture and the method, in a few words."""
         recipe = self.model.recipe
         return f"{(recipe['source'] or {}).get('architecture', 'ANN')} by {recipe['method']}"
 
