@@ -54,7 +54,12 @@ _LISTENERS: list[Callable[[Entry], None]] = []
 
 
 def on_register(listener: Callable[[Entry], None]) -> None:
-    """Have every further entry shown to ``listener`` before it is kept; an error of its refuses the entry."""
+    """Show ``listener`` every entry: those that there are, and further ones before they are kept.
+
+    An error of the listener refuses the entry.
+    """
+    for entry in _ENTRIES.values():
+        listener(entry)
     _LISTENERS.append(listener)
 
 
