@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from conversion.build import build
 from conversion.calibration.batches import Batches, reference_tensor, to_model
-from conversion.graph.export import export
-from conversion.graph.fold_norms import fold_batch_norms
-from conversion.graph.program import ConversionError, attribute
-from conversion.graph.rewrite import rewrite
+from conversion.graph.program import ConversionError
 from conversion.methods.base import Method, get_method
-from conversion.model import Conversion, ConvertedModel
-from conversion.network.annotation import Annotation
-from conversion.network.clock import Clock
+from conversion.model import ConvertedModel
 from conversion.report import Report, site_rows
 from conversion.self_test import self_test
 from conversion.source import describe_source
@@ -175,48 +171,6 @@ def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bo
     return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress)
 
 
-def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: Tensor) -> ConvertedModel:
-    """The network as ``recipe`` has it, thresholds and corrections still empty."""
-    program = export(model, images)
-    if recipe.get("fold_batch_norm"):
-        fold_batch_norms(program)
-    method.prepare(program)
-    clock = Clock(int(recipe["time_steps"]))
-    placement = method.place(program, clock)
-    for site in placement.sites:
-        site.to(images.device)
-    if not placement.sites:
-        raise ConversionError(
-            f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
-            " ReLU, ReLU6 or QCFS"
-        )
-    made = rewrite(program, clock, placement, method.domain)
-    report = Report(
-        method=_method_text(method),
-        time_steps=clock.time_steps,
-        rows=[],
-        analog=made.analog,
-        skipped=placement.analog,
-        spiking_layers=len(made.spiking_inputs),
-        layers=len(made.weighted),
-    )
-    head = attribute(program.root, f"{made.weighted[-1]}.weight") if made.weighted else None
-    conversion = Conversion(
-        recipe=dict(recipe),
-        method=method,
-        report=report,
-        num_classes=int(program.output.meta["val"].shape[-1]),
-        num_features=0 if head is None else int(head.shape[1]),
-        pretrained_cfg=dict(getattr(model, "pretrained_cfg", None) or {}),
-        origin=getattr(model, "origin", None),
-    )
-    annotation = Annotation(clock=clock, traits=method.traits, operations=made.operations)
-    converted = ConvertedModel(program.root, made.graph, annotation, conversion).eval()
-    method.set_clock(clock, clock.time_steps)
-    report.rows = site_rows(converted)
-    return converted
-
-
 def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
     """The network that ``recipe`` describes, from its source; its state comes from a file afterwards.
 
@@ -287,8 +241,3 @@ def _check_runs(model: nn.Module, images: Tensor) -> None:
             f"the source does not run on images [B, C, H, W] = {tuple(images.shape)}: {error}; give"
             " calibration images or input_size=(C, H, W) as the model takes them"
         ) from error
-
-
-def _method_text(method: Method) -> str:
-    settings = ", ".join(f"{k}={v}" for k, v in method.settings().items())
-    return method.name + (f" ({settings})" if settings else "")
