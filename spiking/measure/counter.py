@@ -99,7 +99,7 @@ class OperationCounter(HookedModules):
         """Follow the path through the modules, and watch all operators."""
         whole = {n for n, m in self._watched.items() if not isinstance(m, Neuron)}
         for path, module in self.model.named_modules():
-            path = path.replace("_orig_mod.", "")
+            path = path.replace("_orig_mod.", "").removesuffix("_orig_mod")
             scope = (path, isinstance(module, Neuron), path in whole)
             stack.callback(module.register_forward_pre_hook(self._entered(*scope)).remove)
             left = module.register_forward_hook(self._left(path in whole), always_call=True)

@@ -151,9 +151,11 @@ class Tally:
         """
         samples = batch_size or self.samples
         if not self._layers or not samples:
+            others = ", ".join(self.uncounted)
             raise RuntimeError(
                 f"no convolution, linear layer or matrix product of {model} has run"
                 " inside the with block, so there is nothing to report"
+                + (f"; what has run is not counted: {others}" if others else "")
             )
         return EnergyReport(
             rows=tuple(_line(name, count, samples) for name, count in self._layers.items()),

@@ -197,3 +197,35 @@ def test_shapes_suffice_for_macs():
         x = torch.empty(2, 3, 8, 8)
     report = profile_energy(model, x)
     assert report.macs == 64 * 8 * 27 + 512 * 5
+
+
+def test_recurrent_and_bilinear_layers_are_named():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bilinear = nn.Bilinear(6, 6, 3)
+
+        def forward(self, x):
+            return self.bilinear(x, x)
+
+    with pytest.raises(RuntimeError, match="what has run is not counted: trilinear"):
+        profile_energy(Net(), torch.randn(2, 6))
+    report = profile_energy(nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 4)), torch.randn(2, 3, 6))
+    assert report.uncounted or len(report.rows) > 1
+
+
+@pytest.mark.compile
+def test_a_compiled_model_is_counted():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.fc(x)
+            return y @ y.transpose(-1, -2)
+
+    model, x = Net(), torch.randn(2, 3, 4)
+    compiled = torch.compile(model, backend="aot_eager")
+    compiled(x)
+    assert profile_energy(compiled, x).to_dict() == profile_energy(model, x).to_dict()
