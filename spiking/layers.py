@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,8 +238,8 @@ class SpikeMatmul(nn.Module):
         """``[..., M, K] @ [..., K, N]`` -> ``[..., M, N]``."""
         return a @ b
 
+    @override
     def extra_repr(self) -> str:
-        """Which operand holds spikes."""
         return f"spike_operand={self.spike_operand!r}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking.kernels import HAS_LLVM
 
@@ -96,8 +97,8 @@ class QCFS(nn.Module):
         """Any shape to the same shape."""
         return qcfs(x, self.v_threshold, self.levels, self.order)
 
+    @override
     def extra_repr(self) -> str:
-        """Settings for ``repr``."""
         return f"levels={self.levels}, order={self.order!r}"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spiking import functional
 from spiking.neurons.base import Neuron, number
@@ -58,6 +59,6 @@ class CLIF(Neuron):
             keep_state=keep_state,
         )
 
+    @override
     def parameters_text(self) -> list[str]:
-        """Leak."""
         return [f"tau={self.tau:g}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
@@ -92,6 +93,6 @@ class Tracking(LevelledNeuron):
         smallest = self.unit if self.negative_unit is None else torch.minimum(self.unit, self.negative_unit)
         return (sent.abs() > smallest.clamp_min(0) / 2).to(output.dtype)
 
+    @override
     def extra_repr(self) -> str:
-        """Code, kind and levels."""
         return f"{self.code}, {super().extra_repr()}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking.layers import mean_over_ranks
 from spiking.neurons.base import Neuron
@@ -85,7 +86,7 @@ class ExpGCode:
 
     @property
     def time_steps(self) -> int:
-        """T."""
+        """T, the number of weights."""
         return len(self.weights)
 
     def spike_train(self, level: int) -> tuple[int, ...]:
@@ -160,11 +161,11 @@ class _ExpG(nn.Module):
         self.step_size = nn.Parameter(torch.zeros(()))
 
     def known_step(self) -> Tensor:
-        """``s``."""
+        """The step size ``s``; 1 until it is set."""
         return torch.where(self.step_size > 0, self.step_size, torch.ones_like(self.step_size))
 
+    @override
     def extra_repr(self) -> str:
-        """The code."""
         cap = "" if self.code.most_spikes is None else f", most_spikes={self.code.most_spikes}"
         return f"weights={list(self.code.weights)}{cap}"
 
@@ -237,7 +238,7 @@ class ExpGIF(_ExpG, Neuron):
 
     @property
     def causal(self) -> bool:
-        """No: the first spike waits for the last input."""
+        """False: the first spike waits for the last input."""
         return False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -260,8 +261,8 @@ class ExpGIF(_ExpG, Neuron):
         total: Tensor = torch.tensordot(weights, y, dims=1)
         return total * self.known_step().to(y.dtype)
 
+    @override
     def extra_repr(self) -> str:
-        """The code."""
         return _ExpG.extra_repr(self)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking import functional
 from spiking.layers import check_time_steps
@@ -111,6 +112,6 @@ class GLIF(Neuron):
             keep_state=keep_state,
         )
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes of the parameters."""
         return f"time_steps={self.time_steps}, channels={self.channels}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking import functional
 from spiking.neurons.base import Neuron, number
@@ -61,8 +62,8 @@ class ResettingNeuron(Neuron):
             "keep_state": keep_state,
         }
 
+    @override
     def parameters_text(self) -> list[str]:
-        """Reset."""
         return [f"v_reset={self.v_reset}", f"detach_reset={self.detach_reset}"]
 
 
@@ -70,7 +71,7 @@ class IF(ResettingNeuron):
     """Integrate-and-fire, ``h(t) = v(t-1) + x(t)``; arguments as in `ResettingNeuron`."""
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Neuron.run`; the state is the potential ``[...]``."""
+        """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.if_(x, state, **self._common(keep_state))
 
 
@@ -103,13 +104,13 @@ class LIF(ResettingNeuron):
         self.decay_input = bool(decay_input)
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Neuron.run`; the state is the potential ``[...]``."""
+        """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.lif(
             x, state, tau=self.tau, decay_input=self.decay_input, **self._common(keep_state)
         )
 
+    @override
     def parameters_text(self) -> list[str]:
-        """Leak and reset."""
         return [f"tau={self.tau:g}", f"decay_input={self.decay_input}", *super().parameters_text()]
 
 
@@ -144,11 +145,11 @@ class PLIF(ResettingNeuron):
         self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Neuron.run`; the state is the potential ``[...]``."""
+        """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.plif(x, self.w, state, decay_input=self.decay_input, **self._common(keep_state))
 
+    @override
     def parameters_text(self) -> list[str]:
-        """Leak and reset."""
         return [f"decay_input={self.decay_input}", *super().parameters_text()]
 
 
@@ -184,7 +185,7 @@ class KLIF(LIF):
         self.k = nn.Parameter(torch.tensor(1.0))
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
-        """See `Neuron.run`; the state is the potential ``[...]``."""
+        """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.klif(
             x,
             self.k,
@@ -195,8 +196,8 @@ class KLIF(LIF):
             **self._common(keep_state),
         )
 
+    @override
     def parameters_text(self) -> list[str]:
-        """Gain, leak and reset."""
         return [f"scale_reset={self.scale_reset}", *super().parameters_text()]
 
 

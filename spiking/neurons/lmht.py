@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking import functional
 from spiking.layers import check_time_steps
@@ -42,7 +43,7 @@ class LMH(Neuron):
 
     @property
     def spike_value(self) -> Tensor:
-        """The threshold."""
+        """The threshold, which every spike carries."""
         return torch.as_tensor(self.v_threshold)
 
     def coefficients(self) -> Tensor:
@@ -71,8 +72,8 @@ class LMH(Neuron):
             keep_state=keep_state,
         )
 
+    @override
     def extra_repr(self) -> str:
-        """The surrogate; the threshold is in the state."""
         return f"surrogate={type(self.surrogate).__name__.lower()}"
 
 
@@ -143,12 +144,12 @@ class LMHT(Neuron):
 
     @property
     def causal(self) -> bool:
-        """No."""
+        """False: every step depends on all others."""
         return False
 
     @property
     def spike_value(self) -> Tensor:
-        """The threshold."""
+        """The threshold, which every spike carries."""
         return torch.as_tensor(self.v_threshold)
 
     def leak(self) -> Tensor:
@@ -206,8 +207,8 @@ class LMHT(Neuron):
         )
         return y, None
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes; threshold, first potential and scale are in the state."""
         taken = "" if self.time_steps_in == self.time_steps else f"time_steps_in={self.time_steps_in}, "
         return f"time_steps={self.time_steps}, {taken}levels={self.levels}, squash={self.squash}"
 

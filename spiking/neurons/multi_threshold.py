@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
@@ -37,8 +38,8 @@ class LevelledNeuron(Neuron):
         """The thresholds as they are now."""
         return Levels(self.unit, self.negative_unit, self.n, self.fires)
 
+    @override
     def extra_repr(self) -> str:
-        """Kind and levels; the range of the largest level if neurons differ."""
         low, high = (float(v) * 2 ** (self.n - 1) for v in self.unit.aminmax())
         largest = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
         return f"{self.kind}, n={self.n}, fires={self.fires!r}, largest={largest}"

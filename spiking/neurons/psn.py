@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from spiking import functional
 from spiking.layers import check_time_steps
@@ -37,7 +38,7 @@ class PSN(Neuron):
 
     @property
     def causal(self) -> bool:
-        """No."""
+        """False: every step depends on all others."""
         return False
 
     def _check(self, x: Tensor) -> None:
@@ -53,8 +54,8 @@ class PSN(Neuron):
         self._check(x)
         return functional.psn(x, self.weight, self.bias, surrogate=self.surrogate), None
 
+    @override
     def extra_repr(self) -> str:
-        """Sizes of the parameters."""
         return f"time_steps={self.time_steps}, surrogate={type(self.surrogate).__name__.lower()}"
 
 
@@ -102,7 +103,7 @@ class MaskedPSN(PSN):
 
     @property
     def causal(self) -> bool:
-        """Once fully masked."""
+        """True once the weight is fully masked: no step sees a later one."""
         return float(self._lambda_) >= 1.0
 
     def masked_weight(self) -> Tensor:
@@ -170,6 +171,6 @@ class SlidingPSN(Neuron):
         functional.check(x, *(state[:1] if state is not None else ()))
         return functional.sliding_psn(x, self.weight, self.bias, state, surrogate=self.surrogate)
 
+    @override
     def extra_repr(self) -> str:
-        """Length of the filter."""
         return f"order={self.order}, surrogate={type(self.surrogate).__name__.lower()}"
