@@ -258,7 +258,8 @@ class ExpGIF(_ExpG, Neuron):
         y = layer(spikes.flatten(0, 1))
         y = y.reshape(T, B, *y.shape[1:])
         weights = torch.tensor(self.code.weights, dtype=y.dtype, device=y.device)
-        total: Tensor = torch.tensordot(weights, y, dims=1)
+        # shifts and additions of the membrane: elementwise, so that no product of matrices is counted
+        total = (y * weights.view(-1, *(1,) * (y.dim() - 1))).sum(dim=0)
         return total * self.known_step().to(y.dtype)
 
     @override
