@@ -28,7 +28,7 @@ def shipped_names() -> list[str]:
 
 
 def find_config(name: str) -> Path | None:
-    """Return the shipped file that a name stands for; None if there is none.
+    """Return the shipped file of that name; None if there is none.
 
     Args:
         name: ``METHOD/DATASET``, with or without ``configs/`` in front and ``.yaml`` behind.
