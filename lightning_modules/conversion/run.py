@@ -199,14 +199,6 @@ def write(
     Returns:
         The folder.
     """
-    here = comparison.at(snn.time_steps)
-    drawn = {
-        "accuracy_over_time.png": figures.accuracy_over_time(
-            {p.time_steps: p.accuracy for p in comparison.points}, comparison.ann_accuracy
-        ),
-        "firing_rates.png": figures.firing_rates(here.firing_rates),
-    }
-    images = [figures.save(figure, folder / "figures" / name) for name, figure in drawn.items()]
     facts: dict[str, Any] = run.data.facts() if hasattr(run.data, "facts") else {}
     zoo.save(
         snn,
@@ -217,7 +209,7 @@ def write(
         settings=settings,
         seed=seed,
         hardware=hardware(next(snn.parameters()).device),
-        figures=images,
+        figures=_draw(comparison, snn.time_steps, folder / "figures"),
         label_names=facts.get("class_names"),
         pretrained_cfg={k: facts[k] for k in PREPROCESSING if facts.get(k) is not None},
     )
@@ -234,3 +226,12 @@ def write(
     }
     write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
     return folder
+
+
+def _draw(comparison: Comparison, time_steps: int, folder: Path) -> list[Path]:
+    accuracy = {point.time_steps: point.accuracy for point in comparison.points}
+    drawn = {
+        "accuracy_over_time.png": figures.accuracy_over_time(accuracy, comparison.ann_accuracy),
+        "firing_rates.png": figures.firing_rates(comparison.at(time_steps).firing_rates),
+    }
+    return [figures.save(figure, folder / name) for name, figure in drawn.items()]

@@ -186,7 +186,7 @@ def test_the_task_fits_without_an_epoch_and_from_its_checkpoint(trained, config,
     assert converted["metrics"]["test/acc1_t1"] <= converted["metrics"]["test/acc1"]
     main(["fit", *words, "--trainer.max_epochs", "1", "--test_after_fit", "true"])
     tuned = json.loads((folder / "report.json").read_text())
-    assert tuned["training"]["method"].startswith("Converts a trained ANN and fine-tunes")
+    assert tuned["training"]["method"].startswith("conversion of a trained ANN, fine-tuned")
     assert tuned["before"] == converted["metrics"], "what the run starts from is what conversion alone gives"
     assert "before training: accuracy at every T" in (folder / "report.md").read_text()
     assert "before" not in converted
