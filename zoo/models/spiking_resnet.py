@@ -1,11 +1,11 @@
 """Spiking ResNet: the basic-block network with a neuron in the place of every ReLU.
 
 These are the networks that shortcut back-propagation ("Take A Shortcut Back", NeurIPS 2024, arXiv
-2401.04486) and LM-HT (NeurIPS 2024, arXiv 2402.00411, code hzc1208/LMHT_SNN) train. A neuron follows
-the sum of each block, so every stage emits spikes; in the ``ms_`` form of LM-HT neurons come before the
-convolutions instead, and stages emit currents. Module names are those of LMHT_SNN
-(``layer1.0.conv1.0`` convolution, ``layer1.0.conv1.1`` norm, ``fc.0`` classifier). The neuron is the plain
-LIF of the shortcut paper, ``u = u / 2 + x``, threshold 1, hard reset; the ``lmht_`` entries have LM-HT's.
+2401.04486) and LM-HT (NeurIPS 2024, arXiv 2402.00411, code hzc1208/LMHT_SNN) train. A neuron takes the sum of
+each block, so every stage ends in spikes; in the ``ms_`` form of LM-HT neurons precede the convolutions
+instead, and stages end in currents. Module names are those of LMHT_SNN (``layer1.0.conv1.0`` convolution,
+``layer1.0.conv1.1`` norm, ``fc.0`` classifier). The neuron is the plain LIF of the shortcut paper,
+``u = u / 2 + x``, threshold 1, hard reset; the ``lmht_`` entries have LM-HT's.
 
 Axes: T time, B batch, C channels, H W map, K classes.
 """
