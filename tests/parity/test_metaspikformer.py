@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.parity.goldens import from_repository, over_cases
+from tests.parity.goldens import EPSILON, from_repository, over_cases
 from zoo.layers import reparameterised
 from zoo.layers.convolution import neuron_factory
 from zoo.layers.transformer import NEURON_DEFAULTS, Block, MembraneMLP, as_conv_weight
@@ -33,18 +33,57 @@ def build(case, state):
     return metaspikformer.Downsample(c_in, c_out, kernel, stride, make)
 
 
-@over_cases("y", "grad_output", "state.*", where=from_repository("Spike-Driven-Transformer-V2"))
-def test_case(case):
-    state = {k: as_conv_weight(k, v) for k, v in case.under("state.").items()}
+def load(case, state):
     module = build(case, state)
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected
     assert all(key.endswith("num_batches_tracked") for key in missing)
-    # float32 as in the file: behind a silent attention the norms have no variance, and three of them in a
-    # row enlarge the last bit of their inputs by a factor of 1e7
-    module.eval()
-    x = case["x"].clone().requires_grad_()
-    case.output_and_gradients(module, x, module(x), noise=5e-5)
+    return module.eval()
+
+
+def outputs_and_gradients(case, state, module=None):
+    """``y``, and the gradients of ``sum(y * grad_output)``, by their names in the file."""
+    module = load(case, state) if module is None else module
+    x = case["x"].to(next(module.parameters()).dtype).requires_grad_()
+    y = module(x)
+    (y * case["grad_output"]).sum().backward()
+    gradients = {f"grad.{k}": p.grad for k, p in module.named_parameters() if f"grad.{k}" in case}
+    return {"y": y.detach(), "grad_x": x.grad, **gradients}
+
+
+def rounding(case, state, draws=8):
+    """How far float32 moves each number: the largest change when what each layer gives is rounded anew.
+
+    Behind a silent attention the norms have no variance, and three of them in a row enlarge the last bit of
+    their inputs by a factor of 1e7, which may make a neuron fire or not; which bit that is depends on the
+    processor and its number of threads. Numbers that do not hang on it move by a millionth.
+    """
+    exact = outputs_and_gradients(case, state, load(case, state).double())
+    moved = {key: torch.zeros_like(value) for key, value in exact.items()}
+    for seed in range(draws):
+        generator = torch.Generator().manual_seed(seed)
+
+        def round_anew(module, inputs, y, generator=generator):
+            return y * (1 + EPSILON * (torch.rand(y.shape, generator=generator, dtype=y.dtype) * 2 - 1))
+
+        module = load(case, state).double()
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+                layer.register_forward_hook(round_anew)
+        for key, value in outputs_and_gradients(case, state, module).items():
+            moved[key] = torch.maximum(moved[key], (value - exact[key]).abs())
+    return moved
+
+
+@over_cases("y", "grad_output", "state.*", where=from_repository("Spike-Driven-Transformer-V2"))
+def test_case(case):
+    state = {k: as_conv_weight(k, v) for k, v in case.under("state.").items()}
+    moved = rounding(case, state)
+    for key, got in outputs_and_gradients(case, state).items():  # in float32, as the file
+        expected = case[key]
+        noise = 1e-4 if key == "y" else 5e-5 * float(expected.abs().max())
+        excess = (got.detach() - expected.reshape(got.shape)).abs() - 4 * moved[key]
+        assert float(excess.max()) <= noise, key
     case.everything_was_compared()
 
 
