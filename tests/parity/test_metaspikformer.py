@@ -44,22 +44,21 @@ def load(case, state):
 def outputs_and_gradients(case, state, module=None):
     """``y``, and the gradients of ``sum(y * grad_output)``, by their names in the file."""
     module = load(case, state) if module is None else module
-    x = case["x"].to(next(module.parameters()).dtype).requires_grad_()
+    x = case["x"].to(next(module.parameters()).dtype, copy=True).requires_grad_()
     y = module(x)
     (y * case["grad_output"]).sum().backward()
     gradients = {f"grad.{k}": p.grad for k, p in module.named_parameters() if f"grad.{k}" in case}
     return {"y": y.detach(), "grad_x": x.grad, **gradients}
 
 
-def rounding(case, state, draws=8):
-    """How far float32 moves each number: the largest change when what each layer gives is rounded anew.
+def rounded_anew(case, state, draws=32):
+    """The block in float64, and as often as ``draws`` says with what each layer gives rounded to float32.
 
     Behind a silent attention the norms have no variance, and three of them in a row enlarge the last bit of
     their inputs by a factor of 1e7, which may make a neuron fire or not; which bit that is depends on the
     processor and its number of threads. Numbers that do not hang on it move by a millionth.
     """
-    exact = outputs_and_gradients(case, state, load(case, state).double())
-    moved = {key: torch.zeros_like(value) for key, value in exact.items()}
+    found = [outputs_and_gradients(case, state, load(case, state).double())]
     for seed in range(draws):
         generator = torch.Generator().manual_seed(seed)
 
@@ -70,20 +69,28 @@ def rounding(case, state, draws=8):
         for layer in module.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d):
                 layer.register_forward_hook(round_anew)
-        for key, value in outputs_and_gradients(case, state, module).items():
-            moved[key] = torch.maximum(moved[key], (value - exact[key]).abs())
-    return moved
+        found.append(outputs_and_gradients(case, state, module))
+    return found
+
+
+def distance(got, expected):
+    """The norm of the difference over that of what is expected."""
+    return float((got.reshape(expected.shape) - expected).norm() / expected.norm())
 
 
 @over_cases("y", "grad_output", "state.*", where=from_repository("Spike-Driven-Transformer-V2"))
 def test_case(case):
     state = {k: as_conv_weight(k, v) for k, v in case.under("state.").items()}
-    moved = rounding(case, state)
-    for key, got in outputs_and_gradients(case, state).items():  # in float32, as the file
+    exact, *roundings = rounded_anew(case, state)
+    ours = outputs_and_gradients(case, state)  # in float32, as the file
+    for key, got in ours.items():
         expected = case[key]
+        moved = torch.stack([(r[key] - exact[key]).abs() for r in roundings]).amax(0)
         noise = 1e-4 if key == "y" else 5e-5 * float(expected.abs().max())
-        excess = (got.detach() - expected.reshape(got.shape)).abs() - 4 * moved[key]
+        excess = (got - expected.reshape(got.shape)).abs() - 4 * moved
         assert float(excess.max()) <= noise, key
+    # the file is one way of rounding: where rounding makes neurons fire or not, it lies at one of the answers
+    assert min(distance(r["y"], case["y"]) for r in (ours, *roundings)) < 0.05
     case.everything_was_compared()
 
 
