@@ -75,7 +75,7 @@ def digit(tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
-def test_a_image_is_dropped(page, network, digit, strangers, tmp_path):
+def test_an_image_is_dropped(page, network, digit, strangers, tmp_path):
     told = explain(network, Image.open(digit))
     inverse = explain(network, Image.open(digit), invert=True)
     assert inverse.energy_text != told.energy_text

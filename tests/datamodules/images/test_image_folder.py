@@ -185,7 +185,7 @@ def test_an_unreadable_image_is_named(root, cache, workers, content):
         use()
 
 
-def test_a_image_of_another_size_is_named(root):
+def test_an_image_of_another_size_is_named(root):
     Image.new("RGB", (20, 10)).save(root / "train" / "dog" / "0002.jpg")
     data = ImageFolderDataModule(str(root), cache=True, **SMALL)
     with pytest.raises(DataError, match=r"0002.jpg: expected 16x16 .* got 10x20; .*imagenet"):
