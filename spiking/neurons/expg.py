@@ -12,7 +12,6 @@ Axes: T time, B batch, C channels, L levels above 0.
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -25,7 +24,7 @@ from spiking.layers import mean_over_ranks
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -265,22 +264,3 @@ class ExpGIF(_ExpG, Neuron):
     @override
     def extra_repr(self) -> str:
         return _ExpG.extra_repr(self)
-
-
-def expg_reference(potential: float, step: float, weights: Sequence[int]) -> list[int]:
-    """The oracle: one neuron's spikes, from its equations, on real potentials; weights must fall."""
-    v, spikes = potential + step / 2, []
-    for weight in weights:
-        spikes.append(int(v >= step * weight))
-        v -= step * weight * spikes[-1]
-    return spikes
-
-
-def nearest_reference(ratio: float, book: Sequence[int]) -> int:
-    """The oracle of a sparser codebook: the nearest entry, ties down."""
-    place = bisect.bisect_left(book, ratio)
-    if place == 0:
-        return book[0]
-    if place == len(book):
-        return book[-1]
-    return book[place] if book[place] - ratio < ratio - book[place - 1] else book[place - 1]

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.expg import nearest_entry, spikes_of
 
 import spiking
-from spiking.neurons.expg import ExpGCode, ExpGIF, ExpGQuant, expg_reference, nearest_level, nearest_reference
+from spiking.neurons.expg import ExpGCode, ExpGIF, ExpGQuant, nearest_level
 from spiking.qcfs import qcfs
 
 # (G, n): L, mean spikes if all levels were equally likely
@@ -104,7 +105,7 @@ def test_firing_equals_the_potential_s_dynamics(groups, steps, step, seed):
     spikes = firing(x)
     assert spikes.shape == (code.time_steps, 9)
     for i, potential in enumerate(x.tolist()):
-        assert spikes[:, i].tolist() == expg_reference(potential, step, code.weights)
+        assert spikes[:, i].tolist() == spikes_of(potential, step, code.weights)
 
 
 @given(codes, st.floats(0.05, 3.0), st.integers(0, 2**31))
@@ -130,7 +131,7 @@ def test_nearest_entry_of_a_sparse_codebook(ratios, code):
     if len(book) == book[-1] + 1:
         return
     got = nearest_level(torch.tensor(ratios, dtype=torch.float64), book)
-    assert got.tolist() == [nearest_reference(r, book) for r in ratios]
+    assert got.tolist() == [nearest_entry(r, book) for r in ratios]
 
 
 def test_limits():
