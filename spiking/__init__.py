@@ -6,6 +6,7 @@
 """
 
 from spiking import encode, layers
+from spiking.functional import codes, multi_threshold
 from spiking.kernels.cpu.memory import keep_memory
 from spiking.levels import Levels
 from spiking.measure.counter import OperationCounter, profile_energy
@@ -61,6 +62,7 @@ __all__ = [
     "SlidingPSN",
     "Tracking",
     "check_finite",
+    "codes",
     "encode",
     "get_neuron",
     "get_surrogate",
@@ -68,6 +70,7 @@ __all__ = [
     "layers",
     "list_neurons",
     "list_surrogates",
+    "multi_threshold",
     "profile_energy",
     "streaming",
 ]

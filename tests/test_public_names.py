@@ -17,8 +17,8 @@ NAMES = {
     "spiking": """
         CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
         LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
-        Tracking check_finite encode get_neuron get_surrogate keep_memory layers list_neurons
-        list_surrogates profile_energy streaming
+        Tracking check_finite codes encode get_neuron get_surrogate keep_memory layers list_neurons
+        list_surrogates multi_threshold profile_energy streaming
     """,
     "conversion": """
         CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError
