@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Written last, so an interrupted installation is simply taken up again; renewed when the requirements change.
 READY := $(VENV)/.ready
-# Processes that share the tests; each of them takes one thread and about 2 GB.
+# Processes that share the tests, four at most: each takes one thread and up to 6 GB.
 WORKERS ?= logical
-SHARED := -n $(WORKERS) --maxprocesses 8 --dist worksteal
+SHARED := -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 .PHONY: quickstart test slow lint types docs clean
 
