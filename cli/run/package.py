@@ -10,11 +10,11 @@ import zoo
 from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
 from conversion import ConvertedModel
+from zoo.files.description import preprocessing_of
 from zoo.files.layout import SETTINGS_FILE, sha256_of
 
 CONFIG = "config.yaml"
 REPORT = "report.json"
-PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
 def is_run(folder: Path) -> bool:
@@ -65,7 +65,7 @@ def export_run(
         limits=limits,
         figures=sorted((run / "figures").glob("*.png")) if figures else (),
         label_names=data.get("class_names") or None,
-        pretrained_cfg={k: data[k] for k in PREPROCESSING if data.get(k) is not None},
+        pretrained_cfg=preprocessing_of(data),
     )
 
 

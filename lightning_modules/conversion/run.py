@@ -20,6 +20,7 @@ from lightning_modules.conversion.evaluate import Comparison, compare
 from lightning_modules.source import Calibration, Source
 from spiking.measure.energy import E_AC, E_MAC
 from zoo.files.atomic import write_text
+from zoo.files.description import preprocessing_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from conversion import ConvertedModel
 
 REPORT = "report.json"
-PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ def write(
         hardware=hardware(next(snn.parameters()).device),
         figures=_draw(comparison, snn.time_steps, folder / "figures"),
         label_names=facts.get("class_names"),
-        pretrained_cfg={k: facts[k] for k in PREPROCESSING if facts.get(k) is not None},
+        pretrained_cfg=preprocessing_of(facts),
     )
     report = {
         "source": asdict(run.source),

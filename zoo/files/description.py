@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 PART = "fulgurite"  # of the file: what timm does not know
+PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")  # of ``pretrained_cfg``
 OTHERS = (("model_type", "transformers"), ("_class_name", "diffusers"), ("model_cfg", "open_clip"))
 
 
@@ -194,6 +195,11 @@ class Description:
     def recorded(self) -> Record:
         """Our own part; an empty one where timm wrote the file."""
         return self.record or Record()
+
+
+def preprocessing_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``pretrained_cfg`` that the facts of a data module tell, as its ``describe`` gives them."""
+    return {key: facts[key] for key in PREPROCESSING if facts.get(key) is not None}
 
 
 def read_description(folder: Path, where: str | None = None) -> Description:
