@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 
 import spiking
+from datamodules.loading.decode import eight_bit
 from lightning_modules import figures
 from spiking.measure.energy import E_AC, E_MAC
 
@@ -98,12 +99,7 @@ def prepare(model: nn.Module, image: Image.Image, invert: bool = False) -> Tenso
     from timm.data import create_transform
 
     data = preprocessing(model)
-    if image.mode in ("RGBA", "LA", "PA", "P"):  # what is transparent becomes white, as a page shows it
-        ground = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-    elif image.mode.startswith("I"):  # 16 bit; Pillow would clip them to 8
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    image = image.convert("L" if data["input_size"][0] == 1 else "RGB")
+    image = eight_bit(image, int(data["input_size"][0]))
     if invert:
         image = ImageOps.invert(image)
     x: Tensor = create_transform(**data, is_training=False)(image)

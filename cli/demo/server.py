@@ -188,6 +188,9 @@ def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> It
     except OSError as error:
         yield parts.trouble(f"This image is damaged: {error}."), "", ""
         return
+    except ValueError as error:
+        yield parts.trouble(f"This image cannot be shown to the network: {error}."), "", ""
+        return
     total = len(told.probabilities)
     marks = sorted({-(-total * k // FRAMES) for k in range(1, FRAMES + 1)})
     energy = parts.energy(told)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
-from datamodules.events.readers import Events, SplitBy, to_frames
+from datamodules.events.readers import Counts, Events, SplitBy, to_frames
 from datamodules.loading.cache import cache_folder, memory_mapped
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
@@ -36,7 +35,7 @@ class Recording:
 
 
 class LazyFrames:
-    """Frames uint8 ``[N, T, 2, H, W]`` of recordings, counted when asked for."""
+    """Frames ``[N, T, 2, H, W]`` of recordings, counted when asked for."""
 
     def __init__(self, module: EventDataModule, recordings: Sequence[Recording]) -> None:
         self.module, self.recordings = module, list(recordings)
@@ -45,8 +44,8 @@ class LazyFrames:
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def decode(self, row: int) -> npt.NDArray[np.uint8]:
-        """The frames of one recording, uint8 ``[T, 2, H, W]``."""
+    def decode(self, row: int) -> Counts:
+        """The frames of one recording, ``[T, 2, H, W]``, see `to_frames`."""
         recording = self.recordings[row]
         try:
             return to_frames(
@@ -158,7 +157,7 @@ class EventDataModule(ArrayDataModule):
 
     @override
     def load_arrays(self) -> tuple[Arrays, Arrays]:
-        """Return the training and the test frames, uint8 ``[N, T, 2, H, W]``, mapped into memory."""
+        """Return the training and the test frames, ``[N, T, 2, H, W]``, mapped into memory."""
         train, test = self.recordings()
         if not train or not test:
             raise DataError(
@@ -170,7 +169,7 @@ class EventDataModule(ArrayDataModule):
 
     def _frames(self, name: str, recordings: list[Recording], folder: Path) -> Arrays:
         lazy = LazyFrames(self, recordings)
-        digest = hashlib.sha256(f"1 {self.split_by} {lazy.shape} {self.root.resolve()}".encode())
+        digest = hashlib.sha256(f"2 {self.split_by} {lazy.shape} {self.root.resolve()}".encode())
         for r in recordings:
             stat = r.path.stat()
             where = r.path.relative_to(self.root).as_posix()

@@ -9,7 +9,7 @@ Axes: N events, T frames, H W sensor.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from datamodules.loading.errors import DataError
 
 SplitBy = Literal["count", "time"]
+Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Events(NamedTuple):
@@ -110,10 +111,8 @@ def read_aedat3(path: str | Path, start: int | None = None, stop: int | None = N
     return Events((data >> 17) & 0x1FFF, (data >> 2) & 0x1FFF, (data >> 1) & 1, time)
 
 
-def to_frames(
-    events: Events, time_steps: int, size: tuple[int, int], split_by: SplitBy = "count"
-) -> npt.NDArray[np.uint8]:
-    """Count events by frame, polarity and pixel; no event is lost, counts end at 255.
+def to_frames(events: Events, time_steps: int, size: tuple[int, int], split_by: SplitBy = "count") -> Counts:
+    """Count events by frame, polarity and pixel; no event is lost.
 
     ``"count"`` gives every frame the same number of events, ``"time"`` the same number of microseconds; the
     last frame takes what the division leaves over, as in the field's papers.
@@ -125,7 +124,7 @@ def to_frames(
         split_by: how the recording is cut.
 
     Returns:
-        ``[T, 2, H, W]``, darker first.
+        ``[T, 2, H, W]``, darker first; uint8, or uint16 or uint32 where a count needs it.
     """
     count = len(events.t)
     height, width = size
@@ -146,7 +145,7 @@ def to_frames(
     frame = np.minimum(frame, time_steps - 1)
     place = ((frame * 2 + events.p) * height + events.y) * width + events.x
     counts = np.bincount(place, minlength=time_steps * 2 * height * width)
-    return np.minimum(counts, 255).astype(np.uint8).reshape(time_steps, 2, height, width)
+    return counts.astype(np.min_scalar_type(counts.max())).reshape(time_steps, 2, height, width)
 
 
 def _bytes(path: str | Path) -> bytes:

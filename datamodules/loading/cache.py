@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +20,18 @@ from datamodules.loading.folder import Listing
 _CHUNK = 512
 
 
+Numbers = npt.NDArray[np.unsignedinteger[Any]]
+
+
 class Samples(Protocol):
-    """Samples of one shape, uint8, decoded one by one."""
+    """Samples of one shape, decoded one by one."""
 
     shape: tuple[int, ...]
 
     def __len__(self) -> int: ...
 
-    def decode(self, row: int, /) -> npt.NDArray[np.uint8]:
-        """Return sample `row`, uint8 of `shape`."""
+    def decode(self, row: int, /) -> Numbers:
+        """Return sample `row`, of `shape`, in the narrowest unsigned type that holds it."""
 
 
 class LazyImages:
@@ -60,7 +63,7 @@ class LazyImages:
 
 def fingerprint(listing: Listing, in_chans: int) -> str:
     """Return a short hash of names, sizes and times of all images."""
-    digest = hashlib.sha256(f"1 {in_chans} {listing.folder.resolve()}".encode())
+    digest = hashlib.sha256(f"2 {in_chans} {listing.folder.resolve()}".encode())
     for path in listing.paths:
         stat = path.stat()
         name = path.relative_to(listing.folder).as_posix()
@@ -90,7 +93,7 @@ def cache_folder(root: Path, wanted: str | None) -> Path:
     )
 
 
-def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path) -> npt.NDArray[np.uint8]:
+def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path) -> Numbers:
     """Return all images as one memory-mapped array, decoding them on the first call.
 
     The file appears under its name only when it is complete.
@@ -108,36 +111,52 @@ def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
     return memory_mapped(path, LazyImages(listing.paths, size, in_chans))
 
 
-def memory_mapped(path: Path, samples: Samples) -> npt.NDArray[np.uint8]:
-    """Return samples as one memory-mapped array ``[N, *shape]``; the first call writes the file."""
+def memory_mapped(path: Path, samples: Samples) -> Numbers:
+    """Return samples as one memory-mapped array ``[N, *shape]``; the first call writes the file.
+
+    The type is uint8, or the wider one that the largest value needs.
+    """
     if not path.is_file():
         _decode_into(path, samples)
     try:
-        array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Numbers = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path}: {error}; delete it to decode again") from error
     return array
 
 
 def _decode_into(path: Path, samples: Samples) -> None:
-    from rich.progress import Progress
-
-    shape = (len(samples), *samples.shape)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
     try:
         # written in order instead of through a memory map, which dies by SIGBUS on a full disk
-        with os.fdopen(handle, "wb") as file, Progress(transient=True) as progress:
-            header: Any = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            task = progress.add_task(f"decoding {path.stem.rsplit('-', 1)[0]}", total=shape[0])
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                for start in range(0, shape[0], _CHUNK):
-                    rows = range(start, min(start + _CHUNK, shape[0]))
-                    file.write(np.stack(list(pool.map(samples.decode, rows))).tobytes())
-                    progress.advance(task, len(rows))
+        with os.fdopen(handle, "wb") as file:
+            dtype: np.dtype[Any] | None = np.dtype(np.uint8)
+            while dtype is not None:  # again from the beginning, wider; almost all sets fit in 8 bits
+                file.seek(0)
+                file.truncate()
+                dtype = _write_all(file, samples, dtype, path.stem.rsplit("-", 1)[0])
         os.chmod(name, 0o644)  # mkstemp makes it private; a shared folder's cache is for all
         os.replace(name, path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}; set cache_dir or cache: false") from error
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _write_all(file: IO[bytes], samples: Samples, dtype: np.dtype[Any], label: str) -> np.dtype[Any] | None:
+    """Write an array of `dtype`; return the type of the first samples that do not fit into it, if any."""
+    from rich.progress import Progress
+
+    shape = (len(samples), *samples.shape)
+    header: Any = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    with Progress(transient=True) as progress, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        task = progress.add_task(f"decoding {label}", total=shape[0])
+        for start in range(0, shape[0], _CHUNK):
+            rows = range(start, min(start + _CHUNK, shape[0]))
+            chunk = np.stack(list(pool.map(samples.decode, rows)))
+            if chunk.dtype.itemsize > dtype.itemsize:
+                return chunk.dtype
+            file.write(chunk.astype(dtype, copy=False).tobytes())
+            progress.advance(task, len(rows))
+    return None

@@ -23,9 +23,12 @@ Transform = Callable[[Tensor, Keys | None], Tensor]
 
 
 class Arrays(NamedTuple):
-    """Images ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, uint8, and labels ``[N]``."""
+    """Images ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, and labels ``[N]``.
 
-    images: npt.NDArray[np.uint8]
+    Images are uint8, or what `as_bytes` makes uint8 of; counts of events are unsigned integers.
+    """
+
+    images: npt.NDArray[Any]
     labels: npt.NDArray[np.int64]
 
 
@@ -74,7 +77,7 @@ class ArrayDataset(BatchDataset):
 
     Args:
         arrays: images and labels.
-        transform: maps uint8 ``[N, C, H, W]`` and random keys to float32 ``[N, C, H', W']``.
+        transform: maps images ``[N, C, H, W]`` and random keys to float32 ``[N, C, H', W']``.
         seed: seed of the augmentation.
         rows: positions within `arrays` that belong to this set; all by default.
     """

@@ -17,18 +17,18 @@ def shifted_crops(images: Tensor, keys: Keys, padding: int, flip: float) -> Tens
     """Pad with zeros, crop at a random place, flip some; one draw per sample.
 
     Args:
-        images: uint8 ``[N, C, H, W]``.
+        images: integers ``[N, C, H, W]``.
         keys: random keys ``[N]``.
         padding: pixels on each side.
         flip: probability of a horizontal flip.
 
     Returns:
-        uint8 ``[N, C, H, W]``.
+        the same type and shape.
     """
     n, chans, height, width = images.shape
     source = images.numpy()
     if padding:
-        padded = np.zeros((n, chans, height + 2 * padding, width + 2 * padding), dtype=np.uint8)
+        padded = np.zeros((n, chans, height + 2 * padding, width + 2 * padding), dtype=source.dtype)
         padded[:, :, padding:-padding, padding:-padding] = source
         tops = integers(keys, draws.CROP_Y, 2 * padding + 1)
         lefts = integers(keys, draws.CROP_X, 2 * padding + 1)

@@ -12,7 +12,7 @@ from datamodules.transforms.batched import cut_out, shifted_crops
 
 
 class EventPipeline:
-    """Counts uint8 ``[N, T, 2, H, W]`` -> float32 ``[N, T, C, H', W']``; one draw for all T of a sample.
+    """Counts ``[N, T, 2, H, W]`` -> float32 ``[N, T, C, H', W']``; one draw for all T of a sample.
 
     Order: resize (bilinear, antialiased), random crop, flip, one of three changes, third channel. Counts are
     not normalised.
@@ -41,7 +41,7 @@ class EventPipeline:
         """Transform a batch.
 
         Args:
-            frames: uint8 ``[N, T, 2, H, W]``.
+            frames: unsigned integers ``[N, T, 2, H, W]``.
             keys: one random key per sample; drawn from torch's global generator if missing.
 
         Returns:

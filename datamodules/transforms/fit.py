@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.loading.decode import image_array
+from datamodules.loading.decode import eight_bit, image_array
 from datamodules.transforms.policies import Interpolation
 from datamodules.transforms.tensor import TensorPipeline
 
@@ -43,6 +43,7 @@ class FitImage:
     def __call__(self, image: Image.Image, key: int | None = None) -> Tensor:
         """``[C, H, W]``, resized if it has another size, and normalised."""
         height, width = self.size
+        image = eight_bit(image, len(self.normalise.mean))
         if image.size != (width, height):
             image = image.resize((width, height), self.resampling)
         return self.normalise(torch.from_numpy(image_array(image).copy()))

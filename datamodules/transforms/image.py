@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from datamodules.loading.decode import eight_bit
 from datamodules.loading.random import kept_generators, seed_everything
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.batched import cut_out
@@ -96,7 +97,7 @@ class ImagePipeline:
         return out
 
     def _run(self, image: Image.Image) -> Tensor:
-        value: Any = image
+        value: Any = eight_bit(image, len(self.mean))
         for stage in self.stages:
             value = stage(value)
         tensor: Tensor = value

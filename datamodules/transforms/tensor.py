@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.loading.decode import image_array
+from datamodules.loading.decode import as_bytes, image_array
 from datamodules.loading.random import Keys, integers, kept_generators, seed_everything
 from datamodules.transforms import draws
 from datamodules.transforms.augmentation import Augmentation
@@ -18,7 +18,7 @@ from datamodules.transforms.policies import Interpolation, Policy, build_policy
 
 
 class TensorPipeline:
-    """uint8 ``[N, C, H, W]`` to float32 ``[N, C, H', W']``: the whole batch at once.
+    """Images ``[N, C, H, W]`` to float32 ``[N, C, H', W']``: the whole batch at once.
 
     Order: resize, random crop, flip, policy, scale to 0..1, normalise, Cutout, random erasing. It
     is the order of the recipes for CIFAR. Event frames ``[N, T, C, H, W]`` are only made float.
@@ -64,17 +64,21 @@ class TensorPipeline:
         """Transform a batch (or one image ``[C, H, W]``).
 
         Args:
-            images: uint8 ``[N, C, H, W]``.
+            images: uint8 ``[N, C, H, W]``, or what `as_bytes` makes uint8 of.
             keys: one random key per image; drawn from torch's global generator if missing.
+
+        Raises:
+            ValueError: another number of axes or channels, or values without a known scale.
         """
         if self.events:
             return images.to(torch.float32)
         if images.ndim == 3:
             return self(images[None], keys)[0]
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != len(self.mean):
+        if images.ndim != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
-                f"expected uint8 [N, C={len(self.mean)}, H, W], got {images.dtype} {list(images.shape)}"
+                f"expected images [N, C={len(self.mean)}, H, W], got {images.dtype} {list(images.shape)}"
             )
+        images = as_bytes(images)
         if self.size is not None and tuple(images.shape[-2:]) != self.size:
             images = self._resize(images)
         augmentation = self.augmentation

@@ -103,6 +103,26 @@ def test_frames_lose_no_event(count, T, split_by, seed):
     assert np.array_equal(frames, naive)
 
 
+def hot(count, ordinary=50, size=34):
+    """Events of which `count` are those of one pixel."""
+    ev = events(count + ordinary, size)
+    for column, value in ((ev.x, 3), (ev.y, 4), (ev.p, 1)):
+        column[:count] = value
+    return ev
+
+
+@pytest.mark.parametrize("split_by", ["count", "time"])
+@pytest.mark.parametrize(
+    ("count", "dtype"), [(200, np.uint8), (700, np.uint16), (70_000, np.uint32)], ids=str
+)
+def test_frames_are_as_wide_as_a_hot_pixel_needs(count, dtype, split_by):
+    ev = hot(count)
+    frames = to_frames(ev, 1, (34, 34), split_by)
+    assert frames.dtype == dtype
+    assert int(frames[0, 1, 4, 3]) == sum(p == 1 and x == 3 and y == 4 for x, y, p, _ in rows_of(ev))
+    assert frames.sum(dtype=np.int64) == count + 50
+
+
 def test_frames_refuse_events_outside():
     with pytest.raises(DataError, match="outside of a sensor of 4x8"):
         to_frames(events(50, 8), 2, (4, 8))
@@ -140,6 +160,37 @@ def test_nmnist_as_published(nmnist):
     again = NMNISTDataModule(str(nmnist), time_steps=4, split_by="time", val=0.34)
     assert len(ready(again).val_set) == 10
     assert len(list(nmnist.parent.glob("set-decoded/*.npy"))) == 4
+
+
+@pytest.mark.parametrize("split_by", ["count", "time"])
+@pytest.mark.parametrize("busiest", [9, 700, 70_000])
+def test_no_set_loses_events_of_a_hot_pixel(nmnist, split_by, busiest, monkeypatch):
+    """Training, test, calibration and prediction hold every event; the busiest recording decides the type."""
+    monkeypatch.setattr("datamodules.loading.cache._CHUNK", 4)
+    counts = dict(zip(("00000", "00001", "00002"), (9, busiest, 300), strict=True))
+    for digit in range(10):
+        for name, count in counts.items():
+            write_nmnist(nmnist / "Train" / str(digit) / f"{name}.bin", hot(count if digit == 7 else 9, 0))
+    options = {"time_steps": 2, "batch_size": 7, "num_workers": 0, "split_by": split_by, "drop_last": False}
+    data = ready(NMNISTDataModule(str(nmnist), predict_dir=str(nmnist / "Train" / "7"), **options))
+    total = 27 * 9 + sum(counts.values())
+    for loader in (data.train_dataloader(), data.calibration_dataloader()):
+        assert sum(int(x.sum(dtype=torch.float64)) for x, _ in loader) == total
+    predicted = [x for x, _ in data.predict_dataloader()]
+    assert [int(n) for x in predicted for n in x.sum((1, 2, 3, 4))] == list(counts.values())
+    widest = 300 if busiest < 300 else busiest
+    stored = np.load(next(nmnist.parent.glob("set-decoded/train-*.npy")), mmap_mode="r")
+    assert stored.dtype == np.min_scalar_type(int(stored.max()))  # no wider than needed
+    assert widest // 2 <= stored.max() <= widest
+
+
+def test_crops_and_flips_of_busy_frames_keep_counts():
+    frames = torch.from_numpy(np.full((2, 3, 2, 8, 8), 60_000, dtype=np.uint16))
+    moved = EventPipeline(augmentation=Augmentation(crop_padding=2, flip=0.5))(
+        frames, sample_keys(0, 0, [0, 1])
+    )
+    assert set(moved.unique().tolist()) <= {0.0, 60_000.0}
+    assert (moved == 60_000).any()
 
 
 def test_nmnist_as_a_list(tmp_path):

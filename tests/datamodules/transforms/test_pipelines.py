@@ -157,8 +157,10 @@ def test_impossible_values_are_refused(options, message):
 
 
 def test_wrong_input_names_expected_and_got():
-    with pytest.raises(ValueError, match=r"expected uint8 \[N, C=3, H, W\], got torch.float32"):
-        TensorPipeline(mean=MEAN, std=STD)(torch.rand(2, 3, 4, 4))
+    with pytest.raises(ValueError, match=r"images \[N, C=3, H, W\], got torch.float32 \[2, 1, 4, 4\]"):
+        TensorPipeline(mean=MEAN, std=STD)(torch.rand(2, 1, 4, 4))
+    with pytest.raises(ValueError, match="expected floats of 0 to 1, got -1 to 2"):
+        TensorPipeline(mean=MEAN, std=STD)(torch.tensor([-1.0, 2.0, 0.0]).reshape(1, 3, 1, 1))
     with pytest.raises(ValueError, match=r"got torch.uint8 \[2, 1, 12, 12\]"):
         TensorPipeline(mean=MEAN, std=STD)(images(2, 1))
 
