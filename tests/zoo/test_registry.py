@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -194,6 +197,52 @@ def test_no_name_of_timm_is_taken():
 
     assert timm.models.model_entrypoint("resnet18").__module__ == "timm.models.resnet"
     assert not zoo.is_registered("resnet18")
+
+
+BOTH_ORDERS = """
+import sys, types, warnings
+import torch
+from timm.models import create_model, register_model
+
+def authors(name):  # a package that registers a model with timm, as the authors of SpikingResformer do
+    module = types.ModuleType(f"authors_of_{name}")
+    sys.modules[module.__name__] = module
+    code = f"def {name}(pretrained=False, **kwargs): return torch.nn.Linear(1, 7)"
+    exec(code, {"torch": torch, "__name__": module.__name__}, vars(module))
+    register_model(getattr(module, name))
+
+authors("spikingresformer_ti")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import zoo
+    zoo.create("spikingresformer_ti")
+told = [str(w.message) for w in caught if "authors_of" in str(w.message)]
+assert len(told) == 1 and "'spikingresformer_ti'" in told[0], told
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # timm's own, of a name that is taken
+    authors("sew_resnet18")
+for name in ("spikingresformer_ti", "sew_resnet18"):
+    assert isinstance(create_model(name), torch.nn.Linear), name
+    assert isinstance(zoo.create(name), zoo.SpikingModel), name
+assert isinstance(create_model("sew_resnet34"), zoo.SpikingModel)
+"""
+
+
+def test_what_another_package_registered_with_timm_stays(monkeypatch):
+    def authors_net():
+        raise AssertionError
+
+    monkeypatch.setitem(timm_registry._model_entrypoints, "authors_net", authors_net)
+    entry = dataclasses.replace(registry.get_entry("sew_resnet18"), name="authors_net")
+    with pytest.warns(UserWarning, match=r"test_registry registered 'authors_net' with timm before"):
+        zoo.factory.register_with_timm(entry)
+    assert timm.models.model_entrypoint("authors_net") is authors_net
+
+
+@pytest.mark.slow
+def test_other_packages_may_register_our_names_before_and_after():
+    done = subprocess.run([sys.executable, "-c", BOTH_ORDERS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def ours_in_timm():

@@ -57,7 +57,7 @@ def import_neurons(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
 
     Each of theirs has a matrix for maps, ``mask [T, T, 1, 1, 1, 1]``, and one for everything else,
     ``mask_linear`` with an axis less or two, of which one is used: the second behind linear layers and for
-    tokens.
+    tokens. A network that has run holds the one in use a second time, as ``core``.
 
     Raises:
         CheckpointError: thresholds that belong to another L, or the weights of a reparameterised network.
@@ -66,7 +66,9 @@ def import_neurons(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
     neurons = {key.removesuffix(".mask_linear") for key in state if key.endswith(".mask_linear")}
     for path in sorted(neurons):
         linear = out.pop(f"{path}.mask_linear")
-        mask = linear if path.startswith(WITHOUT_MAP) else state[f"{path}.mask"]
+        mask, core = state[f"{path}.mask"], out.pop(f"{path}.core", None)
+        without_map = path.startswith(WITHOUT_MAP) if core is None else core.shape != mask.shape
+        mask = linear if without_map else mask
         out[f"{path}.mask"] = mask.reshape(mask.shape[:2])
         if state[f"{path}.alpha"].numel() > 1:
             raise CheckpointError(

@@ -171,11 +171,13 @@ class SpikingVGG(SpikingModel):
 def lmht_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Keys of LMHT_SNN -> ours.
 
-    Its directly trained networks have ours. Its hybrid ones keep a dropout behind every neuron's place and a
-    flattening before the classifier in the count: ``layer1.{0,1,2}`` are convolution, norm and neuron.
+    Its directly trained networks have ours, except that a classifier of one layer is a level higher. Its
+    hybrid ones keep a dropout behind every neuron's place and a flattening before the classifier in the
+    count: ``layer1.{0,1,2}`` are convolution, norm and neuron.
     """
     if "layer1.1.0.running_mean" in state:
         state = {_from_hybrid(key): value for key, value in state.items()}
+    state = {re.sub(r"^(classifier\.\d+)\.(weight|bias)$", r"\1.0.\2", k): v for k, v in state.items()}
     return lmht.import_neurons(state, model)
 
 

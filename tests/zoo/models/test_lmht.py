@@ -206,8 +206,11 @@ def test_saved_and_loaded(tmp_path):
 # ---------------------------------------------------------------- the authors' files
 
 
-def in_their_form(model, rename=lambda key: key):
-    """A state as LMHT_SNN writes it: a matrix for maps and one for the rest, of which one is used."""
+def in_their_form(model, rename=lambda key: key, after_running=False):
+    """A state as LMHT_SNN writes it: a matrix for maps and one for the rest, of which one is used.
+
+    A network that has run holds the used one again.
+    """
     state = {}
     for key, value in model.state_dict().items():
         path, _, field = key.rpartition(".")
@@ -221,6 +224,9 @@ def in_their_form(model, rename=lambda key: key):
             maps, linear = (other, used) if without_map else (used, other)
             state[rename(f"{path}.mask")] = maps[..., None, None, None, None]
             state[rename(f"{path}.mask_linear")] = linear[..., None, None, None]
+            if after_running:
+                core = "mask_linear" if without_map else "mask"
+                state[rename(f"{path}.core")] = state[rename(f"{path}.{core}")]
             continue
         state[rename(key)] = value.clone()
     return state
@@ -260,6 +266,37 @@ def test_directly_trained_files(name, tmp_path):
     check_import(model, state, tmp_path)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_files_of_networks_that_have_run(name, tmp_path):
+    """The scripts save after training, when ``core`` is part of every neuron: 17 more keys of a ResNet-18."""
+    model = shaken(name, neuron_args={"levels": 4}, time_steps=3)
+    before, state = in_their_form(model), in_their_form(model, after_running=True)
+    assert len(state) - len(before) == len(neurons(model))
+    check_import(model, state, tmp_path)
+
+
+def test_seventeen_more_keys_of_a_resnet18():
+    """The numbers of the authors' own file: 207 keys, 17 of which are ``core``."""
+    with torch.device("meta"):
+        model = zoo.create("lmht_resnet18", time_steps=2, neuron_args={"levels": 2})
+        state = in_their_form(model, after_running=True)
+    assert (len(state), sum(key.endswith(".core") for key in state)) == (207, 17)
+    assert tuple(state["sn1.core"].shape) == (2, 2, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("after_running", [False, True])
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_vgg_files_with_a_classifier_of_one_layer(hybrid, after_running, tmp_path):
+    """Their VGG-13 for 200 classes has ``classifier.0.weight``; hybrid files count a flattening before it."""
+    model = shaken("lmht_vgg13", hidden=0)
+    rename = hybrid_vgg if hybrid else lambda key: key
+    state = in_their_form(model, rename, after_running)
+    place = int(hybrid)
+    for field in ("weight", "bias"):
+        state[f"classifier.{place}.{field}"] = state.pop(f"classifier.{place}.0.{field}")
+    check_import(model, state, tmp_path)
+
+
 def test_hybrid_resnet_files(tmp_path):
     def rename(key):
         for ours, theirs in (
@@ -288,19 +325,21 @@ def test_hybrid_resnet_files(tmp_path):
     check_import(model, state, tmp_path)
 
 
-def test_hybrid_vgg_files(tmp_path):
-    def rename(key):
-        head, place, rest = key.split(".", 2)
-        if head == "classifier":
-            return f"classifier.{int(place) + 1}.{rest}"
-        block, part = divmod(int(place), 3)
-        if part == 1:
-            return f"{head}.{4 * block + 2}.{rest}"
-        inner, rest = rest.split(".", 1)
-        return f"{head}.{4 * block + int(inner)}.0.{rest}"
+def hybrid_vgg(key):
+    """The place of a tensor in the authors' hybrid VGG networks."""
+    head, place, rest = key.split(".", 2)
+    if head == "classifier":
+        return f"classifier.{int(place) + 1}.{rest}"
+    block, part = divmod(int(place), 3)
+    if part == 1:
+        return f"{head}.{4 * block + 2}.{rest}"
+    inner, rest = rest.split(".", 1)
+    return f"{head}.{4 * block + int(inner)}.0.{rest}"
 
+
+def test_hybrid_vgg_files(tmp_path):
     model = shaken("lmht_vgg16")
-    state = in_their_form(model, rename)
+    state = in_their_form(model, hybrid_vgg)
     assert {"layer2.4.0.weight", "layer2.5.0.running_mean", "layer2.6.mask", "classifier.2.mask"} <= set(
         state
     )
