@@ -13,7 +13,7 @@ from zoo.base import ZooModel
 from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
 from zoo.files.weights import WeightsCfg, weights_folders
-from zoo.hub import download
+from zoo.hub.download import with_repository
 from zoo.loading import adopt_description, load_weights
 from zoo.registry import Entry, get_entry, split_tag
 from zoo.tasks import get_task
@@ -101,19 +101,26 @@ def load_cfg(
 ) -> None:
     """Load the weights that ``cfg`` describes into ``model``; the hash is checked first."""
     if cfg.file is not None:
-        location = Path(cfg.file)
-        if not location.exists():
-            raise FileNotFoundError(f"the weights of {entry.name} are missing: {location}; {_where(entry)}")
+        if not Path(cfg.file).exists():
+            raise FileNotFoundError(f"the weights of {entry.name} are missing: {cfg.file}; {_where(entry)}")
+        _fill(model, Path(cfg.file), entry, explicit, cfg.sha256)
     elif cfg.url is not None and cfg.url.startswith("hf-hub:"):
-        location = download.download(cfg.url.removeprefix("hf-hub:"))
+        repository = cfg.url.removeprefix("hf-hub:")
+        with_repository(repository, lambda folder: _fill(model, folder, entry, explicit, cfg.sha256))
     else:
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
-    load_weights(model, location, entry, explicit=explicit, sha256=cfg.sha256)
-    if (location / CONFIG_FILE).is_file():
-        adopt_description(model, location, explicit)
     if isinstance(model, ZooModel):
         tag = next((t for t, c in entry.weights.items() if c == cfg), "")
         model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
+
+
+def _fill(
+    model: nn.Module, place: Path, entry: Entry, explicit: Mapping[str, Any] | None, sha256: str | None
+) -> None:
+    """Weights, and what is said about them, from a file or folder."""
+    load_weights(model, place, entry, explicit=explicit, sha256=sha256)
+    if (place / CONFIG_FILE).is_file():
+        adopt_description(model, place, explicit)
 
 
 def register_with_timm(entry: Entry) -> None:
@@ -140,10 +147,14 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
         model = entry.fn(**kwargs)
         # timm names the place; what the description itself may say about it is not for it to choose
         local = fields.get("source") == "local-dir" or not fields.get("hf_hub_id")
-        where = Path(fields["file"]) if local else download.download(str(fields["hf_hub_id"]))
-        load_weights(model, where, entry, explicit=kwargs, sha256=_recorded_hash(where))
-        if (where / CONFIG_FILE).is_file():
-            adopt_description(model, where, kwargs)
+
+        def fill(place: Path) -> None:
+            _fill(model, place, entry, kwargs, _recorded_hash(place))
+
+        if local:
+            fill(Path(fields["file"]))
+        else:
+            with_repository(str(fields["hf_hub_id"]), fill)
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
 

@@ -10,7 +10,7 @@ from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
-from zoo.hub.download import download, forget
+from zoo.hub.download import with_repository
 from zoo.loading import adopt_description, load_weights
 from zoo.registry import get_entry
 from zoo.timm_bridge.models import load_timm, load_timm_folder
@@ -35,18 +35,12 @@ def load_location(
     """Rebuild the model that a folder, file or repository describes, and load its weights."""
     remote = name.startswith(("hf-hub:", "hf_hub:"))
     place = name.split(":", 1)[1] if remote else name.removeprefix("local-dir:")
-    path = download(place) if remote else Path(place).expanduser()
+    if remote:
+        return with_repository(place, lambda folder: _load(folder, name, pretrained, weights, kwargs))
+    path = Path(place).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
-    try:
-        return _load(path, name if remote else None, pretrained, weights, kwargs)
-    except checkpoint.HashError as error:
-        if not remote or error.path.parent != path:
-            raise
-        forget(error.path)
-        raise CheckpointError(
-            f"{error}; the file was taken out of the cache, so the next call fetches it again"
-        ) from None
+    return _load(path, None, pretrained, weights, kwargs)
 
 
 def _load(

@@ -95,11 +95,12 @@ def _publish(options: Any) -> None:
 
 def _write(files: dict[str, Path | bytes], target: Path) -> None:
     """Put what would be published into a folder."""
+    from zoo.files.atomic import write_bytes
+    from zoo.hub.push import refuse_links
+
+    refuse_links(target.parent, (target.name,))
     for name, content in files.items():
-        path = target / name
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        write_bytes(target / name, content if isinstance(content, bytes) else content.read_bytes())
 
 
 def _show(files: dict[str, Path | bytes]) -> None:

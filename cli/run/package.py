@@ -11,7 +11,8 @@ from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
 from conversion import ConvertedModel
 from zoo.files.description import preprocessing_of
-from zoo.files.layout import SETTINGS_FILE, sha256_of
+from zoo.files.layout import FIGURES, SETTINGS_FILE, sha256_of
+from zoo.hub.push import refuse_links
 
 CONFIG = "config.yaml"
 REPORT = "report.json"
@@ -41,7 +42,10 @@ def export_run(
 
     Raises:
         CommandError: there is no checkpoint, or it is not the one that was tested.
+        HubError: what the run wrote down is a link to another place.
     """
+    drawn = sorted((run / FIGURES).glob("*.png")) if figures else []
+    refuse_links(run, (CONFIG, REPORT, FIGURES, *(f"{FIGURES}/{path.name}" for path in drawn)))
     report = _report(run / REPORT)
     checkpoint, metrics = _tested(run, report)
     training: dict[str, Any] = report.get("training") or {}
@@ -63,7 +67,7 @@ def export_run(
         hardware=training.get("hardware"),
         licence=licence,
         limits=limits,
-        figures=sorted((run / "figures").glob("*.png")) if figures else (),
+        figures=drawn,
         label_names=data.get("class_names") or None,
         pretrained_cfg=preprocessing_of(data),
     )

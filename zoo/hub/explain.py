@@ -21,13 +21,41 @@ def explain(
     revision: str | None = None,
     file: str | None = None,
     writing: bool = False,
+) -> str:
+    """What went wrong between us and the Hub, and the way out.
+
+    Whatever is not known better is blamed on the answer: a hostile or broken server makes the client library
+    raise nearly anything (KeyError, AssertionError, ...).
+    """
+    reason = find_reason(error, repo_id, token, revision=revision, file=file, writing=writing)
+    if reason is not None:
+        return reason
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or _line(error)}"
+    said = f"{type(error).__name__}: {scrub(_line(error), token)}"
+    return f"{endpoint()} gives an answer that is not the Hub's ({said})"
+
+
+def find_reason(
+    error: BaseException,
+    repo_id: str,
+    token: str | None,
+    *,
+    revision: str | None = None,
+    file: str | None = None,
+    writing: bool = False,
 ) -> str | None:
     """What went wrong between us and the Hub, and the way out; ``None`` if it is another matter."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
+    from zoo.hub.limits import StalledError
+
     hub = re.sub(r"^https?://", "", endpoint())
     for link in chain(error):
+        if isinstance(link, StalledError):
+            unsure = f"; look at {endpoint()}/{repo_id} whether it arrived" if writing else ""
+            return f"{hub} {link}: it was given up, try again later{unsure}"
         if isinstance(link, errors.OfflineModeIsEnabled):
             return "offline mode is on (HF_HUB_OFFLINE=1); switch it off once, or use 'local-dir:PATH'"
         if isinstance(link, errors.FileMetadataError):
@@ -55,7 +83,11 @@ def explain(
             f"{hub} is not to be asked now (HF_HUB_OFFLINE, or no connection); fetch it once while online,"
             " or use 'local-dir:PATH'"
         )
-    return None
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or _line(error)}"
+    return (
+        f"{hub} gives an answer that is not the Hub's ({type(error).__name__}: {scrub(_line(error), token)})"
+    )
 
 
 def _explain_status(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +23,16 @@ from zoo.files.layout import (
     sha256_of,
 )
 from zoo.hub.explain import explain
-from zoo.hub.token import endpoint, harmless, holds_token
+from zoo.hub.secrets import find_secret, text_of
+from zoo.hub.token import endpoint, harmless
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from huggingface_hub import HfApi
 
     from zoo.files.description import Description, Record
 
-BINARY = (".safetensors", ".png")
 OUR_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|figures/[^/]+\.png|training\.yaml")
 RACES = 3  # commits tried again when somebody else publishes between our look and our commit
 
@@ -77,7 +80,7 @@ def prepare(
     Raises:
         CheckpointError: if the folder is not whole.
         LicenceError: see `push`.
-        HubError: if a text holds a token.
+        HubError: if a file holds something like a secret, or is a link to another place.
     """
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} is no folder of zoo.save: it has no {CONFIG_FILE}")
@@ -89,17 +92,36 @@ def prepare(
     if licence is not None:
         after = replace(before, record=replace(before.record, licence=licence))
     check_licence(after.recorded)
+    files |= {f"{FIGURES}/{p.name}": p for p in sorted((folder / FIGURES).glob("*.png"))}
+    if os.path.lexists(folder / SETTINGS_FILE):
+        files[SETTINGS_FILE] = folder / SETTINGS_FILE
+    refuse_links(folder, (FIGURES, CONFIG_FILE, CARD_FILE, *files))
     files[CONFIG_FILE] = after.to_json()
     files[CARD_FILE] = _card(folder, before, after, repo_id).encode()
-    files |= {f"{FIGURES}/{p.name}": p for p in sorted((folder / FIGURES).glob("*.png"))}
-    if (folder / SETTINGS_FILE).is_file():
-        files[SETTINGS_FILE] = folder / SETTINGS_FILE
     for name, content in files.items():
-        if not name.endswith(BINARY):
-            text = content if isinstance(content, bytes) else content.read_bytes()
-            if holds_token(text.decode(errors="replace"), token):
-                raise HubError(f"{name} holds what looks like an access token; take it out before publishing")
+        text = content.decode("latin-1") if isinstance(content, bytes) else text_of(content)
+        if (what := find_secret(text)) is not None or (token is not None and token in text):
+            raise HubError(
+                f"{name} holds what looks like an access token or another secret ({what or 'your token'}):"
+                " take it out before publishing"
+            )
     return files
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse what is not the folder's own: a link would publish a file that lies elsewhere.
+
+    Raises:
+        HubError: if one of the names is a link, a pipe or a device.
+    """
+    for path in (folder / name for name in names):
+        if path.is_symlink():
+            raise HubError(
+                f"{path} is a link to {path.readlink()}, and links are not followed; publish a copy of the"
+                f" folder with the files themselves (cp -rL {folder} COPY)"
+            )
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise HubError(f"{path} is no regular file; take it out before publishing")
 
 
 def check_licence(own: Record) -> None:
@@ -163,25 +185,37 @@ def _send(
     token: str,
 ) -> Published:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+
+    from zoo.hub.limits import bounded
 
     api = HfApi(endpoint=endpoint(), token=token, library_name="fulgurite")
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        for left in reversed(range(RACES)):
-            try:
-                return _commit(api, files, repo_id, revision, message)
-            except HfHubHTTPError as error:
-                if error.response.status_code != 412 or not left:
-                    raise
-        raise AssertionError("unreachable")
+        return bounded(lambda: _publish(api, files, repo_id, private, revision, message))
     except Exception as error:
         reason = explain(error, repo_id, token, revision=revision, writing=True)
-        if reason is None:
-            raise
         raise HubError(f"{repo_id} was not published: {reason}") from harmless(error, token)
+
+
+def _publish(
+    api: HfApi,
+    files: dict[str, Path | bytes],
+    repo_id: str,
+    private: bool,
+    revision: str | None,
+    message: str,
+) -> Published:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    for left in reversed(range(RACES)):
+        try:
+            return _commit(api, files, repo_id, revision, message)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 412 or not left:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _commit(

@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import HubError
+from zoo.hub.secrets import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")  # what a token looks like in a text
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def endpoint() -> str:
-    """Address of the Hub: ``HF_ENDPOINT``, or huggingface.co."""
+    """Address of the Hub: ``HF_ENDPOINT``, or huggingface.co.
+
+    Raises:
+        HubError: if that is no address.
+    """
     from huggingface_hub import constants
 
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
+    address = os.environ.get("HF_ENDPOINT", "").rstrip("/") or str(constants.ENDPOINT)
+    if not re.fullmatch(r"https?://[^/\s@]+(/\S*)?", address):
+        raise HubError(f"HF_ENDPOINT is no address of a server: {address!r}; expected https://HOST")
+    return address
 
 
 def find_token(source: str = "any") -> str | None:
@@ -56,21 +63,16 @@ def find_token(source: str = "any") -> str | None:
 
 
 def scrub(text: str, token: str | None) -> str:
-    """``text`` without the token, and without anything that looks like one."""
+    """``text`` without the token, and without anything that looks like a secret."""
     if token:
         text = text.replace(token, "***")
-    return TOKEN.sub("***", text)
-
-
-def holds_token(text: str, token: str | None) -> bool:
-    """Whether ``text`` has the token in it, or something that looks like one."""
-    return scrub(text, token) != text
+    return ANY.sub("***", text)
 
 
 def harmless(error: BaseException, token: str | None) -> BaseException | None:
     """``error`` as a cause to show, unless a text in its chain holds a token."""
     text = "\n".join(str(e) for e in chain(error))
-    return None if holds_token(text, token) else error
+    return error if scrub(text, token) == text else None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.files import checkpoint
 from zoo.files.description import read_description
-from zoo.hub.explain import explain
+from zoo.hub.explain import find_reason
 from zoo.hub.token import find_token
 from zoo.timm_bridge.names import PLACES, pretrained_cfg, timm_origin
 
@@ -45,7 +45,7 @@ def load_timm(
         raise
     except Exception as error:
         cfg = pretrained_cfg(name)
-        reason = explain(error, cfg.hf_hub_id or name, find_token())
+        reason = find_reason(error, cfg.hf_hub_id or name, find_token())
         if reason is None:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise FileNotFoundError(

@@ -30,40 +30,54 @@ NETWORKS = {
 
 RELOAD = """
 import sys, torch, zoo
-if sys.argv[2] == "timm":
-    import timm
-    model = timm.create_model(sys.argv[1], pretrained=True).eval()
-else:
-    model = zoo.load(sys.argv[1])
-images = torch.load("images.pt")
-with torch.no_grad():
-    torch.save(model(images, steps=True), "logits.pt")
-"""
+for name, loader, label in zip(*[iter(sys.argv[1:])] * 3):
+    if loader == "timm":
+        import timm
+        model = timm.create_model(name, pretrained=True).eval()
+    else:
+        model = zoo.load(name)
+    images = torch.load(f"images_{label}.pt")
+    with torch.no_grad():
+        torch.save(model(images, steps=True), f"logits_{label}.pt")
+"""  # one process for several networks, since most of its time goes into imports
 
 
 def samples(name, batch=3):
     return torch.rand(batch, *SIZE[name], generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize(("name", "loader"), [*((n, "zoo") for n in NETWORKS), ("spiking_cnn_nano", "timm")])
-def test_bit_for_bit_in_a_new_process(name, loader, hub, client, python, tmp_path):
-    model = NETWORKS[name]()
-    done = zoo.push(model, f"me/{name}", metrics={"test/acc1": 0.9}, dataset="MNIST-5k")
-    images = samples(name)
-    with torch.no_grad():
-        expected = model(images, steps=True)
-    torch.save(images, tmp_path / "images.pt")
+def test_bit_for_bit_in_a_new_process(hub, client, python, tmp_path):
+    expected, words = {}, []
+    for name, build in NETWORKS.items():
+        model, images = build(), samples(name)
+        done = zoo.push(model, f"me/{name}", metrics={"test/acc1": 0.9}, dataset="MNIST-5k")
+        with torch.no_grad():
+            expected[name] = model(images, steps=True)
+        torch.save(images, tmp_path / f"images_{name}.pt")
+        words += [f"hf-hub:me/{name}@{done.commit}", "zoo", name]
     shutil.rmtree(client, ignore_errors=True)
-    hub.requests.clear()
-    ran = python("-c", RELOAD, f"hf-hub:me/{name}@{done.commit}", loader)
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        hub.requests.clear()
+        ran = python("-c", RELOAD, *words, **variables)
+        assert ran.returncode == 0, ran.stderr
+        for name, logits in expected.items():
+            assert torch.equal(torch.load(tmp_path / f"logits_{name}.pt"), logits), name
+            (tmp_path / f"logits_{name}.pt").unlink()
+            assert hub.count("GET", rf"{name}/.*model\.safetensors") == (0 if variables else 1)
+        assert not variables or not hub.requests
+
+
+def test_bit_for_bit_by_timm_in_a_new_process(hub, client, python, tmp_path):
+    name = "spiking_cnn_nano"
+    model, images = NETWORKS[name](), samples(name)
+    done = zoo.push(model, f"me/{name}")
+    torch.save(images, tmp_path / "images_timm.pt")
+    shutil.rmtree(client, ignore_errors=True)
+    ran = python("-c", RELOAD, f"hf-hub:me/{name}@{done.commit}", "timm", "timm")
     assert ran.returncode == 0, ran.stderr
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
+    with torch.no_grad():
+        assert torch.equal(torch.load(tmp_path / "logits_timm.pt"), model(images, steps=True))
     assert hub.count("GET", r"model\.safetensors") == 1
-    hub.requests.clear()
-    again = python("-c", RELOAD, f"hf-hub:me/{name}@{done.commit}", loader, HF_HUB_OFFLINE="1")
-    assert again.returncode == 0, again.stderr
-    assert torch.equal(torch.load(tmp_path / "logits.pt"), expected)
-    assert not hub.requests
 
 
 def test_a_converted_network_carries_its_source(hub, client):
