@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from timm.optim import create_optimizer_v2, list_optimizers
 from typing_extensions import override
 
+from lightning_modules import optimizer_state
 from lightning_modules.optimizer import Schedule, StepSchedule, decay_groups
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ class BaseTask(pl.LightningModule):
         momentum: of optimisers that have one.
         decay_all: decay biases, norms and neuron parameters, too, as some recipes do.
         schedule: ``"cosine"`` to ``min_lr`` over the whole run, or ``"constant"``.
-        warmup_epochs: linear warm-up from ``warmup_lr``.
+        warmup_epochs: linear warm-up from ``warmup_lr``; an epoch is a pass over the training data, whether
+            the run ends by epochs or by steps.
         warmup_lr: learning rate of the first step.
         min_lr: learning rate at the end of the cosine.
         cosine_after_warmup: whether the cosine begins when the warm-up ends; otherwise it counts from the
@@ -82,6 +86,8 @@ class BaseTask(pl.LightningModule):
         self.schedule, self.schedule_interval = schedule, schedule_interval
         self.warmup_epochs, self.warmup_lr, self.min_lr = warmup_epochs, warmup_lr, min_lr
         self.cosine_after_warmup = cosine_after_warmup
+        self._scheduled_lr = lr
+        self._gradients: dict[str, Tensor] = {}
 
     @property
     def title(self) -> str:
@@ -126,26 +132,80 @@ class BaseTask(pl.LightningModule):
             self.parameter_groups(), opt=self.optimizer_name, lr=self.lr, momentum=self.momentum
         )
         total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
+        if total == float("inf") and self.schedule != "constant":
             raise ValueError("the schedule needs an end: set trainer.max_epochs or trainer.max_steps")
-        epochs = self.trainer.max_epochs or 0
-        steps = max(1, int(total))
-        per_epoch = max(1, steps // epochs) if epochs > 0 else 1
+        counted = self.warmup_epochs or self.schedule_interval == "epoch"
+        per_epoch = self.steps_per_epoch() if counted else 1
         scheduler = StepSchedule(
             optimizer,
             schedule=self.schedule,
-            steps=steps,
-            warmup=int(self.warmup_epochs * per_epoch),
+            steps=1 if total == float("inf") else max(1, int(total)),
+            warmup=round(self.warmup_epochs * per_epoch),
             warmup_lr=self.warmup_lr,
             min_lr=self.min_lr,
             cosine_after_warmup=self.cosine_after_warmup,
             hold=per_epoch if self.schedule_interval == "epoch" else 1,
         )
+        self._scheduled_lr = self.lr
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch, counted from the batches of this process, whatever ends the run.
+
+        Raises:
+            ValueError: the data do not tell how long an epoch is.
+        """
+        if self.trainer.train_dataloader is None:  # not asked for yet where max_steps alone ends the run
+            self.trainer.fit_loop.setup_data()
+        batches = self.trainer.num_training_batches
+        if batches == float("inf"):
+            raise ValueError(
+                "what is counted in epochs (warmup_epochs, schedule_interval, ...) needs to know how long one"
+                " is, and the data do not tell; set trainer.limit_train_batches to a number of batches"
+            )
+        return max(1, math.ceil(batches / self.trainer.accumulate_grad_batches))
 
     @override
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        scheduler.step(self.global_step)
+        if isinstance(scheduler, StepSchedule):
+            scheduler.step(self.global_step)
+        else:
+            super().lr_scheduler_step(scheduler, metric)
+
+    @override
+    def on_train_start(self) -> None:
+        """Take what was configured, or found since, in the place of what a checkpoint brought."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(schedule := config.scheduler, StepSchedule):
+                if self.lr != self._scheduled_lr:  # as `LearningRateFinder` sets it
+                    schedule.change_rate(self._scheduled_lr, self.lr)
+                    self._scheduled_lr = self.lr
+                schedule.take_back(self.global_step)
+        optimizer_state.put_gradients(self, self._gradients)
+        self._gradients = {}
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what resuming needs beside Lightning's own: whose state the optimiser's is, and gradients."""
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer"] = self.optimizer_name
+            checkpoint["optimizer_parameters"] = optimizer_state.names(self)
+            checkpoint["gradients"] = optimizer_state.accumulated_gradients(self)
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fit the optimiser's state to the groups of now.
+
+        Raises:
+            ValueError: it is that of another optimiser.
+        """
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        optimizer_state.refuse_other(checkpoint, self.optimizer_name)
+        optimizer_state.regroup(checkpoint, self, self.parameter_groups())
+        self._gradients = checkpoint.get("gradients") or {}
 
     # -- checks --------------------------------------------------------------------------------
 

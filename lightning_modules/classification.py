@@ -122,6 +122,7 @@ class ClassificationTask(BaseTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out where the run's first weights came from: the checkpoint holds its own."""
+        super().on_save_checkpoint(checkpoint)
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}
         hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Schedule = Literal["cosine", "constant"]
+SETTINGS = ("lr", "initial_lr", "weight_decay", "momentum")  # of a group, what a task configures
 
 
 def spared_from_decay(module: nn.Module) -> set[str]:
@@ -53,6 +55,9 @@ class StepSchedule:
     The rate depends on the number of steps alone, so that a run which goes on with another length or
     another rate takes these, and not those of its checkpoint, which timm's own ``state_dict`` holds.
 
+    A group that joins later, as callbacks add that unfreeze layers, keeps its distance from the others: from
+    the rate that it came with, or was given since, it falls by the same share as they do.
+
     Args:
         optimizer: whose rates are moved; each group's ``lr`` is the one after the warm-up.
         schedule: ``"cosine"`` or ``"constant"``, see `BaseTask`; so for the other arguments.
@@ -75,21 +80,61 @@ class StepSchedule:
     ) -> None:
         self.optimizer = optimizer
         self.hold = hold
-        self.timm, _ = create_scheduler_v2(
-            optimizer,
-            schedule,
-            num_epochs=max(1, steps - warmup) if cosine_after_warmup else steps,
-            warmup_epochs=warmup,
-            warmup_lr=warmup_lr,
-            warmup_prefix=cosine_after_warmup,
-            min_lr=min_lr,
-            step_on_epochs=False,
-            updates_per_epoch=1,  # all lengths are in steps
-        )
+        self._options: dict[str, Any] = {
+            "sched": schedule,
+            "num_epochs": max(1, steps - warmup) if cosine_after_warmup else steps,
+            "warmup_epochs": warmup,
+            "warmup_lr": warmup_lr,
+            "warmup_prefix": cosine_after_warmup,
+            "min_lr": min_lr,
+            "step_on_epochs": False,
+            "updates_per_epoch": 1,  # all lengths are in steps
+        }
+        self._curves: dict[float, tuple[Any, Optimizer]] = {}
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self._configured = [{k: g[k] for k in SETTINGS if k in g} for g in optimizer.param_groups]
+        self._done = 0
+        self.step(0)
+
+    def rate(self, lr: float, done: int) -> float:
+        """The rate after ``done`` optimiser steps of a group whose rate after the warm-up is ``lr``."""
+        if lr not in self._curves:
+            stand_in: Optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+            self._curves[lr] = create_scheduler_v2(stand_in, **self._options)[0], stand_in
+        timm, stand_in = self._curves[lr]
+        timm.step_update(done // self.hold * self.hold)
+        return float(stand_in.param_groups[0]["lr"])
 
     def step(self, done: int) -> None:
         """Set the rates after ``done`` optimiser steps."""
-        self.timm.step_update(done // self.hold * self.hold)
+        for group in self.optimizer.param_groups:
+            if "initial_lr" in group:
+                group["lr"] = self.rate(group["initial_lr"], done) * group.get("lr_scale", 1.0)
+            else:
+                self._move_joined(group, done)
+        self._done = done
+
+    def _move_joined(self, group: dict[str, Any], done: int) -> None:
+        if group["lr"] != group.get("scheduled_lr"):  # it is new, or a callback has set its rate since
+            group["joined"] = (group["lr"], self._done)
+        lr, since = group["joined"]
+        leader = self._configured[0]["initial_lr"]
+        start = self.rate(leader, since)
+        group["lr"] = group["scheduled_lr"] = lr * self.rate(leader, done) / start if start else lr
+
+    def take_back(self, done: int) -> None:
+        """Put the configured rate, weight decay and momentum in the place of what a checkpoint brought."""
+        for group, configured in zip(self.optimizer.param_groups, self._configured, strict=False):
+            group.update(configured)
+        self._done = done
+        self.step(done)
+
+    def change_rate(self, old: float, new: float) -> None:
+        """Let the groups whose rate after the warm-up was `old` have `new`, others in proportion."""
+        for configured in self._configured:
+            lr = configured["initial_lr"]
+            configured["initial_lr"] = new if lr == old else lr * new / old
 
     def state_dict(self) -> dict[str, Any]:
         """Empty, see above."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -83,9 +84,10 @@ class ShortcutTask(ClassificationTask):
         """``lambda`` of the current step."""
         if not self.evolve:
             return 1.0
+        steps = self.trainer.estimated_stepping_batches
         if self.update == "epoch":
-            return self.balance_at(self.current_epoch, self.trainer.max_epochs or 1)
-        return self.balance_at(self.global_step, int(self.trainer.estimated_stepping_batches))
+            return self.balance_at(self.current_epoch, math.ceil(steps / self.steps_per_epoch()))
+        return self.balance_at(self.global_step, int(steps))
 
     def balance_at(self, done: int, total: int) -> float:
         """``lambda0 * (1 - done / total)``, never below 0."""

@@ -13,7 +13,7 @@ from cli.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
+    from lightning_modules import BaseTask
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -129,7 +129,7 @@ def read_progress(path: Path) -> int:
     return int(content.get("global_step", 0))
 
 
-def check_fits(path: Path, module: nn.Module, training: bool) -> None:
+def check_fits(path: Path, module: BaseTask, training: bool) -> None:
     """Compare a checkpoint with the module it is to be loaded into, before anything is changed.
 
     Args:
@@ -138,9 +138,11 @@ def check_fits(path: Path, module: nn.Module, training: bool) -> None:
         training: whether training goes on from it, which needs the optimiser's state.
 
     Raises:
-        CheckpointError: lists missing, unexpected and misshapen keys.
+        CheckpointError: lists missing, unexpected and misshapen keys; or it is of another optimiser.
     """
     import torch
+
+    from lightning_modules.optimizer_state import refuse_other
 
     if path.is_dir():
         return
@@ -167,6 +169,11 @@ def check_fits(path: Path, module: nn.Module, training: bool) -> None:
             f"{path} holds weights only, so training cannot go on from it; to start from these weights:"
             " --model.init_args.model_args.weights PATH"
         )
+    if training:
+        try:
+            refuse_other(content, module.optimizer_name)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
 
 
 def _shape(value: Any) -> str:

@@ -160,6 +160,7 @@ class ConversionTask(ClassificationTask):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._ann.clear()  # what is loaded is calibrated
 
     # -- steps ---------------------------------------------------------------------------------

@@ -55,7 +55,13 @@ def test_the_rates_of_a_recipe_are_those_on_record(name, curve, groups):
     options, epochs = recipe(name)
     task = BaseTask(**{key: options[key] for key in (*SCHEDULE, *OPTIMIZER) if key in options})
     task.net = nn.Linear(2, 2)
-    run = SimpleNamespace(estimated_stepping_batches=curve["steps"], max_epochs=epochs, global_step=0)
+    run = SimpleNamespace(
+        estimated_stepping_batches=curve["steps"],
+        train_dataloader=(),
+        num_training_batches=curve["steps"] // epochs,
+        accumulate_grad_batches=1,
+        global_step=0,
+    )
     task.trainer = run
     made = task.configure_optimizers()
     group, schedule = made["optimizer"].param_groups[0], made["lr_scheduler"]["scheduler"]
