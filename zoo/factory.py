@@ -10,11 +10,12 @@ from torch import nn
 
 from zoo import locate
 from zoo.base import ZooModel
-from zoo.files.description import read_description
+from zoo.described import build_described
+from zoo.files.checkpoint import read_checkpoint
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
 from zoo.files.weights import WeightsCfg, weights_folders
 from zoo.hub.download import with_repository
-from zoo.loading import adopt_description, load_weights
+from zoo.loading import adopt_description, fill, load_weights
 from zoo.registry import Entry, get_entry, split_tag
 from zoo.tasks import get_task
 from zoo.timm_bridge import entry as timm_entry
@@ -82,8 +83,7 @@ def load(
         model = entry.fn(**kwargs)
     elif available:
         cfg = available[tag if tag is not None else next(iter(available))]
-        model = entry.fn(**{**cfg.model_args, **kwargs})
-        load_cfg(model, cfg, entry, explicit=kwargs)
+        model = load_cfg(cfg, entry, kwargs)
     elif pretrained:
         raise FileNotFoundError(f"{entry.name} has no weights; {_where(entry)}")
     else:
@@ -96,29 +96,31 @@ def load(
     return model.eval()
 
 
-def load_cfg(
-    model: nn.Module, cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any] | None = None
-) -> None:
-    """Load the weights that ``cfg`` describes into ``model``; the hash is checked first."""
+def load_cfg(cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any]) -> nn.Module:
+    """The model of the weights that ``cfg`` describes; their hash is checked first."""
+
+    def build(place: Path) -> nn.Module:
+        found = read_checkpoint(place, cfg.sha256)
+        model = build_described(entry.name, cfg.model_args, explicit, found, str(place))
+        fill(model, found, str(place), entry, explicit)
+        _adopt(model, place, explicit)
+        return model
+
     if cfg.file is not None:
         if not Path(cfg.file).exists():
             raise FileNotFoundError(f"the weights of {entry.name} are missing: {cfg.file}; {_where(entry)}")
-        _fill(model, Path(cfg.file), entry, explicit, cfg.sha256)
+        model = build(Path(cfg.file))
     elif cfg.url is not None and cfg.url.startswith("hf-hub:"):
-        repository = cfg.url.removeprefix("hf-hub:")
-        with_repository(repository, lambda folder: _fill(model, folder, entry, explicit, cfg.sha256))
+        model = with_repository(cfg.url.removeprefix("hf-hub:"), build)
     else:
         raise FileNotFoundError(f"the weights of {entry.name} have no location; {_where(entry)}")
     if isinstance(model, ZooModel):
         tag = next((t for t, c in entry.weights.items() if c == cfg), "")
         model.origin = {"name": f"{entry.name}.{tag}".rstrip("."), "licence": cfg.licence, "url": cfg.url}
+    return model
 
 
-def _fill(
-    model: nn.Module, place: Path, entry: Entry, explicit: Mapping[str, Any] | None, sha256: str | None
-) -> None:
-    """Weights, and what is said about them, from a file or folder."""
-    load_weights(model, place, entry, explicit=explicit, sha256=sha256)
+def _adopt(model: nn.Module, place: Path, explicit: Mapping[str, Any]) -> None:
     if (place / CONFIG_FILE).is_file():
         adopt_description(model, place, explicit)
 
@@ -148,19 +150,16 @@ def build_for_timm(entry: Entry, pretrained: bool, kwargs: dict[str, Any]) -> nn
         # timm names the place; what the description itself may say about it is not for it to choose
         local = fields.get("source") == "local-dir" or not fields.get("hf_hub_id")
 
-        def fill(place: Path) -> None:
-            _fill(model, place, entry, kwargs, _recorded_hash(place))
+        def read(place: Path) -> None:
+            load_weights(model, place, entry, explicit=kwargs)
+            _adopt(model, place, kwargs)
 
         if local:
-            fill(Path(fields["file"]))
+            read(Path(fields["file"]))
         else:
-            with_repository(str(fields["hf_hub_id"]), fill)
+            with_repository(str(fields["hf_hub_id"]), read)
         return model
     return load(entry.name + (f".{tag}" if tag else ""), pretrained=True, **kwargs).train()
-
-
-def _recorded_hash(folder: Path) -> str | None:
-    return read_description(folder).recorded.sha256 if (folder / CONFIG_FILE).is_file() else None
 
 
 def _where(entry: Entry) -> str:

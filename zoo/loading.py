@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 from conversion import ConvertedModel
 from zoo.base import ZooModel
 from zoo.classifier import ImageClassifier
-from zoo.files.checkpoint import load_strict, read_checkpoint
+from zoo.errors import CheckpointError
+from zoo.files.checkpoint import read_checkpoint
 from zoo.files.description import read_description
+from zoo.files.formats.torch_file import first_line
+from zoo.files.strict import load_strict
+from zoo.timm_bridge.names import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
+    from zoo.files.checkpoint import Checkpoint
     from zoo.registry import Entry
 
 
@@ -38,23 +43,56 @@ def load_weights(
             another size is left fresh, with a warning.
         sha256: hash the file must have.
     """
-    found = read_checkpoint(Path(path), sha256=sha256)
-    state = found.state
-    if entry is not None and entry.checkpoint_filter_fn is not None:
-        state = entry.checkpoint_filter_fn(state, model)
-    fresh: set[str] = set()
-    if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
-        fresh = _drop_other_classifier(model, state)
-    load_strict(model, state, source=str(path), allow_missing=fresh)
+    fill(model, read_checkpoint(Path(path), sha256=sha256), str(path), entry, explicit)
+
+
+def fill(
+    model: nn.Module,
+    found: Checkpoint,
+    source: str,
+    entry: Entry | None,
+    explicit: Mapping[str, Any] | None = None,
+) -> None:
+    """`load_weights` with a checkpoint that has been read.
+
+    Files that we wrote come back in their own precision; those of others only if they lose nothing in that
+    of the network.
+    """
+    state, fresh = matched(model, found, entry, explicit)
+    load_strict(model, state, source=source, allow_missing=fresh, adopt=found.ours)
     if fresh:
         warnings.warn(
-            f"{path} was trained for another number of classes; the classifier of"
+            f"{source} was trained for another number of classes; the classifier of"
             f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
             stacklevel=3,
         )
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
-        model.origin = {"name": Path(path).name, "licence": None, "url": None}
+        model.origin = {"name": Path(source).name, "licence": None, "url": None}
+
+
+def matched(
+    model: nn.Module, found: Checkpoint, entry: Entry | None, explicit: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors under the network's own names, and the names that stay fresh.
+
+    Raises:
+        CheckpointError: the entry's filter cannot map them.
+    """
+    state = dict(found.state)
+    if entry is not None and entry.checkpoint_filter_fn is not None:
+        try:
+            state = entry.checkpoint_filter_fn(state, model)
+        except CheckpointError:
+            raise
+        except Exception as error:  # written for files with the authors' names and shapes
+            raise CheckpointError(
+                f"these weights do not fit {entry.name}: {type(error).__name__}: {first_line(error)}"
+            ) from error
+    fresh: set[str] = set()
+    if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
+        fresh = _drop_other_classifier(model, state)
+    return state, fresh
 
 
 def _drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> set[str]:
@@ -85,7 +123,8 @@ def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] |
     told = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in described.pretrained_cfg.items()
-        if not (other_input and key in ("input_size", "mean", "std"))
+        if key not in (*PLACES, "architecture")  # where its own file says weights lie is not asked
+        and not (other_input and key in ("input_size", "mean", "std"))
     }
     classes = getattr(model, "num_classes", None)
     if classes is not None:
@@ -96,5 +135,6 @@ def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] |
     else:
         model.pretrained_cfg = model.default_cfg = cfg
     labels = described.label_names
-    if labels is not None and len(labels) == classes and isinstance(model, ConvertedModel | ImageClassifier):
-        model.label_names = labels
+    if labels is not None and len(labels) == classes:
+        named: Any = model
+        named.label_names = labels

@@ -6,18 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.described import build_described
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE
+from zoo.files.layout import CONFIG_FILE
 from zoo.hub.download import with_repository
-from zoo.loading import adopt_description, load_weights
+from zoo.loading import adopt_description, fill
+from zoo.rebuild import architecture_of
 from zoo.registry import get_entry
-from zoo.timm_bridge.models import load_timm, load_timm_folder
 from zoo.timm_bridge.names import PREFIX, is_timm
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from zoo.files.description import Description
 
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 
@@ -50,24 +53,49 @@ def _load(
     weights: str | Path | None,
     kwargs: dict[str, Any],
 ) -> nn.Module:
-    architecture, arguments, sha256 = _recipe(path, remote)
-    if architecture.startswith(PREFIX) and path.is_file():
-        source = None if pretrained is False else (weights or path)
-        return load_timm(architecture.removeprefix(PREFIX), pretrained, source, {**arguments, **kwargs})
-    if is_timm(architecture) and path.is_dir():
-        return load_timm_folder(path, pretrained, None if weights is None else Path(weights), kwargs)
-    entry = get_entry(architecture)
-    model = entry.fn(**{**arguments, **kwargs})
+    source = Path(weights or path)
+    described: Description | None = None
+    found: checkpoint.Checkpoint | None = None
+    if path.is_file() and path.suffix == ".ckpt":
+        of_run = checkpoint.read_checkpoint(path)
+        name, arguments = checkpoint.settings_of(of_run, path)
+        beside: checkpoint.Checkpoint | None = of_run
+        if pretrained is not False:
+            found = of_run if weights is None else checkpoint.read_checkpoint(source)
+    else:
+        described = _description(path, remote)
+        name, arguments = described.architecture, _arguments(described)
+        if pretrained is not False:
+            found = checkpoint.read_checkpoint(source)
+        beside = _weights_beside(path) if found is None or weights is not None else found
+    name = name.removeprefix(PREFIX)
+    where = f"{path}, its settings" if described is None else str(_folder(path) / CONFIG_FILE)
+    cfg = None if described is None else described.pretrained_cfg
+    model = build_described(name, arguments, kwargs, beside, where, cfg)
     if path.is_dir():
         adopt_description(model, path, kwargs)
-    if pretrained is False:
+    if found is None:
         return model
-    source = path if weights is None else Path(weights)
-    load_weights(model, source, entry, explicit=kwargs, sha256=sha256 if weights is None else None)
-    if weights is None and path.is_dir():
-        named: Any = model
-        named.origin = _origin(path, remote)
+    entry = None if is_timm(name) else get_entry(name)
+    fill(model, found, str(weights or path), entry, kwargs)
+    _remember_origin(model, path, remote, weights)
     return model
+
+
+def _weights_beside(path: Path) -> checkpoint.Checkpoint | None:
+    """The weights that a description is compared with where they are not asked for; None if it has none."""
+    try:
+        return checkpoint.read_checkpoint(path)
+    except (FileNotFoundError, CheckpointError):
+        return None
+
+
+def _remember_origin(model: Any, path: Path, remote: str | None, weights: str | Path | None) -> None:
+    if is_timm(model_name := architecture_of(model)):
+        if not path.is_dir():
+            model.origin = {"name": Path(weights or path).name, "licence": None, "url": None}
+    elif weights is None and path.is_dir() and model_name:
+        model.origin = _origin(path, remote)
 
 
 def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:
@@ -84,28 +112,21 @@ def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:
     return None
 
 
-def _recipe(path: Path, remote: str | None = None) -> tuple[str, dict[str, Any], str | None]:
-    """Entry name, its arguments and the recorded hash of what lies at ``path``."""
-    if path.is_file() and path.suffix == ".ckpt":
-        hyper = checkpoint.read_checkpoint(path).hyper_parameters
-        if not isinstance(hyper.get("model"), str):
-            raise CheckpointError(
-                f"{path} does not name its model; use zoo.load(NAME, weights={str(path)!r})"
-            )
-        arguments = dict(hyper.get("model_args") or {})
-        for key in ("num_classes", "in_chans"):
-            if hyper.get(key) is not None:
-                arguments.setdefault(key, hyper[key])
-        return hyper["model"], arguments, None
-    folder = path if path.is_dir() else path.parent
-    if not (folder / CONFIG_FILE).is_file():
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _description(path: Path, remote: str | None) -> Description:
+    """What the folder says, or that of the file."""
+    if not (_folder(path) / CONFIG_FILE).is_file():
         raise FileNotFoundError(
-            f"no {CONFIG_FILE} in {folder}, so the architecture is unknown;"
+            f"no {CONFIG_FILE} in {_folder(path)}, so the architecture is unknown;"
             f" use zoo.load(NAME, weights={str(path)!r})"
         )
-    described = read_description(folder, remote)
-    arguments = dict(described.model_args)
-    if described.num_classes is not None:
-        arguments.setdefault("num_classes", described.num_classes)
-    is_main = path.is_dir() or path.name in (WEIGHTS_FILE, INDEX_FILE)
-    return described.architecture, arguments, described.recorded.sha256 if is_main else None
+    return read_description(_folder(path), remote)
+
+
+def _arguments(described: Description) -> dict[str, Any]:
+    if described.num_classes is None:
+        return dict(described.model_args)
+    return {"num_classes": described.num_classes, **described.model_args}

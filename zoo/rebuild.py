@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from conversion import ConvertedModel
 from zoo.base import ZooModel
-from zoo.errors import NotRebuildableError
+from zoo.errors import CheckpointError, NotRebuildableError
 from zoo.registry import get_entry, is_registered
+from zoo.timm_bridge.arguments import check_timm, check_words
 from zoo.timm_bridge.names import is_timm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIBRARIES = ("timm", "torchvision")
+TORCHVISION = (  # what classifiers are made of
+    "num_classes", "dropout", "attention_dropout", "stochastic_depth_prob", "drop_rate", "zero_init_residual",
+    "groups", "width_per_group", "replace_stride_with_dilation", "image_size", "input_size", "width_mult",
+    "init_weights", "aux_logits", "transform_input",
+)  # fmt: skip
 
 
 def unwrap(model: Any) -> Any:
@@ -67,8 +73,12 @@ def rebuildable(model: nn.Module) -> dict[str, Any]:
                 f"argument {key}={value!r} of {name} is no plain value; {way_out}"
             ) from error
     arguments = json.loads(json.dumps(arguments))
-    with torch.device("meta"):
-        twin = get_entry(name).fn(**arguments) if ours else build_timm(name, arguments)
+    try:
+        check_words(arguments, f"an argument of {name}")
+        with torch.device("meta"):
+            twin = get_entry(name).fn(**arguments) if ours else build_timm(name, arguments)
+    except CheckpointError as error:
+        raise NotRebuildableError(f"{error}; {way_out}") from error
     shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     twin_shapes = {k: tuple(v.shape) for k, v in twin.state_dict().items()}
     differing = sorted(k for k in {*shapes, *twin_shapes} if shapes.get(k) != twin_shapes.get(k))
@@ -119,26 +129,52 @@ def rebuildable_conversion(model: ConvertedModel) -> dict[str, Any]:
 
 
 def build_source(source: Mapping[str, Any]) -> nn.Module:
-    """The source network with random weights."""
+    """The source network with random weights; nothing is opened and nobody is asked for it.
+
+    Raises:
+        CheckpointError: the description of the source leads elsewhere.
+        ValueError: an unknown library.
+        TypeError: an argument that the network does not take.
+    """
     name, arguments = str(source["architecture"]), dict(source.get("model_args") or {})
     library, _, rest = name.partition("/")
     if not rest:
-        return get_entry(name).fn(**arguments)
+        entry = get_entry(name)
+        if not entry.listed:
+            raise ValueError(f"the source {name!r} is no ANN")
+        check_words(arguments, f"model_args of {name}")
+        return entry.fn(**arguments)
     if library == "timm":
         return build_timm(rest, arguments)
     if library == "torchvision":
-        import torchvision
-
-        network: nn.Module = torchvision.models.get_model(rest, weights=None, **arguments)
-        return network
+        return _build_torchvision(rest, arguments)
     raise ValueError(
         f"unknown library {library!r} in the source {name!r}; known: {', '.join(LIBRARIES)}, or an entry"
     )
 
 
-def build_timm(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Timm's model with random weights."""
+def build_timm(name: str, arguments: Mapping[str, Any], **cfg: Any) -> nn.Module:
+    """Timm's model with random weights; see `check_timm`."""
     import timm
 
-    network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+    check_timm(name, arguments)
+    network: Any = timm.create_model(name, pretrained=False, **arguments, **cfg)
+    network.model_args = dict(arguments)  # what builds it again, as on our own models
+    return cast("nn.Module", network)
+
+
+def _build_torchvision(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Torchvision's classifier; its detectors and segmenters would fetch a backbone."""
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise CheckpointError(f"torchvision has no classifier {name[:200]!r}")
+    for key, value in arguments.items():
+        if key not in TORCHVISION:
+            raise CheckpointError(
+                f"a description must not set {key[:80]!r} of torchvision/{name}; accepted:"
+                f" {', '.join(TORCHVISION)}"
+            )
+        check_words(value, f"{key} of torchvision/{name}")
+    network: nn.Module = models.get_model(name, weights=None, **arguments)
     return network

@@ -7,7 +7,7 @@ import pytest
 import zoo
 from tests.parity.goldens import Golden
 from tests.parity.sources import described
-from zoo.files.checkpoint import load_strict
+from zoo.files.strict import load_strict
 from zoo.models import qcfs_resnet, qcfs_vgg
 
 

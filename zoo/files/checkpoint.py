@@ -1,36 +1,37 @@
-"""Reading checkpoints without running code from them, and loading them strictly."""
+"""Checkpoints of every accepted form, read without running code from them; see `zoo.files.strict`."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from zoo.errors import CheckpointError
+from zoo.files.formats.json_file import check_plain, read_json
+from zoo.files.formats.safetensors_file import read_safetensors
+from zoo.files.formats.torch_file import read_torch
 from zoo.files.layout import (
     CONFIG_FILE,
     INDEX_FILE,
+    PART,
     WEIGHTS_FILE,
     check_shard_names,
+    located,
     sha256_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-SHOWN = 8  # keys listed in an error before "and N more"
+SHOWN = 8  # keys listed in an error
 IGNORED = re.compile(r"(^|\.)(total_ops|total_params)$")  # left behind by the thop profiler
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel and DDP; torch.compile
-HEADER_LIMIT = 100_000_000  # bytes; what safetensors itself accepts, checked before a byte is read
+MOST_SHARED = 16  # times that a byte of a file may be part of a tensor: tied weights share theirs
 
 
 class HashError(CheckpointError):
@@ -56,15 +57,44 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     Accepted: ``.safetensors``; torch files that hold tensors and plain values only, being a bare
     state dict, one under ``"model"`` or ``"state_dict"`` (with ``module.`` or ``_orig_mod.`` in
     front of the names or not), or a Lightning checkpoint of a task, whose network is ``model.*``.
+
+    Whatever is known about the file is compared before a tensor is read: the SHA-256 that a description or
+    an index beside it records, and the checksums that archives of torch hold.
+
+    Args:
+        path: file or folder.
+        sha256: hash of the file; missing: what the description beside it records.
+
+    Raises:
+        CheckpointError: the file is damaged, no checkpoint, or holds code.
+        FileNotFoundError: there is none.
     """
-    path = weights_file(path)
+    path, recorded = _find(path)
+    sha256 = sha256 or recorded
     if sha256 is not None:
         _check_hash(path, sha256)
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _unwrap(_read_torch(path), path)
+    try:
+        if path.name.endswith(".json"):
+            return _read_shards(path)
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        return _unwrap(read_torch(path), path)
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply to be a checkpoint") from error
+
+
+def recorded_sha256(folder: Path) -> str | None:
+    """The hash of the weights that the description in a folder records, None if it does not.
+
+    Raises:
+        CheckpointError: the description cannot be read.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        return None
+    content = read_json(folder / CONFIG_FILE, "model description")
+    own = content.get(PART) if isinstance(content, Mapping) else None
+    found = own.get("sha256") if isinstance(own, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _check_hash(path: Path, sha256: str) -> None:
@@ -77,14 +107,28 @@ def _check_hash(path: Path, sha256: str) -> None:
 
 
 def weights_file(path: Path) -> Path:
-    """The file to read at ``path``: itself, or in a folder the weights or their index."""
+    """The file to read at ``path``: itself, or in a folder the weights or their index.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: the folder's description cannot be read.
+    """
+    return _find(path)[0]
+
+
+def _find(path: Path) -> tuple[Path, str | None]:
+    """The file to read at ``path``, and its hash if a description beside it records one."""
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint: {path}")
+    folder, names = path, [WEIGHTS_FILE, INDEX_FILE]
     if not path.is_dir():
-        return path
-    for name in (WEIGHTS_FILE, INDEX_FILE):
-        if (path / name).is_file():
-            return path / name
+        if path.name not in names:
+            return path, None
+        folder, names = path.parent, [path.name]
+    sha256 = recorded_sha256(folder)
+    for name in names:
+        if (found := located(folder, name, sha256)).is_file():
+            return found, sha256
     raise FileNotFoundError(f"{path} holds no {WEIGHTS_FILE}; zoo.save writes such a folder")
 
 
@@ -93,7 +137,7 @@ def _read_shards(index: Path) -> Checkpoint:
     state: dict[str, Tensor] = {}
     ours = False
     for name, sha256 in check_shard_names(index).items():
-        path = index.parent / name
+        path = located(index.parent, name, sha256)
         if not path.is_file():
             raise FileNotFoundError(f"{index} names {name}, which is not there; fetch the whole folder")
         if sha256:
@@ -107,50 +151,8 @@ def _read_shards(index: Path) -> Checkpoint:
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if size >= 8 and header > min(HEADER_LIMIT, size - 8):
-        raise CheckpointError(
-            f"{path} is no whole safetensors file (cut off?): its header claims {header:,} bytes,"
-            f" the file has {size:,}"
-        )
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            ours = "fulgurite" in (file.metadata() or {})
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no whole safetensors file (cut off?): {error}") from error
-    return Checkpoint(state=_clean(state), ours=ours)
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _starts_like_a_checkpoint(path):
-            raise CheckpointError(
-                f"{path} contains pickled code or objects, which could run anything, so it is not"
-                " loaded; in the program that wrote it, save only the tensors:"
-                " torch.save(model.state_dict(), PATH)"
-            ) from error
-        raise CheckpointError(f"{path} is no checkpoint: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read (cut off?): {_first_line(error)}") from error
-
-
-def _harmless() -> list[Any]:
-    """Classes without code that training scripts leave beside the tensors: settings and NumPy's numbers."""
-    scalar: Any = np.float64(0).__reduce__()[0]  # what all of NumPy's numbers are pickled with
-    kinds = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    return [argparse.Namespace, np.dtype, *kinds, (scalar, "numpy.core.multiarray.scalar"), scalar]
-
-
-def _starts_like_a_checkpoint(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or head[:1] == b"\x80"  # a zip archive, or a pickle of protocol 2 or later
+    state, metadata = read_safetensors(path)
+    return Checkpoint(state=_clean(state), ours="fulgurite" in metadata)
 
 
 def _unwrap(content: Any, path: Path) -> Checkpoint:
@@ -163,18 +165,60 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         if isinstance(content.get(key), dict):
             content = content[key]
             break
-    state = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     if not state:
-        keys = ", ".join(map(str, list(content)[:SHOWN]))
+        keys = ", ".join(str(k)[:80] if isinstance(k, str) else type(k).__name__ for k in [*content][:SHOWN])
         raise CheckpointError(f"{path} holds no tensors under 'model' or 'state_dict'; it has: {keys}")
     if lightning:  # a task: keep its network, drop criteria and metrics
         inner = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
         state = inner or state
     return Checkpoint(
-        state=_clean(state),
+        state=_clean(_own(state, path)),
         ours=lightning,
         hyper_parameters=hyper if isinstance(hyper, dict) else {},
     )
+
+
+def _own(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Copies in memory, which outlive the file; views of one storage stay views of one.
+
+    Tensors that are not numbers in a row in the file, such as views that repeat them, are refused.
+    """
+    left = path.stat().st_size
+    views = MOST_SHARED * left
+    storages: dict[int, torch.UntypedStorage] = {}
+    own: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_nested or value.is_meta:
+            raise CheckpointError(f"{path}: {name[:200]} is no plain dense tensor; save it as one")
+        size, stored = value.numel() * value.element_size(), value.untyped_storage()
+        key = stored.data_ptr()
+        views -= size
+        left -= 0 if key in storages else stored.nbytes()
+        if size > stored.nbytes() or views < 0 or left < 0:
+            raise CheckpointError(f"{path}: {name[:200]} claims {size:,} bytes, more than the file holds")
+        if key not in storages:
+            storages[key] = stored.clone()
+        place = (value.storage_offset(), value.shape, value.stride())
+        own[name] = torch.empty(0, dtype=value.dtype).set_(storages[key], *place)
+    return own
+
+
+def settings_of(found: Checkpoint, path: Path) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the network that the settings in a checkpoint of a run tell.
+
+    Raises:
+        CheckpointError: they tell none, or no plain values.
+    """
+    hyper = found.hyper_parameters
+    name, arguments = hyper.get("model"), hyper.get("model_args") or {}
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path} does not name its model; use zoo.load(NAME, weights={str(path)!r})")
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{path}: model_args is a {type(arguments).__name__}, expected a mapping")
+    sizes = {key: hyper[key] for key in ("num_classes", "in_chans") if hyper.get(key) is not None}
+    check_plain([name, arguments, sizes], f"{path}, model_args")
+    return name, {**sizes, **arguments}
 
 
 def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,59 +232,3 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 cleaned = {k.removeprefix(prefix): v for k, v in cleaned.items()}
                 stripped = True
     return cleaned
-
-
-def load_strict(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    source: str,
-    allow_missing: set[str] | None = None,
-) -> None:
-    """Load every tensor or none: all keys and shapes are compared before the first copy.
-
-    Raises:
-        CheckpointError: with the missing, unexpected, misshapen and non-finite entries.
-    """
-    own = model.state_dict()
-    missing = [k for k in own if k not in state and k not in (allow_missing or set())]
-    unexpected = [k for k in state if k not in own]
-    shared = [k for k in own if k in state]
-    misshapen = [
-        f"{k}: expected {_shape(own[k])}, got {_shape(state[k])}"
-        for k in shared
-        if own[k].shape != state[k].shape
-    ]
-    broken = [k for k in shared if state[k].is_floating_point() and not bool(state[k].isfinite().all())]
-    problems = [
-        f"{len(keys)} {label}: " + ", ".join(keys[:SHOWN]) + _more(keys)
-        for label, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshapen", misshapen),
-            ("with NaN or infinite values", broken),
-        )
-        if keys
-    ]
-    if problems:
-        hint = ""
-        if not missing and not unexpected and all("classifier" in m for m in misshapen):
-            hint = "; for another number of classes give num_classes=... explicitly"
-        raise CheckpointError(
-            f"{source} does not fit {type(model).__name__}, nothing was loaded: " + "; ".join(problems) + hint
-        )
-    model.load_state_dict(dict(state), strict=not allow_missing)
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _more(keys: list[str]) -> str:
-    return f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-__all__ = ["CONFIG_FILE", "Checkpoint", "CheckpointError", "load_strict", "read_checkpoint"]

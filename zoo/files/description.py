@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from zoo.errors import CheckpointError
-from zoo.files.layout import CONFIG_FILE
+from zoo.files.formats.json_file import check_plain, read_json
+from zoo.files.layout import CONFIG_FILE, PART
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 2
-PART = "fulgurite"  # of the file: what timm does not know
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")  # of ``pretrained_cfg``
+LARGEST_SIDE = 1 << 14  # pixels
 OTHERS = (("model_type", "transformers"), ("_class_name", "diffusers"), ("model_cfg", "open_clip"))
 
 
@@ -116,7 +118,7 @@ class Record:
             told["origin"] = Origin.from_dict(told["origin"], f"{where}, 'origin'")
         for name in ("metrics", "published"):
             for key, value in told.get(name, {}).items():
-                if not isinstance(value, int | float):
+                if not isinstance(value, float) and not (isinstance(value, int) and abs(value) < 1 << 63):
                     raise CheckpointError(f"{where} is no model description: {name} {key!r} is no number")
         return cls(**told)
 
@@ -174,7 +176,11 @@ class Description:
             told["record"] = Record.from_dict(own, where)
         if told.get("label_names") is not None:
             told["label_names"] = [str(label) for label in told["label_names"]]
-        return cls(**told)
+        described = cls(**told)
+        check_plain(described.model_args, f"{where}, 'model_args'")
+        _check_preprocessing(described.pretrained_cfg, f"{where}, 'pretrained_cfg'")
+        _check_conversion(described, where)
+        return described
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written; what only classifiers have is left out where it is unknown."""
@@ -214,11 +220,7 @@ def read_description(folder: Path, where: str | None = None) -> Description:
         FileNotFoundError: there is none.
     """
     path = folder / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is no model description: {error!r}") from error
-    return Description.from_dict(content, where or str(path))
+    return Description.from_dict(read_json(path, "model description"), where or str(path))
 
 
 KINDS: dict[str, tuple[type, ...]] = {  # what a value may be, by the first word of its field's type
@@ -245,6 +247,46 @@ def _read(cls: type, content: Mapping[str, Any], where: str, without: tuple[str,
             )
         told[key] = value
     return {**told, "further": {k: v for k, v in content.items() if k not in known}}
+
+
+def _check_preprocessing(cfg: Mapping[str, Any], where: str) -> None:
+    """Refuse what no image can be brought into."""
+    check_plain(cfg, where)
+    size = cfg.get("input_size")
+    if size is not None and not (
+        isinstance(size, list | tuple) and len(size) == 3 and all(map(_is_size, size))
+    ):
+        raise CheckpointError(f"{where}: input_size is {size!r}, expected C, H and W up to {LARGEST_SIDE}")
+    for key in ("mean", "std"):
+        values = cfg.get(key)
+        if values is None:
+            continue
+        if not isinstance(values, list | tuple) or not all(map(_is_number, values)):
+            raise CheckpointError(f"{where}: {key} is {values!r}, expected a number for each channel")
+        if key == "std" and not all(values):
+            raise CheckpointError(f"{where}: std is {values!r}, and nothing can be divided by 0")
+    crop = cfg.get("crop_pct")
+    if crop is not None and not (_is_number(crop) and crop > 0):
+        raise CheckpointError(f"{where}: crop_pct is {crop!r}, expected a number above 0")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_SIDE
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_conversion(described: Description, where: str) -> None:
+    """Refuse a conversion that does not name its method and its source."""
+    if described.recorded.conversion is None:
+        return
+    source = described.model_args.get("source")
+    named = isinstance(source, Mapping) and isinstance(source.get("architecture"), str)
+    methods = (described.recorded.conversion.get("method"), described.model_args.get("method"))
+    if not named or not all(isinstance(method, str) for method in methods):
+        raise CheckpointError(f"{where} is no model description: the conversion names no source or no method")
 
 
 def _plain(described: Any) -> dict[str, Any]:

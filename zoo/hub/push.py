@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import CheckpointError, HubError
 from zoo.files.card import licence_fields, write_card
 from zoo.files.checkpoint import weights_file
-from zoo.files.description import PART, read_description
+from zoo.files.description import read_description
 from zoo.files.layout import (
     CARD_FILE,
     CONFIG_FILE,
     FIGURES,
     INDEX_FILE,
+    PART,
     SETTINGS_FILE,
     UNKNOWN,
     check_shard_names,

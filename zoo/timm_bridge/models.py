@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import checkpoint
-from zoo.files.description import read_description
+from zoo.files.strict import load_strict
 from zoo.hub.explain import find_reason
 from zoo.hub.token import find_token
-from zoo.timm_bridge.names import PLACES, pretrained_cfg, timm_origin
+from zoo.timm_bridge.arguments import BEYOND
+from zoo.timm_bridge.names import pretrained_cfg, timm_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,8 @@ def load_timm(
         raise ValueError(f"timm has no model {name!r}; zoo.list_models('timm/*') lists what it has")
     if weights is not None:
         model = _build(name, kwargs)
-        state = checkpoint.read_checkpoint(Path(weights)).state
-        checkpoint.load_strict(model, state, source=str(weights))
+        found = checkpoint.read_checkpoint(Path(weights))
+        load_strict(model, found.state, source=str(weights), adopt=found.ours)
         _note(model, origin={"name": Path(weights).name, "licence": None, "url": None})
         return model
     has = timm.models.is_model_pretrained(name)
@@ -56,29 +57,12 @@ def load_timm(
     return model
 
 
-def load_timm_folder(
-    folder: Path, pretrained: bool | None, weights: Path | None, kwargs: dict[str, Any]
-) -> nn.Module:
-    """A model of timm from a folder or repository in timm's form."""
-    described = read_description(folder)
-    cfg = {k: v for k, v in described.pretrained_cfg.items() if k not in PLACES}
-    arguments = {"num_classes": described.num_classes, **described.model_args}
-    model = _build(described.architecture, {**arguments, **kwargs}, pretrained_cfg=cfg)
-    if pretrained is False:
-        return model
-    found = checkpoint.read_checkpoint(weights or folder, None if weights else described.recorded.sha256)
-    checkpoint.load_strict(model, found.state, source=str(weights or folder))
-    if described.label_names is not None:
-        _note(model, label_names=described.label_names)
-    return model
-
-
 def _build(name: str, kwargs: Mapping[str, Any], pretrained: bool = False, **cfg: Any) -> nn.Module:
     import timm
 
     given = {key: value for key, value in kwargs.items() if value is not None}
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **given, **cfg)
-    args = {key: value for key, value in given.items() if not key.startswith(("pretrained", "cache"))}
+    args = {key: value for key, value in given.items() if not BEYOND.search(key)}
     _note(model, model_args=args)  # what builds it again, as on our own models
     return model
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX = "timm/"
-PLACES = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")  # of weights, in a cfg
+PLACES = (  # of weights, in a cfg
+    "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load",
+)  # fmt: skip
 
 
 def is_timm(name: str) -> bool:
