@@ -86,9 +86,9 @@ class Ledger:
             name=name,
             kind=kind,
             form=form,
-            axis=program.batch_axis(node),
+            layout=program.layout(node),
             operands=tuple(i for i, _ in operands),
-            axes=tuple(program.batch_axis(a) for _, a in operands),
+            layouts=tuple(program.layout(a) for _, a in operands),
             spikes=spikes,
         )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from conversion.graph.program import Program
     from conversion.network.clock import Clock
+    from conversion.network.layout import Layout
     from conversion.network.units import Form
 
 UNITS = "over_time"  # path of the units that change layouts
@@ -101,34 +102,34 @@ class GraphOverTime:
 
     def _changed(self, node: fx.Node, form: Form) -> fx.Node:
         """A signal in another form than its own."""
-        own, axis = self.form[node], self.program.batch_axis(node)
+        own, layout = self.form[node], self.program.layout(node)
         source = self._made[node, own]
         if own == "static":  # steps and means of something constant are the same
-            new = self.fold(self.unfold(source, axis, static=True), axis)
+            new = self.fold(self.unfold(source, layout, static=True), layout)
             self._made[node, "step"] = self._made[node, "mean"] = new
             return new
         if form == "static":
             raise AssertionError(f"{node.name} varies over time")
-        return self.converted(source, form, axis, f"{node.name}_{'mean' if form == 'mean' else 'steps'}")
+        return self.converted(source, form, layout, f"{node.name}_{'mean' if form == 'mean' else 'steps'}")
 
     # -- units -----------------------------------------------------------------------------------
 
-    def converted(self, value: fx.Node, form: Form, axis: int, name: str) -> fx.Node:
+    def converted(self, value: fx.Node, form: Form, layout: Layout, name: str) -> fx.Node:
         """Steps as running means, or running means as steps, by a unit of this name."""
         unit = RunningMean() if form == "mean" else Increments()
-        new = self.fold(self.call(f"{UNITS}.{name}", unit, self.unfold(value, axis)), axis)
+        new = self.fold(self.call(f"{UNITS}.{name}", unit, self.unfold(value, layout)), layout)
         if form == "mean" and value in self.spikes:
             self.means.add(new)
         return new
 
-    def unfold(self, value: fx.Node, axis: int, static: bool = False) -> fx.Node:
+    def unfold(self, value: fx.Node, layout: Layout, static: bool = False) -> fx.Node:
         """``[T * B, ...]``, or a static ``[B, ...]``, -> ``[T, B, ...]``."""
-        name = f"{UNITS}.{'static' if static else 'unfold'}{axis or ''}"
-        return self.call(name, Unfold(self.clock, static, axis), value)
+        name = f"{UNITS}.{'static' if static else 'unfold'}{layout.suffix()}"
+        return self.call(name, Unfold(self.clock, static, layout), value)
 
-    def fold(self, value: fx.Node, axis: int) -> fx.Node:
+    def fold(self, value: fx.Node, layout: Layout) -> fx.Node:
         """``[T, B, ...]`` -> ``[T * B, ...]``."""
-        return self.call(f"{UNITS}.fold{axis or ''}", Fold(axis), value)
+        return self.call(f"{UNITS}.fold{layout.suffix()}", Fold(layout), value)
 
     def call(self, path: str, module: nn.Module, *args: Any) -> fx.Node:
         """A call of ``module``, put at ``path``; units without a state are shared."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
+
+from conversion.graph.layouts import LayoutError, Layouts
+
+if TYPE_CHECKING:
+    from conversion.network.layout import Layout
 
 
 class ConversionError(RuntimeError):
@@ -20,11 +25,13 @@ class Program:
         root: the copy; parameters and layers keep their paths.
         graph: one placeholder, one output, calls in between; nodes carry example values in ``meta["val"]``.
         input_shape: shape of one image, ``(C, H, W)``.
+        layouts: where the tensors hold the batch.
     """
 
     root: nn.Module
     graph: fx.Graph
     input_shape: tuple[int, ...]
+    layouts: Layouts = field(default_factory=Layouts, repr=False)
 
     @property
     def image(self) -> fx.Node:
@@ -46,21 +53,22 @@ class Program:
             )
         return value
 
-    def batch_axis(self, node: fx.Node) -> int:
-        """The axis of ``node`` that grows with the batch."""
-        sizes = node.meta["val"].shape
-        axes = [i for i, size in enumerate(sizes) if not isinstance(size, int)]
-        if len(axes) != 1:
-            raise ConversionError(
-                f"node {node.name!r} of shape {tuple(map(str, sizes))} has {len(axes)} axes that depend on"
-                " the batch; a neuron needs exactly one"
-            )
-        return axes[0]
+    def layout(self, node: fx.Node) -> Layout:
+        """Where ``node`` holds the batch.
+
+        Raises:
+            ConversionError: it is in no axis, in several, or not in one piece.
+        """
+        try:
+            return self.layouts.of(node)
+        except LayoutError as error:
+            raise ConversionError(str(error)) from None
 
     def sample_shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Shape of ``node`` for one image, the batch axis left out."""
-        axis = self.batch_axis(node)
-        return tuple(int(s) for i, s in enumerate(node.meta["val"].shape) if i != axis)
+        """Shape of ``node`` for one image, as a neuron sees it behind ``[T, B]``."""
+        axis, outer = self.layout(node)
+        sizes = [outer if i == axis else int(s) for i, s in enumerate(node.meta["val"].shape)]
+        return tuple(s for i, s in enumerate(sizes) if i != axis or outer > 1)
 
 
 def is_boundary(node: fx.Node) -> bool:

@@ -161,19 +161,19 @@ class _Rewriter:
         if form in (own, "static"):
             return spikes
         if (node, form) not in self.fired:
-            name, axis = f"{node.name}_spiked_{form}", self.program.batch_axis(node)
-            self.fired[node, form] = self.over_time.converted(spikes, form, axis, name)
+            name, layout = f"{node.name}_spiked_{form}", self.program.layout(node)
+            self.fired[node, form] = self.over_time.converted(spikes, form, layout, name)
         return self.fired[node, form]
 
     def _fire(self, source: fx.Node, placed: Placed) -> fx.Node:
         """What a neuron sends for ``source``."""
-        axis = self.program.batch_axis(source)
+        layout = self.program.layout(source)
         static = self.over_time.form[source] == "static"
         value = self.over_time.get(source, "static" if static else self.domain)
-        currents = self.over_time.unfold(value, axis, static)
+        currents = self.over_time.unfold(value, layout, static)
         spikes = self.over_time.call(placed.path, placed.site, currents)
         self.ledger.note_neuron(spikes, placed.path, self.domain)
-        folded = self.over_time.fold(spikes, axis)
+        folded = self.over_time.fold(spikes, layout)
         self.over_time.spikes.add(folded)
         return folded
 
@@ -182,7 +182,7 @@ class _Rewriter:
         logits, over_time = self.program.output, self.over_time
         if over_time.form[logits] == "static":
             raise ConversionError("there is no neuron between the image and the logits")
-        steps = over_time.unfold(over_time.get(logits, "step"), axis=0)
+        steps = over_time.unfold(over_time.get(logits, "step"), self.program.layout(logits))
         decoded = over_time.call(f"{UNITS}.decode", Decode(self.clock), steps, over_time.steps)
         over_time.graph.output(decoded)
         over_time.graph.eliminate_dead_code(is_impure_node=is_boundary)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import fx
 
 from conversion.network.clock import Clock
+from conversion.network.layout import FIRST, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,18 +27,18 @@ class Operation:
         kind: a layer with weights, a product of two signals, a product of a signal and a constant
             (``"projection"``), fused attention, an operation that is evaluated exactly, or a neuron.
         form: of its inputs; see `conversion.network.units`.
-        axis: the batch axis of the output.
+        layout: where the output holds the batch.
         operands: which of the nodes in the arguments are signals.
-        axes: their batch axes.
+        layouts: where they hold the batch.
         spikes: whether all of them are spikes, or running means of spikes.
     """
 
     name: str
     kind: Kind
     form: Form
-    axis: int = 0
+    layout: Layout = FIRST
     operands: tuple[int, ...] = ()
-    axes: tuple[int, ...] = ()
+    layouts: tuple[Layout, ...] = ()
     spikes: bool = False
 
 

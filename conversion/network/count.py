@@ -136,7 +136,7 @@ class _Counter(fx.Interpreter):
         """A layer with weights."""
         x: Tensor = self.env[self._signals(node, operation)[0]]
         static, means = operation.form == "static", operation.form == "mean"
-        values = x.unsqueeze(0) if static else self._over_time(x, operation.axes[0])
+        values = operation.layouts[0].unfold(x, 1 if static else self.steps)
         sent = _moved(values) if means and self.means else values != 0
         weight = self._weight(node)
         if operation.kind == "linear":
@@ -149,7 +149,7 @@ class _Counter(fx.Interpreter):
         """A product of a signal and a constant: a linear layer without a name."""
         x: Tensor = self.env[self._signals(node, operation)[0]]
         static, means = operation.form == "static", operation.form == "mean"
-        values = x.unsqueeze(0) if static else self._over_time(x, operation.axes[0])
+        values = operation.layouts[0].unfold(x, 1 if static else self.steps)
         sent = _moved(values) if means and self.means else values != 0
         dense = int(self._masked(node, operation, len(sent), torch.ones_like(sent))[0])
         work = Work(
@@ -202,10 +202,10 @@ class _Counter(fx.Interpreter):
     def _product(self, node: fx.Node, operation: Operation) -> LayerOperations:
         """A product of two signals."""
         operands = self._signals(node, operation)
-        values = [
-            self._over_time(self.env[a], axis) for a, axis in zip(operands, operation.axes, strict=True)
-        ]
         steps = 1 if operation.form == "static" else self.steps
+        values = [
+            layout.unfold(self.env[a], steps) for a, layout in zip(operands, operation.layouts, strict=True)
+        ]
 
         def product(a: Tensor, b: Tensor) -> Tensor:
             return self._masked(node, operation, steps, a, b)
@@ -239,7 +239,7 @@ class _Counter(fx.Interpreter):
         """Sums at each step ``[steps]`` of the product ``node`` of masks ``[T, B, ...]``, constants all 1."""
         target: Any = node.target
         signals = dict(zip(operation.operands, masks, strict=True))
-        axes = dict(zip(operation.operands, operation.axes, strict=True))
+        layouts = dict(zip(operation.operands, operation.layouts, strict=True))
         like = self.env[self._signals(node, operation)[0]]
         added = [node.args[0]] if plain(named(target)).startswith(("add", "baddbmm")) else []
         laid: list[Tensor] = []
@@ -247,20 +247,14 @@ class _Counter(fx.Interpreter):
             if operand in added:
                 laid.append(torch.zeros_like(self.env[operand]))
             elif i in signals:
-                laid.append(signals[i].to(like.dtype).flatten(0, 1).movedim(0, axes[i]))
+                laid.append(layouts[i].fold(signals[i].to(like.dtype)))
             else:
                 laid.append(torch.ones_like(self.env[operand]))
         rest = iter(laid)
         out: Tensor = target(*fx.node.map_arg(node.args, lambda _: next(rest)), **node.kwargs)
-        return out.movedim(operation.axis, 0).reshape(steps, -1).sum(1, dtype=torch.float64).cpu()
+        return operation.layout.unfold(out, steps).flatten(1).sum(1, dtype=torch.float64).cpu()
 
     # -- small things --------------------------------------------------------------------------
-
-    def _over_time(self, x: Tensor, axis: int) -> Tensor:
-        """``[..., T * B, ...]`` -> ``[T, B, ...]``."""
-        x = x.movedim(axis, 0)
-        steps = self.steps if x.shape[0] % self.steps == 0 else 1
-        return x.reshape(steps, x.shape[0] // steps, *x.shape[1:])
 
     def _at(self, value: float, first_only: bool) -> Tensor:
         """``[T]``, the value at every step, or at the first alone."""

@@ -21,6 +21,7 @@ from spiking.neurons.base import Temporal
 
 if TYPE_CHECKING:
     from conversion.network.clock import Clock
+    from conversion.network.layout import Layout
 
 
 # what a tensor of the graph is to time; see above
@@ -35,21 +36,19 @@ class Unfold(nn.Module):
     Args:
         clock: of the network.
         static: whether the input is the same at every step.
-        axis: where the batch axis of the input is.
+        layout: where the input holds the batch.
     """
 
-    def __init__(self, clock: Clock, static: bool, axis: int = 0) -> None:
+    def __init__(self, clock: Clock, static: bool, layout: Layout) -> None:
         super().__init__()
-        self.clock, self.static, self.axis = clock, static, axis
+        self.clock, self.static, self.layout = clock, static, layout
 
     def forward(self, x: Tensor) -> Tensor:
         """``[(T *) B, ...]`` -> ``[T, B, ...]``."""
-        if self.static:
-            x = x.movedim(self.axis, 0) if self.axis else x
-            return x.expand(self.clock.window, *x.shape)
-        x = x.movedim(self.axis, 0) if self.axis else x
-        steps = self.clock.window
-        return x.reshape(steps, x.shape[0] // steps, *x.shape[1:])
+        if not self.static:
+            return self.layout.unfold(x, self.clock.window)
+        once = self.layout.unfold(x, 1)
+        return once.expand(self.clock.window, *once.shape[1:])
 
     @override
     def extra_repr(self) -> str:
@@ -57,16 +56,19 @@ class Unfold(nn.Module):
 
 
 class Fold(nn.Module):
-    """``[T, B, ...]`` -> ``[T * B, ...]``."""
+    """``[T, B, ...]`` -> ``[T * B, ...]``.
 
-    def __init__(self, axis: int = 0) -> None:
+    Args:
+        layout: where the output holds the batch.
+    """
+
+    def __init__(self, layout: Layout) -> None:
         super().__init__()
-        self.axis = axis
+        self.layout = layout
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, ...]`` -> ``[T * B, ...]``."""
-        x = x.flatten(0, 1)
-        return x.movedim(0, self.axis) if self.axis else x
+        return self.layout.fold(x)
 
 
 class FoldedSize(nn.Module):
