@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,10 @@ class Explanation:
     firing_rate: float
     energy: spiking.EnergyReport
 
-    def best(self, step: int, count: int = 5) -> dict[str, float]:
-        """The most probable classes after ``step`` steps (from 1), most probable first."""
+    def best(self, step: int, count: int = 5) -> dict[int, float]:
+        """The most probable classes after ``step`` steps (from 1) by number, most probable first."""
         values, classes = self.probabilities[step - 1].topk(min(count, self.probabilities.shape[1]))
-        return {self.labels[k]: v for k, v in zip(classes.tolist(), values.tolist(), strict=True)}
+        return dict(zip(classes.tolist(), values.tolist(), strict=True))
 
     @property
     def energy_text(self) -> str:
@@ -125,14 +126,19 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
 
 
 def class_names(model: nn.Module, classes: int) -> list[str]:
-    """Names that the weights came with, ImageNet's for its 1,000 classes, or numbers."""
+    """Names that the weights came with, ImageNet's for its 1,000 classes, or numbers.
+
+    Names that several classes share (crane, the bird and the machine) get the number of the class.
+    """
     cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
     names = getattr(model, "label_names", None) or cfg.get("label_names")
-    if names and len(names) == classes:
-        return [str(name) for name in names]
-    if classes == 1000:
+    if not names or len(names) != classes:
+        if classes != 1000:
+            return [str(k) for k in range(classes)]
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo()
-        return [str(info.index_to_description(k)) for k in range(classes)]
-    return [str(k) for k in range(classes)]
+        names = [info.index_to_description(k) for k in range(classes)]
+    told = [str(name) for name in names]
+    shared = {name for name, count in Counter(told).items() if count > 1}
+    return [f"{name} ({k})" if name in shared else name for k, name in enumerate(told)]

@@ -66,16 +66,19 @@ def trouble(text: str) -> str:
 def prediction(told: Explanation, step: int) -> str:
     """Answer, bars of the most probable classes, and how they came about, after ``step`` steps."""
     total = len(told.probabilities)
-    answer, share = next(iter(told.best(step, 1).items()))
-    names = list(told.best(total, SHOWN))  # the same classes at every step, so that bars keep their place
-    now = {name: float(told.probabilities[step - 1, told.labels.index(name)]) for name in names}
-    bars = "".join(_bar(escape(name), value, f"{value:.0%}") for name, value in now.items())
-    lines = {n: told.probabilities[:step, told.labels.index(n)].tolist() for n in names[:DRAWN]}
+    ((best, share),) = told.best(step, 1).items()
+    answer = escape(told.labels[best])
+    classes = list(told.best(total, SHOWN))  # the same ones at every step, so that bars keep their place
+    now = told.probabilities[step - 1, classes].tolist()
+    bars = "".join(
+        _bar(escape(told.labels[k]), value, f"{value:.0%}") for k, value in zip(classes, now, strict=True)
+    )
+    lines = {told.labels[k]: told.probabilities[:step, k].tolist() for k in classes[:DRAWN]}
     dots = "".join(f'<i class="{"on" if t < step else ""}"></i>' for t in range(total)) if total <= 16 else ""
     curve = _image(figures.over_time(lines, total), "probability after every step") if total > 1 else ""
     return (
         f'<div class="fg fg-prediction" data-step="{step}" data-of="{total}"><div class="fg-head">'
-        f'<span class="fg-answer">{escape(answer)}</span><span class="fg-share">{share:.0%}</span>'
+        f'<span class="fg-answer">{answer}</span><span class="fg-share">{share:.0%}</span>'
         f'<span class="fg-step">after step {step} of {total} {dots}</span></div>'
         f'<div class="fg-columns"><div class="fg-bars">{bars}</div>{curve}</div></div>'
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from cli.errors import fail, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 FIRST, LAST = 7860, 7960  # ports tried if none is named
 FRAMES = 8  # at most; networks with more steps skip some
 SECONDS = 1.6  # in which the prediction builds up
 BIGGEST = "40mb"  # image
-FORMATS = "PNG, JPEG, WebP, GIF, BMP and TIFF"
 
 
 def run(words: Sequence[str]) -> None:
@@ -51,6 +49,7 @@ def _serve(options: Any) -> None:
         fail("the page needs gradio: pip install 'fulgurite[demo]'")
     import zoo
     from cli.demo.explain import preprocessing
+    from cli.demo.scratch import scratch_folder
 
     try:
         model = zoo.load(options.name, pretrained=True)
@@ -61,8 +60,8 @@ def _serve(options: Any) -> None:
         preprocessing(model)
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         fail(summary(error))
-    with tempfile.TemporaryDirectory(prefix="fulgurite-demo-") as scratch:
-        os.environ["GRADIO_TEMP_DIR"] = scratch  # images that were dropped go when the page does
+    with scratch_folder() as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = str(scratch)  # images that were dropped go when the page does
         page = build(model, options.name)
         try:
             url = launch(page, options.port, inbrowser=not options.no_browser)
@@ -73,6 +72,8 @@ def _serve(options: Any) -> None:
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
+            pass
+        finally:
             page.close(verbose=False)
 
 
@@ -83,8 +84,9 @@ def launch(page: Any, port: int | None = None, inbrowser: bool = False) -> str:
         OSError: the port is taken.
     """
     from cli.demo import page as parts
+    from cli.demo.guard import SameMachineOnly
 
-    _, url, _ = page.launch(
+    app, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=port,
         share=False,
@@ -98,6 +100,7 @@ def launch(page: Any, port: int | None = None, inbrowser: bool = False) -> str:
         ssr_mode=False,
         css=parts.STYLE,
     )
+    app.middleware_stack = SameMachineOnly(app.middleware_stack)  # outside of what gradio adds itself
     return str(url)
 
 
@@ -126,7 +129,7 @@ def build(model: Any, name: str) -> Any:
                     height=300,
                     elem_classes="fg-drop",
                 )
-                drop.preprocess = _forgiving(drop.preprocess)
+                drop.preprocess = _open
                 invert = gradio.Checkbox(label="exchange light and dark", value=False)
             with gradio.Column(scale=5):
                 prediction = gradio.HTML(next(frames(model, None, invert=False))[0])
@@ -152,16 +155,14 @@ def build(model: Any, name: str) -> Any:
     return page
 
 
-def _forgiving(preprocess: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Hands on what is wrong with a file that is no image, where the page would only say "Error"."""
+def _open(payload: Any) -> Any:
+    """A dropped image; or what is wrong with it, for the page to say, since gradio would only say "Error"."""
+    from cli.demo.opening import UnreadableImageError, open_dropped
 
-    def opened(payload: Any) -> Any:
-        try:
-            return preprocess(payload)
-        except Exception as error:  # Pillow and its plugins raise many kinds
-            return error
-
-    return opened
+    try:
+        return open_dropped(payload)
+    except UnreadableImageError as error:
+        return error
 
 
 def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> Iterator[tuple[str, str, str]]:
@@ -180,15 +181,12 @@ def frames(model: Any, image: Any, invert: bool, seconds: float = SECONDS) -> It
         yield parts.hint("The prediction appears here, step by step."), "", ""
         return
     if isinstance(image, Exception):
-        yield parts.trouble(f"This file is no image that can be opened. {FORMATS} can."), "", ""
+        yield parts.trouble(str(image)), "", ""
         return
     yield parts.hint("The network is reading ..."), "", ""
     try:
         told = explain(model, image, invert)
-    except OSError as error:
-        yield parts.trouble(f"This image is damaged: {error}."), "", ""
-        return
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         yield parts.trouble(f"This image cannot be shown to the network: {error}."), "", ""
         return
     total = len(told.probabilities)

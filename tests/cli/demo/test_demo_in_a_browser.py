@@ -91,7 +91,7 @@ def test_an_image_is_dropped(page, network, digit, strangers, tmp_path):
         ((answer, share),) = told.best(4, 1).items()
         said = browser.text()
         for text in (
-            f"{answer}\n{share:.0%}\nafter step 4 of 4",
+            f"{told.labels[answer]}\n{share:.0%}\nafter step 4 of 4",
             f"{told.firing_rate:.1%} of the neurons fire",
             f"{told.energy.energy_mj * 1e3:,.3f} µJ",
             f"{told.energy.ann_energy_mj * 1e3:,.3f} µJ",
