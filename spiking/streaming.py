@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from spiking.context import Hooks
 from spiking.layers import BNTT, TEBN
-from spiking.neurons.base import Neuron, Stream, Temporal
+from spiking.neurons.base import Neuron, Temporal
+from spiking.neurons.stream import Session, Stream, sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from torch import Tensor
+    from collections.abc import Iterator
 
 
 @contextmanager
@@ -22,8 +22,13 @@ def streaming(model: nn.Module) -> Iterator[None]:
 
     The model continues where its last call ended: chunks ``[T1, B, ...]``, ``[T2, B, ...]`` give what
     the whole ``[T1 + T2, B, ...]`` gives. A still image ``[B, C, H, W]`` runs ``model.time_steps`` further
-    steps at each call. Entering starts from rest; leaving forgets everything, also after an exception.
+    steps at each call. Entering starts from rest; leaving forgets everything, also after an exception. A call
+    of the model that raises an error inside the block has not happened: the next one goes on from before it.
     Use it under ``torch.no_grad()``, else autograd keeps the graph of all chunks.
+
+    The block belongs to the thread that entered it, or to the task of `asyncio` and the tasks that this one
+    starts: calls from elsewhere start from rest and disturb nothing, and another thread may stream the same
+    model for itself. Copies of the model do not stream. Blocks nest if they share no unit.
 
     >>> import torch
     >>> from spiking.neurons import IF
@@ -44,31 +49,29 @@ def streaming(model: nn.Module) -> Iterator[None]:
     if not any(isinstance(unit, Neuron) for unit in units.values()):
         raise ValueError(f"{type(model).__name__} contains no spiking neurons, so there is no state to keep")
     _refuse(model)
+    session = Session(streams={unit: Stream(label=_label(model, name)) for name, unit in units.items()})
     with ExitStack() as stack:
-        for name, unit in units.items():
-            stack.callback(unit.register_forward_pre_hook(_guard(_label(model, name))).remove)
-            stack.callback(setattr, unit, "_stream", None)
-            unit._stream = Stream()
+        stack.enter_context(session.held())
+        hooks = Hooks(stack)
+        hooks.before(model, session.begin)
+        hooks.after(model, session.end)
         yield
 
 
-def _guard(label: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    """A hook that checks that a neuron goes on with the sequence it has begun."""
-    shape: list[tuple[int, ...]] = []
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if module.training:
-            raise RuntimeError(f"{label} was put into training mode inside a streaming block; leave it first")
-        step = tuple(inputs[0].shape[1:])
-        if not shape:
-            shape.append(step)
-        elif step != shape[0]:
-            raise ValueError(
-                f"{label} received steps [B, ...] = {step} after steps {shape[0]} in the same stream;"
-                " leave the streaming block and enter it again for another batch size or map"
-            )
-
-    return look
+@contextmanager
+def as_one(model: nn.Module) -> Iterator[None]:
+    """Within the block all calls of ``model`` are one: where one raises an error, none has happened."""
+    found = [s for s in sessions(model.modules()) if not s.whole]
+    for session in found:
+        session.begin()
+        session.whole = True
+    try:
+        yield
+    finally:
+        for session in found:
+            session.whole = False
+    for session in found:
+        session.end()
 
 
 def _refuse(model: nn.Module) -> None:
@@ -86,8 +89,13 @@ def _refuse(model: nn.Module) -> None:
                     f"{what} is not causal: its steps depend on later ones, so a sequence cannot come in"
                     " chunks; run the whole sequence in one call, or build the model with a causal neuron"
                 )
-            if module._stream is not None:
+            if module.stream is not None:
                 raise RuntimeError(f"{what} streams already; leave the other streaming block first")
+        elif isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise RuntimeError(
+                f"{what} runs copies of the model that live for one call; stream the model inside it,"
+                " model.module"
+            )
         elif isinstance(module, (TEBN, BNTT)):
             raise RuntimeError(
                 f"{what} has parameters for each of its T = {module.time_steps} steps, so it cannot tell"

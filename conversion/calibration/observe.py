@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,8 @@ from conversion.graph.program import ConversionError
 from conversion.network.site import overridden, sites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -24,12 +24,9 @@ if TYPE_CHECKING:
     from conversion.network.site import Site
 
 
-@contextmanager
-def single_step(network: Network) -> Iterator[None]:
+def single_step(network: Network) -> AbstractContextManager[None]:
     """Within the block the network runs one step, so that steps, means and values are the same."""
-    with network.clock.restored() as clock:
-        clock.set(1, 1, 0)
-        yield
+    return network.clock.running(1)
 
 
 def run_observed(

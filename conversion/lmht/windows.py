@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from spiking import LMHT, Neuron
+from spiking.context import Hooks
 from spiking.layers import BNTT, TEBN, SpikeMatmul
 
 if TYPE_CHECKING:
@@ -84,12 +85,13 @@ def calls(model: nn.Module, x: Tensor) -> list[Call]:
     """All modules in the order in which they are first called."""
     found: dict[str, Call] = {}
     with ExitStack() as stack:
+        hooks = Hooks(stack)
         for name, module in model.named_modules():
 
             def hook(m: nn.Module, _: Any, name: str = name) -> None:
                 found.setdefault(name, Call(name, m))
 
-            stack.callback(module.register_forward_pre_hook(hook).remove)
+            hooks.before(module, hook)
         run(model, x)
     return list(found.values())
 
@@ -190,8 +192,9 @@ def between(order: list[Call], name: str) -> str:
 def hooked(model: nn.Module, make: Callable[[str], Callable[..., Any]]) -> ExitStack:
     """A context in which every LM-HT neuron has the forward hook ``make(path)``."""
     stack = ExitStack()
+    hooks = Hooks(stack)
     for name, neuron in neurons(model):
-        stack.callback(neuron.register_forward_hook(make(name)).remove)
+        hooks.after(neuron, make(name))
     return stack
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from spiking.neurons.base import Temporal
-from spiking.streaming import streaming
+from spiking.streaming import as_one, streaming
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,12 +43,11 @@ def in_chunks(network: nn.Module, clock: Clock, x: Tensor, steps: bool = False, 
     Inside `spiking.streaming` the stream goes on.
     """
     whole = clock.time_steps
-    streams = any(m._stream is not None for m in network.modules() if isinstance(m, Temporal))
+    streams = any(m.stream is not None for m in network.modules() if isinstance(m, Temporal))
     parts = []
-    with nullcontext() if streams else streaming(network), clock.restored():
+    with as_one(network) if streams else streaming(network):
         for begin in range(0, whole, chunk):
-            count = min(chunk, whole - begin)
-            clock.set(count, count, 0)
-            parts.append(nn.Module.__call__(network, x, steps=True))
+            with clock.running(min(chunk, whole - begin)):
+                parts.append(nn.Module.__call__(network, x, steps=True))
     logits = torch.cat(parts)
     return logits if steps else logits.mean(dim=0)

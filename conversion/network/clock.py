@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from spiking.context import Scoped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+
+class Steps(NamedTuple):
+    """How many steps, and which of them count; see `Clock`."""
+
+    time_steps: int
+    window: int
+    first: int
 
 
 class Clock:
@@ -19,18 +28,35 @@ class Clock:
     """
 
     def __init__(self, time_steps: int) -> None:
-        self.time_steps = self.window = time_steps
-        self.first = 0
+        self._own = Steps(time_steps, time_steps, 0)
+
+    @property
+    def now(self) -> Steps:
+        """What holds for calls of this thread or task."""
+        return _RUNNING.get(self) or self._own
+
+    @property
+    def time_steps(self) -> int:
+        """T, the steps whose output counts."""
+        return self.now.time_steps
+
+    @property
+    def window(self) -> int:
+        """Steps that the network runs in all."""
+        return self.now.window
+
+    @property
+    def first(self) -> int:
+        """The step at which the output begins."""
+        return self.now.first
 
     def set(self, time_steps: int, window: int, first: int) -> None:
-        """Change T and what depends on it."""
-        self.time_steps, self.window, self.first = time_steps, window, first
+        """Change T and what depends on it, for all calls from now on."""
+        self._own = Steps(time_steps, window, first)
 
-    @contextmanager
-    def restored(self) -> Iterator[Clock]:
-        """Within the block the clock may be set at will; behind it, it is as before."""
-        before = self.time_steps, self.window, self.first
-        try:
-            yield self
-        finally:
-            self.set(*before)
+    def running(self, steps: int) -> AbstractContextManager[None]:
+        """Within the block calls of this thread or task run ``steps`` steps, all of which count."""
+        return _RUNNING.given({self: Steps(steps, steps, 0)})
+
+
+_RUNNING: Scoped[Steps] = Scoped("clocks")

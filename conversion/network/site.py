@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from typing_extensions import override
 
 from conversion.network.units import Increments, RunningMean
+from spiking.context import Scoped
 from spiking.neurons.base import Neuron, Temporal, as_surrogate
 from spiking.surrogate import Rect
 
@@ -99,7 +100,6 @@ class Site(Neuron):
         self.surrogate = as_surrogate(surrogate)
         self.backend = "auto"
         self.channelwise = channelwise
-        self._override: Callable[[Tensor], Tensor] | None = None
         if spec.v_threshold is not None:
             self.v_threshold = spec.v_threshold
         else:
@@ -146,8 +146,9 @@ class Site(Neuron):
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """`fire`, unless a calibration or a test overrides it."""
-        if self._override is not None:
-            return self._override(x), None
+        override = _OVERRIDES.get(self)
+        if override is not None:
+            return override(x), None
         return self.fire(x, state, keep_state)
 
     @override
@@ -165,24 +166,21 @@ def sites(model: nn.Module) -> dict[str, Site]:
     return {name: found[name] for name in calls if name in found}
 
 
+_OVERRIDES: Scoped[Callable[[Tensor], Tensor] | None] = Scoped("overrides")
+
+
 @contextmanager
 def overridden(
     model: nn.Module, make: Callable[[str, Site], Callable[[Tensor], Tensor] | None]
 ) -> Iterator[None]:
-    """Let functions replace the neurons of ``model`` within the block.
+    """Let functions replace the neurons of ``model`` within the block, for calls of this thread or task.
 
     Args:
         model: a converted network.
         make: the function for a site, ``[T, B, ...]`` -> ``[T, B, ...]``; None leaves it as it is.
     """
-    found = sites(model)
-    try:
-        for name, site in found.items():
-            site._override = make(name, site)
+    with _OVERRIDES.given({site: make(name, site) for name, site in sites(model).items()}):
         yield
-    finally:
-        for site in found.values():
-            site._override = None
 
 
 @contextmanager

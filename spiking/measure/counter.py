@@ -6,6 +6,7 @@ Axes: T time, B batch.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spiking.context import SharedSwitch
 from spiking.layers import SpikeMatmul
 from spiking.measure.axes import InputAxes
 from spiking.measure.monitor import HookedModules
@@ -22,9 +24,10 @@ from spiking.measure.tally import NEURONS, Tally
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import ExitStack
 
+    from spiking.context import Hooks
     from spiking.measure.axes import TimeAxis
     from spiking.measure.energy import EnergyReport
 
@@ -95,18 +98,16 @@ class OperationCounter(HookedModules):
 
     # -- hooks -----------------------------------------------------------------------------------
 
-    def prepare(self, stack: ExitStack) -> None:
+    def prepare(self, stack: ExitStack, hooks: Hooks) -> None:
         """Follow the path through the modules, and watch all operators."""
         whole = {n for n, m in self._watched.items() if not isinstance(m, Neuron)}
         for path, module in self.model.named_modules():
             path = path.replace("_orig_mod.", "").removesuffix("_orig_mod")
             scope = (path, isinstance(module, Neuron), path in whole)
-            stack.callback(module.register_forward_pre_hook(self._entered(*scope)).remove)
-            left = module.register_forward_hook(self._left(path in whole), always_call=True)
-            stack.callback(left.remove)
-        stack.callback(self.model.register_forward_hook(lambda *_: self._tally.finish()).remove)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)  # one operator that hides its products
+            hooks.before(module, self._entered(*scope))
+            hooks.after(module, self._left(path in whole), always_call=True)
+        hooks.after(self.model, lambda *_: self._tally.finish())
+        stack.enter_context(PLAIN_ATTENTION.held())
         self._scopes, self._muted = [], 0
         self._weights = {p.untyped_storage()._cdata for p in self.model.parameters()}
         make: Any = _Operators  # torch leaves the constructor untyped
@@ -264,6 +265,20 @@ def profile_energy(
         for module, mode in modes:
             module.training = mode
     return counter.report()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without the fast path of ``nn.MultiheadAttention``: one operator that hides its products."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+PLAIN_ATTENTION = SharedSwitch(_plain_attention)
 
 
 def _computes_otherwise(module: nn.Module) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from spiking.context import Hooks
 from spiking.neurons import Neuron
 
 if TYPE_CHECKING:
@@ -35,13 +36,9 @@ def check_finite(model: nn.Module) -> Iterator[None]:
 
         return look
 
-    handles = [
-        module.register_forward_pre_hook(hook(path))
-        for path, module in model.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    try:
+    with ExitStack() as stack:
+        hooks = Hooks(stack)
+        for path, module in model.named_modules():
+            if isinstance(module, Neuron):
+                hooks.before(module, hook(path))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

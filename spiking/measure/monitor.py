@@ -11,30 +11,42 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from spiking.context import Hooks, SharedSwitch
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+EAGER = SharedSwitch(lambda: torch.compiler.set_stance("force_eager"))
 EXACT_FLOAT32 = 2**24  # up to here a float32 sum of zeros and ones is exact
 
 
 class HookedModules:
     """A context manager that watches the forward passes of some modules.
 
-    Hooks are set on entering and removed on leaving, also after an exception. A model that
-    ``torch.compile`` wraps runs uncompiled in between, since compiled code does not call hooks.
+    Hooks are set on entering and removed on leaving, also after an exception. They see the calls of the
+    thread or task that entered the block, and of no copy of the model. A model that ``torch.compile`` wraps
+    runs uncompiled in between, since compiled code does not call hooks.
 
     Args:
         model: where to look.
         kinds: classes of the modules to watch.
+
+    Raises:
+        ValueError: the model is spread over several devices by ``nn.DataParallel``.
 
     Attributes:
         names: paths of the watched modules, in the order of ``model.named_modules()``.
     """
 
     def __init__(self, model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+        for part in model.modules():
+            if isinstance(part, nn.DataParallel) and len(part.device_ids) > 1:
+                raise ValueError(
+                    f"{type(self).__name__} cannot watch nn.DataParallel, whose replicas run in threads of"
+                    " their own; watch the model inside it, model.module"
+                )
         self.model = model
         self._watched = {
             name.replace("_orig_mod.", ""): module
@@ -52,7 +64,7 @@ class HookedModules:
         """Called after each forward pass of a watched module."""
         raise NotImplementedError
 
-    def prepare(self, stack: ExitStack) -> None:
+    def prepare(self, stack: ExitStack, hooks: Hooks) -> None:
         """Called on entering, after the hooks are set; ``stack`` undoes on leaving what is added to it."""
 
     def begin(self, model: nn.Module, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
@@ -63,12 +75,12 @@ class HookedModules:
             raise RuntimeError(f"this {type(self).__name__} is already active; make a second one")
         with ExitStack() as stack:
             if any(_compiled(module) for module in self.model.modules()):
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            before = self.model.register_forward_pre_hook(self.begin, with_kwargs=True)
-            stack.callback(before.remove)
+                stack.enter_context(EAGER.held())
+            hooks = Hooks(stack)
+            hooks.before(self.model, self.begin, with_kwargs=True)
             for name, module in self._watched.items():
-                stack.callback(module.register_forward_hook(self._hook(name)).remove)
-            self.prepare(stack)
+                hooks.after(module, self._hook(name))
+            self.prepare(stack, hooks)
             self._exit = stack.pop_all()
         return self
 

@@ -6,7 +6,7 @@ import difflib
 import inspect
 from typing import Any
 
-from spiking.neurons.base import Neuron, Stream
+from spiking.neurons.base import Neuron
 from spiking.neurons.clif import CLIF
 from spiking.neurons.differential import Differential, Tracking
 from spiking.neurons.expg import ExpGCode, ExpGIF, ExpGQuant
@@ -15,6 +15,7 @@ from spiking.neurons.leaky import IF, KLIF, LIF, PLIF
 from spiking.neurons.lmht import LMH, LMHT
 from spiking.neurons.multi_threshold import LevelledNeuron, MultiThreshold
 from spiking.neurons.psn import PSN, MaskedPSN, SlidingPSN
+from spiking.neurons.stream import Stream
 
 # Those that a network can be trained with; neurons with levels need thresholds from a calibration.
 NEURONS: dict[str, type[Neuron]] = {

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from spiking.kernels import BACKENDS
+from spiking.neurons.stream import STREAMS, Stream
 from spiking.reference.neurons import state_dtype
 from spiking.surrogate import Surrogate, get_surrogate
 
 SurrogateLike = str | Surrogate | Mapping[str, Any]
-
-
-@dataclass
-class Stream:
-    """The state that `spiking.streaming` carries from one call to the next."""
-
-    state: Any = None
 
 
 class Temporal(nn.Module):
@@ -30,7 +23,10 @@ class Temporal(nn.Module):
     Subclasses write `run`. Neurons are such units, and so is whatever else must know earlier steps.
     """
 
-    _stream: Stream | None = None
+    @property
+    def stream(self) -> Stream | None:
+        """What `spiking.streaming` carries for this unit; None where this thread does not stream it."""
+        return STREAMS.get(self)
 
     @property
     def causal(self) -> bool:
@@ -54,10 +50,12 @@ class Temporal(nn.Module):
             TypeError: not a floating-point tensor.
             ValueError: no time axis, or a T other than the parameters were built for.
         """
-        stream = self._stream
+        stream = STREAMS.get(self)
         if stream is None:
             return self.run(x, None, False)[0]
+        stream.check(self, x)
         outputs, stream.state = self.run(x, stream.state, True)
+        stream.shape = tuple(x.shape[1:])
         return outputs
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -82,7 +82,7 @@ class Tracking(LevelledNeuron):
 
     def fired(self, output: Tensor) -> Tensor:
         """One spike wherever the mean has moved as only a level moves it; whole sequences only."""
-        if self._stream is not None:
+        if self.stream is not None:
             raise RuntimeError(
                 "spikes of a tracking neuron cannot be told from the means of a chunk alone; count them over"
                 " whole sequences, outside of spiking.streaming"

@@ -42,7 +42,7 @@ def frames() -> torch.Tensor:
 
 
 def states(model: nn.Module) -> list[object]:
-    return [m._stream for m in model.modules() if isinstance(m, spiking.Neuron)]
+    return [m.stream for m in model.modules() if isinstance(m, spiking.Neuron)]
 
 
 @pytest.mark.parametrize("chunks", [[1] * T, [3, 1, 4], [T]], ids=str)

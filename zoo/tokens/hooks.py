@@ -10,8 +10,10 @@ Axes: T time, B batch, C channels, H W map, N = H * W tokens, K kept tokens, h h
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -73,6 +75,18 @@ class Scorer(nn.Module):
         raise NotImplementedError
 
 
+class Call:
+    """What the hooks of one forward pass through ``blocks`` blocks hand to each other."""
+
+    def __init__(self, blocks: int) -> None:
+        self.total = 0  # N of the first block
+        self.kept: list[Any] = [None] * blocks
+        self.sizes: list[Tensor | None] = [None] * (blocks + 1)  # tokens in each token, before a block
+
+
+_CALLS = threading.local()
+
+
 class TokenReduction(nn.Module):
     """Runs token blocks on part of their tokens; made by `zoo.reduce_tokens`, child ``token_reduction``.
 
@@ -101,9 +115,7 @@ class TokenReduction(nn.Module):
         self.operator, self.shares = operator, tuple(shares)
         self.rescale_pool, self.rescale_attention = rescale_pool, rescale_attention
         self.points = [Point(model, block) for block in blocks]  # a list: the model is no child of ours
-        self._total = 0  # N of the first block
-        self._kept: list[Any] = [None] * len(blocks)  # what a block's hooks hand to each other
-        self._sizes: list[Tensor | None] = [None] * (len(blocks) + 1)  # tokens in each token, before a block
+        self._traced = Call(len(blocks))
         for i, point in enumerate(self.points):
             self._attach(i, point)
 
@@ -129,32 +141,44 @@ class TokenReduction(nn.Module):
         if self.rescale_pool and i == len(self.points) - 1:
             block.register_forward_hook(self._pool)
 
+    @property
+    def call(self) -> Call:
+        """What the hooks of the running forward pass hand to each other; every thread has its own."""
+        if torch.compiler.is_compiling():  # values of a trace, which later calls do not read
+            return self._traced
+        calls: WeakKeyDictionary[TokenReduction, Call] = _CALLS.__dict__.setdefault(
+            "by_reduction", WeakKeyDictionary()
+        )
+        if self not in calls:
+            calls[self] = Call(len(self.points))
+        return calls[self]
+
     # -- hooks ---------------------------------------------------------------------------------
 
     def _enter(self, i: int, block: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
         (x,) = inputs
         if not torch.compiler.is_compiling():
             refuse_streaming(self.points[i].block.path, block)
-        N = x.shape[-2] * x.shape[-1]
+        N, call = x.shape[-2] * x.shape[-1], self.call
         if i == 0:
-            self._total = N
-            self._sizes[0] = None
-        self._kept[i] = None
-        self._sizes[i + 1] = self._sizes[i]
-        count = token_count(self.shares[i], N if self.operator == "bypass" else self._total)
+            call.total = N
+            call.sizes[0] = None
+        call.kept[i] = None
+        call.sizes[i + 1] = call.sizes[i]
+        count = token_count(self.shares[i], N if self.operator == "bypass" else call.total)
         if count >= N:
             return None  # nothing leaves: the very same tensor goes on
         index, target = self.choose(x, self.points[i], count)
         if self.points[i].block.inner:
-            self._kept[i] = (index, tuple(x.shape[-2:]))
+            call.kept[i] = (index, tuple(x.shape[-2:]))
             return None
         if self.operator == "merge":
-            size = self._sizes[i]
+            size = call.sizes[i]
             size = x.new_ones(x.shape[1], N) if size is None else size
-            y, self._sizes[i + 1] = merge_tokens(x, size, index[0], target)
+            y, call.sizes[i + 1] = merge_tokens(x, size, index[0], target)
             return (y,)
         if self.operator == "bypass":
-            self._kept[i] = (index, x)
+            call.kept[i] = (index, x)
         return (gather_tokens(x, index),)
 
     @torch.no_grad()
@@ -176,18 +200,19 @@ class TokenReduction(nn.Module):
         return index, target
 
     def _leave(self, i: int, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        kept, self._kept[i] = self._kept[i], None
+        call = self.call
+        kept, call.kept[i] = call.kept[i], None
         if kept is None:
             return None
         index, x = kept
         return put_tokens(x, index, output)
 
     def _enter_part(self, i: int, part: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        kept = self._kept[i]
+        kept = self.call.kept[i]
         return None if kept is None else (gather_tokens(inputs[0], kept[0]),)
 
     def _leave_part(self, i: int, part: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        kept = self._kept[i]
+        kept = self.call.kept[i]
         if kept is None:
             return None
         index, (H, W) = kept
@@ -196,16 +221,18 @@ class TokenReduction(nn.Module):
 
     def _mix(self, i: int, mixer: nn.Module, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         a, b = inputs  # a: [T, B, h, d, N]
-        size = self._sizes[i + 1]
+        call = self.call
+        size = call.sizes[i + 1]
         if size is not None:
             a = a * size.to(a.dtype).view(1, a.shape[1], 1, 1, -1)
-        if self.rescale_attention and self._total != a.shape[-1]:
-            a = a * (self._total / a.shape[-1])
+        if self.rescale_attention and call.total != a.shape[-1]:
+            a = a * (call.total / a.shape[-1])
         return a, b
 
     def _pool(self, block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         count = output.shape[-2] * output.shape[-1]
-        return None if count == self._total else output * (count / self._total)
+        total = self.call.total
+        return None if count == total else output * (count / total)
 
     @override
     def extra_repr(self) -> str:
@@ -215,7 +242,7 @@ class TokenReduction(nn.Module):
 
 def refuse_streaming(path: str, block: nn.Module) -> None:
     """Raise an error if the neurons of a block carry their state from call to call."""
-    if any(isinstance(m, Neuron) and m._stream is not None for m in block.modules()):
+    if any(isinstance(m, Neuron) and m.stream is not None for m in block.modules()):
         raise RuntimeError(
             f"{path} reduces its tokens, which takes all steps at once: membranes belong to tokens, so the"
             " choice must not change from chunk to chunk; stream the model without reduction"

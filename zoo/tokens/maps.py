@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spiking.context import Hooks
 from zoo.classifier import SpikingModel
 from zoo.tokens.gather import best_tokens, token_count
 from zoo.tokens.hooks import Point, Scorer, TokenReduction
@@ -113,11 +115,8 @@ def _choose(
 def _features(model: SpikingModel, x: Tensor, block: str) -> Tensor:
     """What enters a block, ``[T, B, C, H, W]``, in float32 or float64."""
     seen: list[Tensor] = []
-    handle = model.get_submodule(block).register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0]), prepend=True
-    )
-    try:
+    with ExitStack() as stack:
+        module = model.get_submodule(block)
+        Hooks(stack).before(module, lambda _, inputs: seen.append(inputs[0]), prepend=True)
         model(x)
-    finally:
-        handle.remove()
     return seen[0] if seen[0].dtype is torch.float64 else seen[0].float()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from spiking.context import Hooks
 from spiking.layers import SpikeMatmul
 from zoo.layers.token_block import TokenBlock
 from zoo.tokens.hooks import Point, Scorer, TokenReduction
@@ -208,11 +210,11 @@ def leave_out_cost(model: SpikingModel, images: Tensor, labels: Tensor, block: T
         block: one of the model's token blocks.
     """
     sizes: list[tuple[int, int]] = []
-    handle = model.get_submodule(block.path).register_forward_pre_hook(
-        lambda module, inputs: sizes.append(tuple(inputs[0].shape[-2:]))
-    )
-    whole = model(images)
-    handle.remove()
+    with ExitStack() as stack:
+        Hooks(stack).before(
+            model.get_submodule(block.path), lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:]))
+        )
+        whole = model(images)
     N = math.prod(sizes[0])
     drops = []
     for place in range(N):
@@ -269,11 +271,9 @@ def choose_fluctuation_weight(
         raise ValueError(f"no token block {block!r}; there are {', '.join(b.path for b in blocks)}")
     scorer = scorer or Uncert()
     seen: list[Tensor] = []
-    handle = model.get_submodule(chosen.path).register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0])
-    )
-    model(images)
-    handle.remove()
+    with ExitStack() as stack:
+        Hooks(stack).before(model.get_submodule(chosen.path), lambda _, inputs: seen.append(inputs[0]))
+        model(images)
     u = scorer.token_uncertainty(seen[0], Point(model, chosen))
     cost = leave_out_cost(model, images, labels, chosen)
     correlations = {

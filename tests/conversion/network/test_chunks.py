@@ -74,7 +74,7 @@ def test_a_stream_keeps_single_steps(snn, images):
     with spiking.streaming(snn):
         snn(images(2))
         for module in snn.modules():
-            state = getattr(getattr(module, "_stream", None), "state", None)
+            state = getattr(getattr(module, "stream", None), "state", None)
             for part in state if isinstance(state, tuple) else ():
                 if isinstance(part, torch.Tensor):
                     assert part.untyped_storage().nbytes() == part.numel() * part.element_size()

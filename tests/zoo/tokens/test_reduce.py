@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import spiking
 import zoo
+from tests.threads import at_once
 from zoo.tokens import gather, hooks, uncert
 from zoo.tokens import reduce as token_reduction
 from zoo.tokens.baselines import FeatureNorm, Random
@@ -135,11 +136,11 @@ def test_merged_tokens_count_by_their_size(tiny, images):
     two = torch.cat([one, one[..., :1, :]], dim=3)
     model = tiny("sdt_nano").eval().double()
     reduction = zoo.reduce_tokens(model, "tome", keep=0.9).token_reduction
-    reduction._sizes[1] = torch.tensor([[2.0, 1.0, 1.0]], dtype=torch.float64)
+    reduction.call.sizes[1] = torch.tensor([[2.0, 1.0, 1.0]], dtype=torch.float64)
     block.attn.token_sum.register_forward_pre_hook(lambda m, args: reduction._mix(0, m, args))
     with torch.no_grad():
         got = block(one)
-        reduction._sizes[1] = None
+        reduction.call.sizes[1] = None
         want = block(two)
     torch.testing.assert_close(got, want[..., :3, :])
 
@@ -536,3 +537,19 @@ def test_more_refusals(tiny, images):
     eroded = tiny("sdt_2_256_cifar10dvs", dim=16, num_heads=2)
     with pytest.raises(ValueError, match="no blocks that could run"):
         zoo.reduce_tokens(eroded, "norm")
+
+
+@torch.no_grad()
+def test_threads_do_not_mix_their_tokens(tiny, images):
+    """Hooks hand tokens to each other; those of one call must not reach another."""
+    for operator in ("bypass", "merge"):
+        model = zoo.reduce_tokens(tiny("sdt_nano").eval(), "norm", keep=0.5, operator=operator)
+        inputs = [images(batch=1 + i % 2, seed=i) for i in range(4)]
+        want = [model(x) for x in inputs]
+
+        def work(i, model=model, inputs=inputs):
+            with torch.no_grad():
+                return [model(inputs[i]) for _ in range(5)]
+
+        for one, got in zip(want, at_once(work, 4), strict=True):
+            assert all(torch.equal(one, y) for y in got)
