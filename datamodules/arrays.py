@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,8 @@ from typing_extensions import override
 
 from datamodules.classification import ClassificationDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays
-from datamodules.loading.splits import stratified_split
+from datamodules.loading.errors import DataError
+from datamodules.loading.splits import HELD_OUT, HOLD_OUT, Val, check_val, stratified_split
 
 
 class ArrayDataModule(ClassificationDataModule):
@@ -19,17 +20,16 @@ class ArrayDataModule(ClassificationDataModule):
     A subclass sets the facts and implements `load_arrays`.
 
     Args:
-        val: ``test`` validates on the test set, as most papers do (then the best epoch must not be
-            chosen by it); a fraction holds out that share of every class of the training set,
-            always the same samples.
+        val: share of every class of the training set that is held out to choose the checkpoint, always
+            the same samples: a tenth. ``test`` trains on all of them and chooses on the test set, as most
+            papers do; cards say so.
         kwargs: see `ClassificationDataModule`.
     """
 
-    def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
+    def __init__(self, *, val: Val = HOLD_OUT, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if val != "test" and not 0.0 < float(val) < 1.0:
-            raise ValueError(f"val must be 'test' or a fraction between 0 and 1, got {val!r}")
-        self.val = val
+        self.val = check_val(val)
+        self.split_names["val"] = "test" if val == "test" else HELD_OUT
 
     def load_arrays(self) -> tuple[Arrays, Arrays]:
         """Return the training and the test set; called once per process."""
@@ -47,5 +47,7 @@ class ArrayDataModule(ClassificationDataModule):
         self.val_set = self.test_set
         if self.val != "test":
             kept, held = stratified_split(np.asarray(train.labels), float(self.val))
+            if not len(held):
+                raise DataError("no class has two training samples, so none can be held out; use val: test")
             self.val_set = ArrayDataset(train, plain, self.seed, held)
         self.train_set = ArrayDataset(train, augmented, self.seed, kept)

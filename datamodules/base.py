@@ -17,6 +17,7 @@ from datamodules.loading.datasets import BatchDataset
 from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader, as_is
 from datamodules.loading.sampler import EvalSampler, TrainSampler
+from datamodules.loading.splits import Split
 
 
 class BaseDataModule(pl.LightningDataModule):
@@ -27,7 +28,8 @@ class BaseDataModule(pl.LightningDataModule):
     the continuation in the middle of an epoch need nothing from the user.
 
     A subclass fills `train_set`, `val_set` and `test_set` in `setup`; see `BatchDataset` for what
-    they hand out. Data of classes derive from `ClassificationDataModule`.
+    they hand out. Where they are others than their names say, it corrects `split_names`, too: reports and
+    cards call them so. Data of classes derive from `ClassificationDataModule`.
 
     Args:
         batch_size: training samples per process and step.
@@ -74,6 +76,7 @@ class BaseDataModule(pl.LightningDataModule):
         self.train_set: BatchDataset | None = None
         self.val_set: BatchDataset | None = None
         self.test_set: BatchDataset | None = None
+        self.split_names = {"train": "train", "val": "validation", "test": "test"}
         self._resumed: dict[str, int] | None = None
 
     # -- facts ---------------------------------------------------------------------------------
@@ -96,14 +99,24 @@ class BaseDataModule(pl.LightningDataModule):
             "licence": self.licence,
         }
 
+    def splits(self) -> dict[str, Split]:
+        """Return which samples are behind ``train``, ``val`` and ``test``, as far as they are loaded."""
+        sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
+        names = dict(self.split_names)
+        if self.val_set is self.test_set and names["val"] != names["test"]:
+            names["test"] = names["val"]  # whatever chooses the checkpoint is no test set
+        return {k: Split(name=names[k], samples=len(v)) for k, v in sets.items() if v is not None}
+
     def described(self) -> dict[str, str]:
         """Return what `describe` shows of the samples' meaning and shape, by heading."""
         return {}
 
     def describe(self) -> str:
         """Return the facts and transforms as text, one line each."""
-        sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
-        sizes = [f"{name} {len(data):,}" for name, data in sets.items() if data is not None]
+        sizes = [
+            f"{role} {split.samples:,}" + (f" ({split.name})" if split.name != role else "")
+            for role, split in self.splits().items()
+        ]
         lines = {
             "data": type(self).__name__,
             **self.described(),

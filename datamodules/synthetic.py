@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays
+from datamodules.loading.splits import Val
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.tensor import TensorPipeline
 
@@ -50,7 +51,7 @@ class SyntheticDataModule(ArrayDataModule):
         test_samples: int = 64,
         noise: float = 32.0,
         image_size: int = 32,
-        val: Literal["test"] | float = "test",
+        val: Val = "test",
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size=image_size, val=val, **kwargs)
@@ -68,6 +69,7 @@ class SyntheticDataModule(ArrayDataModule):
         self.class_names = tuple(f"class {k}" for k in range(num_classes))
         self.samples = {"train": train_samples, "val": val_samples, "test": test_samples}
         self.noise = noise
+        self.split_names["val"] = "validation"
         self.set_statistics([0.5] * self.in_chans, [0.25] * self.in_chans)
 
     @property
@@ -112,9 +114,11 @@ class SyntheticDataModule(ArrayDataModule):
         """Draw the three sets on the first call, each from a stream of its own."""
         if self.train_set is not None:
             return
-        super().setup(stage)
         if stage != "predict":
-            self.val_set = ArrayDataset(self._arrays("val"), self.eval_transform, self.seed)
+            plain = self.eval_transform
+            self.train_set = ArrayDataset(self._arrays("train"), self.train_transform, self.seed)
+            self.val_set = ArrayDataset(self._arrays("val"), plain, self.seed)
+            self.test_set = ArrayDataset(self._arrays("test"), plain, self.seed)
 
     def _arrays(self, name: str) -> Arrays:
         # the patterns are the data set's, so they do not change with the run's seed

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from datamodules.loading.cache import cache_folder, memory_mapped
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
 from datamodules.loading.loader import as_is
+from datamodules.loading.splits import HOLD_OUT, Val
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.events import EventPipeline
 
@@ -86,7 +87,7 @@ class EventDataModule(ArrayDataModule):
         event_augment: see ``one_of_three`` of `EventPipeline`.
         sum_channel: a third channel, the sum of the polarities.
         cache_dir: another place for the frames.
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         kwargs: see `ClassificationDataModule`; of its augmentations ``crop_padding`` and ``flip``.
     """
 
@@ -103,7 +104,7 @@ class EventDataModule(ArrayDataModule):
         event_augment: bool = False,
         sum_channel: bool = False,
         cache_dir: str | None = None,
-        val: Literal["test"] | float = "test",
+        val: Val = HOLD_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(val=val, **kwargs)

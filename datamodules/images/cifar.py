@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from datamodules.loading.cache import cache_folder, decoded
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
 from datamodules.loading.folder import class_folders, list_images
+from datamodules.loading.splits import HOLD_OUT, Val
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -47,7 +48,7 @@ class _CIFARDataModule(ArrayDataModule):
         root: str = "data",
         *,
         folder: str | None = None,
-        val: Literal["test"] | float = "test",
+        val: Val = HOLD_OUT,
         download: bool = True,
         crop_padding: int = 4,
         flip: float = 0.5,
@@ -62,7 +63,8 @@ class _CIFARDataModule(ArrayDataModule):
     @override
     def facts(self) -> dict[str, Any]:
         found = super().facts()  # a copy as images is named as one: its accuracies differ a little
-        return found if self.folder is None else {**found, "name": f"{self.title}, copy as images"}
+        copy = {"name": f"{self.title}, copy as images", "hub_id": None}  # nobody compared it with the Hub's
+        return found if self.folder is None else {**found, **copy}
 
     def _source(self) -> Any:
         """Return torchvision's class, imported only here: it takes a second."""
@@ -129,7 +131,7 @@ class CIFAR10DataModule(_CIFARDataModule):
         root: folder of data sets; the pickles lie in ``root/cifar-10-batches-py``.
         folder: a copy as images, ``train/CLASS/*`` and ``test/CLASS/*``, instead; decoded once.
             Re-compressed copies give slightly other accuracies: say so next to the number.
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         download: allow `prepare_data` to download.
         crop_padding: padding of the random crop.
         flip: probability of a horizontal flip.
@@ -155,7 +157,7 @@ class CIFAR100DataModule(_CIFARDataModule):
     Args:
         root: folder of data sets; the pickles lie in ``root/cifar-100-python``.
         folder: a copy as images, see `CIFAR10DataModule`.
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         download: allow `prepare_data` to download.
         crop_padding: padding of the random crop.
         flip: probability of a horizontal flip.

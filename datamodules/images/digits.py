@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -10,7 +10,7 @@ from typing_extensions import override
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
-from datamodules.loading.splits import stratified_split
+from datamodules.loading.splits import HOLD_OUT, Val, stratified_split
 
 TEST_FRACTION = 0.2
 
@@ -21,7 +21,7 @@ class DigitsDataModule(ArrayDataModule):
     Split: a fifth of every class, always the same, is the test set (359 of 1,797).
 
     Args:
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         kwargs: see `ClassificationDataModule`.
     """
 
@@ -30,7 +30,7 @@ class DigitsDataModule(ArrayDataModule):
     num_classes, in_chans, native_size = 10, 1, (8, 8)
     class_names = tuple("0123456789")
 
-    def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
+    def __init__(self, *, val: Val = HOLD_OUT, **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
         self.set_statistics((0.3053,), (0.3760,))
 

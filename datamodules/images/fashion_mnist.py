@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from typing_extensions import override
 
@@ -11,6 +11,7 @@ from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
 from datamodules.loading.idx import FILES, has_idx, read_split
+from datamodules.loading.splits import HOLD_OUT, Val
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
 
@@ -24,7 +25,7 @@ class FashionMNISTDataModule(ArrayDataModule):
 
     Args:
         root: folder of data sets.
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         download: allow `prepare_data` to download.
         kwargs: see `ClassificationDataModule`.
     """
@@ -42,7 +43,7 @@ class FashionMNISTDataModule(ArrayDataModule):
         self,
         root: str = "data",
         *,
-        val: Literal["test"] | float = "test",
+        val: Val = HOLD_OUT,
         download: bool = True,
         **kwargs: Any,
     ) -> None:

