@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -38,7 +38,7 @@ class ClassificationDataModule(BaseDataModule):
         cutout: side of the erased square in training.
         random_erasing: probability of random erasing in training.
         erasing_mode: filling of erased rectangles.
-        interpolation: of resizing.
+        interpolation: of resizing; missing: bicubic.
         predict_dir: what to predict: an image, a folder (searched with its subfolders), or a list
             of images. Batches are then (x, paths).
         kwargs: see `BaseDataModule`.
@@ -65,7 +65,7 @@ class ClassificationDataModule(BaseDataModule):
         cutout: int = 0,
         random_erasing: float = 0.0,
         erasing_mode: Literal["pixel", "rand", "const"] = "pixel",
-        interpolation: Interpolation = "bicubic",
+        interpolation: Interpolation | None = None,
         predict_dir: str | list[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,7 +73,19 @@ class ClassificationDataModule(BaseDataModule):
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {image_size}")
         self.image_size = image_size
-        self.interpolation: Interpolation = interpolation
+        self.interpolation: Interpolation = interpolation or "bicubic"
+        self.chosen = {  # by the user; the rest may follow trained weights, see `follow`
+            name
+            for name, value in (
+                ("input_size", image_size),
+                ("mean", mean),
+                ("std", std),
+                ("interpolation", interpolation),
+            )
+            if value is not None
+        }
+        if self.chosen & {"mean", "std"}:  # one without the other would be neither's normalisation
+            self.chosen |= {"mean", "std"}
         self.augmentation = Augmentation(
             crop_padding=crop_padding,
             flip=flip,
@@ -95,6 +107,28 @@ class ClassificationDataModule(BaseDataModule):
                 raise ValueError(f"{name} has {len(values)} values for {chans} channels")
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {list(self.std)}")
+
+    def follow(self, name: str, value: Any) -> bool:
+        """Take over how trained weights want their images; before `setup`, which builds the transforms.
+
+        Args:
+            name: ``mean``, ``std``, ``interpolation``, or ``input_size`` as (C, H, W).
+            value: what the weights were trained with.
+
+        Returns:
+            False where the user chose otherwise, or the value cannot be had here.
+        """
+        if name in self.chosen:
+            return False
+        if name in ("mean", "std") and len(value) == self.in_chans:
+            setattr(self, name, tuple(value))
+        elif name == "interpolation" and value in get_args(Interpolation):
+            self.interpolation = value
+        elif name == "input_size" and value[0] == self.in_chans and value[1] == value[2]:
+            self.image_size = int(value[1])
+        else:
+            return False
+        return True
 
     @property
     def native_size(self) -> tuple[int, int]:

@@ -126,6 +126,15 @@ class BaseTask(pl.LightningModule):
         """Parameters with and without weight decay, as ``torch.optim`` takes them."""
         return decay_groups(self, self.weight_decay, self.decay_all)
 
+    def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
+        """Let the data prepare its samples as trained weights want them, or warn; nothing to do by default.
+
+        Args:
+            data: the data module, before its ``setup``.
+            checkpoint: what is about to be loaded, if anything.
+            training: whether the weights are to be trained, on whatever the data bring.
+        """
+
     @override
     def configure_optimizers(self) -> Any:
         optimizer = create_optimizer_v2(

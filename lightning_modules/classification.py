@@ -12,12 +12,14 @@ from torch import Tensor
 from typing_extensions import override
 
 import zoo
+from lightning_modules import preprocessing
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.predictions import PredictionWriter
 from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 from lightning_modules.start import FIRST_WEIGHTS, build
+from zoo.files.description import preprocessing_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,9 +122,26 @@ class ClassificationTask(BaseTask):
         """The network that is trained."""
         return build(name, arguments)
 
+    @override
+    def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
+        if training:
+            return
+        arguments = self.hparams.get("model_args") or {}
+        if checkpoint is not None or arguments.get("weights"):
+            place = checkpoint or arguments["weights"]
+            preprocessing.match(data, preprocessing.recorded_in(place), str(place))
+        elif arguments.get("pretrained"):
+            preprocessing.match(data, preprocessing.wanted_by(self.model), str(self.hparams["model"]))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out where the run's first weights came from: the checkpoint holds its own."""
+        """Note how the data are prepared; leave out where the run's first weights came from.
+
+        The checkpoint holds its own.
+        """
         super().on_save_checkpoint(checkpoint)
+        facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
+        if facts is not None:
+            checkpoint[preprocessing.KEY] = preprocessing_of(facts())
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}
         hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import zoo
+from lightning_modules.preprocessing import recorded_in, wanted_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,6 +82,19 @@ class Source:
                     f"the source {self.model} has {label} = {got}, but the data have {label} = {wanted}"
                 )
         return model
+
+    def preprocessing(self, model: nn.Module) -> dict[str, Any]:
+        """How the weights want their images, under timm's names; empty where nobody recorded it.
+
+        Args:
+            model: what `load` gave.
+        """
+        if self.pretrained is False:
+            return {}
+        place = self.weights or (self.model if _is_place(self.model) else None)
+        if place is None or (":" in place and not place.startswith("local-dir:")):
+            return wanted_by(model)
+        return recorded_in(_checkpoint_of(place.removeprefix("local-dir:")))
 
 
 @dataclass(frozen=True, kw_only=True)

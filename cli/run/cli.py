@@ -142,6 +142,11 @@ class SpikingCLI(LightningCLI):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor XLA's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         checkpoint = self.folder.checkpoint
+        self.model.match_preprocessing(
+            self.datamodule,
+            checkpoint if isinstance(checkpoint, Path) else None,
+            training=self.subcommand == "fit",
+        )
         if isinstance(checkpoint, Path):
             resume.check_fits(checkpoint, self.model, training=self.subcommand == "fit")
         if checkpoint is None and self.subcommand != "fit" and not self.model.starts_trained:

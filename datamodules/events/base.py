@@ -124,6 +124,7 @@ class EventDataModule(ArrayDataModule):
         self.cache_dir = cache_dir
         self.in_chans = 3 if sum_channel else 2
         self.set_statistics([0.0] * self.in_chans, [1.0] * self.in_chans)
+        self.chosen |= {"mean", "std"}  # counts are not normalised, whatever weights say
 
     def recordings(self) -> tuple[list[Recording], list[Recording]]:
         """The training and the test recordings; an empty list if the folder has none."""

@@ -43,12 +43,13 @@ class ImageFolderDataModule(ClassificationDataModule):
         cache_dir: another place for that file.
         crop_scale: ``imagenet`` only, area of the random crop, (least, most).
         crop_ratio: ``imagenet`` only, aspect ratio of the random crop, (least, most).
-        crop_pct: ``imagenet`` only, part of the short side that evaluation keeps.
+        crop_pct: ``imagenet`` only, part of the short side that evaluation keeps; missing: 0.875.
         color_jitter: ``imagenet`` only, strength; has no effect besides `auto_augment`, as in timm.
         image_size: side of the result; ``imagenet`` needs one, ``small`` keeps the size without.
         kwargs: see `ClassificationDataModule`.
     """
 
+    usual_crop_pct = 0.875
     how_to_get = ""  # what to do where the folder is missing, with the place {root}
     hold_out = HOLD_OUT  # share of the training images that choose the checkpoint, where nothing is said
 
@@ -63,7 +64,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         cache_dir: str | None = None,
         crop_scale: tuple[float, float] = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        crop_pct: float = 0.875,
+        crop_pct: float | None = None,
         color_jitter: float = 0.0,
         image_size: int | None = None,
         **kwargs: Any,
@@ -85,7 +86,9 @@ class ImageFolderDataModule(ClassificationDataModule):
         self.in_memory = cache
         self.cache, self.cache_dir = cache, cache_dir
         self.crop_scale, self.crop_ratio = tuple(crop_scale), tuple(crop_ratio)
-        self.crop_pct, self.color_jitter = crop_pct, color_jitter
+        self.crop_pct, self.color_jitter = crop_pct or self.usual_crop_pct, color_jitter
+        if crop_pct is not None:
+            self.chosen.add("crop_pct")
         self.in_chans = in_chans
         try:
             self.folders = self._find_folders()
@@ -107,6 +110,13 @@ class ImageFolderDataModule(ClassificationDataModule):
             if (self.root / name).is_dir()
         }
         return found or {"train": self.root}
+
+    @override
+    def follow(self, name: str, value: Any) -> bool:
+        if name != "crop_pct" or name in self.chosen or self.style != "imagenet":
+            return super().follow(name, value)
+        self.crop_pct = float(value)
+        return True
 
     @override
     def facts(self) -> dict[str, Any]:

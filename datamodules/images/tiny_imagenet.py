@@ -27,13 +27,14 @@ class TinyImageNetDataModule(ImageFolderDataModule):
         val: share of the training images that is held out to choose the checkpoint, one in twenty;
             ``val`` trains on all of them and chooses on the validation set, as the papers do.
         image_size: side of the crops.
-        crop_pct: part of the short side that evaluation keeps.
+        crop_pct: part of the short side that evaluation keeps; missing: all.
         flip: probability of a horizontal flip.
         kwargs: see `ImageFolderDataModule`.
     """
 
     hold_out = 0.05
     title = "Tiny-ImageNet"
+    usual_crop_pct = 1.0
     how_to_get = (
         "\nunpack tiny-imagenet-200.zip (cs231n.stanford.edu) so that"
         " {root}/train/SYNSET/images/*.JPEG and {root}/val/val_annotations.txt exist"
@@ -49,7 +50,7 @@ class TinyImageNetDataModule(ImageFolderDataModule):
         *,
         val: Literal["val"] | float | None = None,
         image_size: int = 64,
-        crop_pct: float = 1.0,
+        crop_pct: float | None = None,
         flip: float = 0.5,
         **kwargs: Any,
     ) -> None:

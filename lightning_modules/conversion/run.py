@@ -17,6 +17,7 @@ import zoo
 from lightning_modules import figures
 from lightning_modules.callbacks.run_report import hardware
 from lightning_modules.conversion.evaluate import Comparison, compare
+from lightning_modules.preprocessing import match
 from lightning_modules.source import Calibration, Source
 from spiking.measure.energy import E_AC, E_MAC
 from zoo.files.atomic import write_text
@@ -74,6 +75,7 @@ class ConversionRun:
             raise ValueError(f"evaluate_at must name time steps of at least 1, got {bad[0]}")
         data = self.data
         ann = self.source.load(data.num_classes, data.in_chans)
+        match(data, self.source.preprocessing(ann), self.source.model)
         data.prepare_data()
         data.setup("fit")
         if torch.accelerator.is_available():

@@ -10,10 +10,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 import conversion
+from lightning_modules import preprocessing
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.source import Calibration, Source, as_plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from conversion import ConvertedModel
@@ -102,6 +105,16 @@ class ConversionTask(ClassificationTask):
         """The source's architecture and the method, in a few words."""
         recipe = self.model.recipe
         return f"{(recipe['source'] or {}).get('architecture', 'ANN')} by {recipe['method']}"
+
+    @override
+    def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
+        fixed = ("input_size",)  # the network has been exported for it
+        if checkpoint is not None:
+            found = {} if training else preprocessing.recorded_in(checkpoint)
+            preprocessing.match(data, found, str(checkpoint), fixed=fixed)
+        elif self._ann:
+            source = Source(**self.hparams["source"])
+            preprocessing.match(data, source.preprocessing(self._ann[0]), source.model, fixed=fixed)
 
     # -- calibration ---------------------------------------------------------------------------
 
