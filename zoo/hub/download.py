@@ -205,4 +205,5 @@ def _forget(path: Path) -> None:
     """Remove a damaged file from the cache, and the data behind it, so that it is fetched again."""
     data = path.resolve()
     path.unlink(missing_ok=True)
-    data.unlink(missing_ok=True)
+    if data.parent == path.parents[2] / "blobs":  # and nowhere else
+        data.unlink(missing_ok=True)

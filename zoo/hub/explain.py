@@ -49,11 +49,11 @@ def find_reason(
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    from zoo.hub.limits import StalledError
+    from zoo.hub.limits import BadAnswerError
 
     hub = re.sub(r"^https?://", "", endpoint())
     for link in chain(error):
-        if isinstance(link, StalledError):
+        if isinstance(link, BadAnswerError):
             unsure = f"; look at {endpoint()}/{repo_id} whether it arrived" if writing else ""
             return f"{hub} {link}: it was given up, try again later{unsure}"
         if isinstance(link, errors.OfflineModeIsEnabled):

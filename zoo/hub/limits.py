@@ -29,12 +29,13 @@ SLOWEST = 1024  # bytes a second; slower transfers are given up
 SMALL = 64 * 2**20  # bytes of an answer that is no file of weights
 SLICE = 2**16  # bytes handed to the network at once, so that a slow upload can be told from a dead one
 POLL = 0.25  # seconds between two looks
+TAG = re.compile(r'(W/)?"?[\w.:+=-]{1,256}"?')  # of headers that the client library makes names of files from
 
 T = TypeVar("T")
 
 
-class StalledError(Exception):
-    """A request stood still, or its answer was larger than it may be; the message says which."""
+class BadAnswerError(Exception):
+    """A request stood still, or its answer is none that may be used; the message says which."""
 
 
 @dataclass(kw_only=True)
@@ -77,18 +78,18 @@ class _Watch:
     def begin(self, patience: float) -> _Transfer:
         before = self.transfers.get(threading.get_ident())
         if before is not None and before.fell_silent:  # trying again would double the waiting
-            raise StalledError(f"did not answer within {before.patience:.0f} seconds")
+            raise BadAnswerError(f"did not answer within {before.patience:.0f} seconds")
         transfer = self.transfers[threading.get_ident()] = _Transfer(patience=patience)
         return transfer
 
     def move(self, transfer: _Transfer, count: int) -> None:
         if self.given_up:
-            raise StalledError("was given up")
+            raise BadAnswerError("was given up")
         transfer.moved += count
         if transfer.phase == "receiving":
             transfer.received += count
             if self.most is not None and transfer.received > self.most:
-                raise StalledError(f"sends more than {self.most:,} bytes where a short answer is expected")
+                raise BadAnswerError(f"sends more than {self.most:,} bytes where a short answer is expected")
 
     def trouble(self) -> str | None:
         found = (transfer.trouble() for transfer in list(self.transfers.values()))
@@ -126,7 +127,7 @@ def bounded(call: Callable[[], T], *, most: int | None = SMALL) -> T:
         most: bytes of one answer's body; None for files of any size.
 
     Raises:
-        StalledError: if a server, or the network, falls silent, trickles, or sends more than asked for.
+        BadAnswerError: if a server, or the network, falls silent, trickles, or sends more than asked for.
     """
     watch = _Watch(most)
     future: Future[T] = Future()
@@ -146,7 +147,7 @@ def bounded(call: Callable[[], T], *, most: int | None = SMALL) -> T:
             if wait([future], POLL).done:
                 return future.result()
             if (trouble := watch.trouble()) is not None:
-                raise StalledError(trouble)
+                raise BadAnswerError(trouble)
     finally:
         watch.given_up = True
         _active.remove(watch)
@@ -168,7 +169,7 @@ def _before(request: httpx.Request) -> None:
     if (watch := _watch()) is None:
         return
     if watch.given_up:
-        raise StalledError("was given up")
+        raise BadAnswerError("was given up")
     limits = {"connect": CONNECT, "read": SILENCE, "write": SILENCE, "pool": SILENCE}
     given = request.extensions.get("timeout", {})
     limits |= {key: value for key, value in given.items() if value is not None}
@@ -186,7 +187,10 @@ def _after(response: httpx.Response) -> None:
         return
     packed = response.headers.get("Content-Encoding", "identity").strip().lower()
     if response.request.method != "HEAD" and not re.fullmatch(r"(identity)?", packed):
-        raise StalledError(f"sends a packed answer ({packed}) that was not asked for")
+        raise BadAnswerError(f"sends a packed answer ({packed}) that was not asked for")
+    for name in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
+        if (tag := response.headers.get(name)) is not None and (".." in tag or not TAG.fullmatch(tag)):
+            raise BadAnswerError(f"sends {name} {tag[:80]!r}, which could lead out of the cache")
     sent.transfer.enter("receiving")
     assert isinstance(response.stream, httpx.SyncByteStream)
     response.stream = _Counted(response.stream, sent.watch, sent.transfer, "done")

@@ -159,7 +159,7 @@ def test_a_commit_that_is_none(commit, hub, client):
     hub.put("me/nano", {"config.json": b"{ }"})
     headers = {"X-Repo-Commit": commit, "ETag": '"abc"', "Content-Length": "3"}
     hub.fail("HEAD", "config.json", status=200, headers=headers, body=b"{ }", times=9)
-    with pytest.raises(zoo.HubFileNotFoundError, match="names no commit"):
+    with pytest.raises(zoo.HubFileNotFoundError, match=r"names no commit|sends X-Repo-Commit"):
         zoo.load("hf-hub:me/nano")
 
 
@@ -174,3 +174,21 @@ def test_an_address_that_is_none(address, client, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", address)
     with pytest.raises(zoo.HubError, match="HF_ENDPOINT is no address of a server"):
         zoo.load("hf-hub:me/nano")
+
+
+@pytest.mark.parametrize("tag", ["../../../escaped", "/tmp/escaped", "..", "a\\..\\b", ""])
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag"])
+def test_an_answer_names_no_file_outside_of_the_cache(header, tag, hub, client, handler, folder, tmp_path):
+    zoo.push(folder, "me/nano")
+    usual = Handler.answer
+
+    def answer(self, status, body=b"", headers=None):
+        renamed = {header: f'"{tag}"'} if "X-Repo-Commit" in (headers or {}) else {}
+        usual(self, status, body, {**(headers or {}), **renamed})
+
+    handler("answer", answer)
+    before = {path for path in tmp_path.rglob("*") if "hub" not in path.parts}
+    with pytest.raises(zoo.HubFileNotFoundError, match="could not be fetched"):
+        zoo.load("hf-hub:me/nano")
+    assert {path for path in tmp_path.rglob("*") if "hub" not in path.parts} == before
+    assert not list(tmp_path.parent.glob("escaped*"))
