@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from conversion.build import build
 from conversion.calibration.batches import Batches, reference_tensor, to_model
 from conversion.graph.program import ConversionError
+from conversion.graph.wrappers import logits_of, unwrapped
 from conversion.methods.base import Method, get_method
 from conversion.model import ConvertedModel
 from conversion.report import Report, site_rows
-from conversion.self_test import self_test
+from conversion.self_test import IMAGES, self_test
 from conversion.source import describe_source
 from spiking.layers import check_time_steps
 from spiking.neurons.base import Neuron
@@ -65,6 +66,7 @@ def convert(
         ValueError: a wrong name or value; names what is accepted.
     """
     chosen = get_method(method, settings)
+    model = unwrapped(model)
     check_model(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     size = _input_size(model, batches, input_size)
@@ -91,6 +93,7 @@ def prepare(
     half; arguments and errors are those of `convert`.
     """
     chosen = get_method(method, settings)
+    model = unwrapped(model)
     check_model(model)
     chosen.check_time_steps(time_steps)
     began = time.perf_counter()
@@ -133,6 +136,7 @@ def calibrate(
         ConversionError: the method needs images and there are none, or the self-test failed.
         CalibrationError: calibration data that do not fit.
     """
+    model = unwrapped(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     expected = tuple(converted.recipe["input_size"])
     if batches is not None and batches.shape != expected:
@@ -159,7 +163,7 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
     if batches is None:
         images = example(tuple(converted.recipe["input_size"]), like)
     else:
-        images = to_model(batches.first[:3], like)
+        images = to_model(batches.first[:IMAGES], like)
     report.self_test = self_test(converted, model, images)
     report.seconds["self-test"] = time.perf_counter() - began
     report.rows = site_rows(converted)
@@ -235,9 +239,10 @@ def example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
 def _check_runs(model: nn.Module, images: Tensor) -> None:
     try:
         with torch.no_grad():
-            model(images)
+            output = model(images)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ConversionError(
             f"the source does not run on images [B, C, H, W] = {tuple(images.shape)}: {error}; give"
             " calibration images or input_size=(C, H, W) as the model takes them"
         ) from error
+    logits_of(output)

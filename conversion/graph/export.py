@@ -16,6 +16,7 @@ from torch import fx
 from conversion.graph.canonical import canonical
 from conversion.graph.layers import restore_layers
 from conversion.graph.program import ConversionError, Program, attribute, is_boundary
+from conversion.graph.wrappers import logits_of, pass_through
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +33,13 @@ def export(model: nn.Module, example: Tensor) -> Program:
         ConversionError: the model cannot be exported.
     """
     root = copy.deepcopy(model)
-    exported = _exported(root, example)
+    pass_through(root)
+    whole = root.forward
+    root.forward = lambda x: logits_of(whole(x))
+    try:
+        exported = _exported(root, example)
+    finally:
+        del root.forward
     graph = exported.graph
     graph.set_codegen(fx.graph.CodeGen())
     for node in list(graph.nodes):

@@ -49,7 +49,7 @@ class Program:
         if not isinstance(value, fx.Node) or value.meta["val"].dim() not in (2, 3):
             raise ConversionError(
                 "the source must return logits [B, K], or [B, N, K] for N positions of an image; convert the"
-                " part of the network that makes them, or join what it returns"
+                " part of the network that makes them"
             )
         return value
 
