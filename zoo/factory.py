@@ -13,7 +13,7 @@ from zoo.base import ZooModel
 from zoo.described import build_described
 from zoo.files.checkpoint import read_checkpoint
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
-from zoo.files.weights import WeightsCfg, weights_folders
+from zoo.files.weights import WeightsCfg, read_weights_cfg, weights_folders
 from zoo.hub.download import with_repository
 from zoo.loading import adopt_description, fill, load_weights
 from zoo.registry import Entry, get_entry, split_tag
@@ -74,6 +74,9 @@ def load(
     tag = split_tag(name)[1]
     available = entry.weights
     if tag is not None and tag not in available:
+        for folder in weights_folders():
+            if (folder / f"{entry.name}.{tag}" / CONFIG_FILE).is_file():
+                read_weights_cfg(folder / f"{entry.name}.{tag}")  # says what is wrong with it
         known = ", ".join(f"{entry.name}.{t}" for t in available) or "none"
         raise FileNotFoundError(f"no weights {name!r}; known: {known}; {_where(entry)}")
     if weights is not None:

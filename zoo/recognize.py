@@ -189,6 +189,8 @@ def import_checkpoint(
         CheckpointError: the file cannot be read.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; import takes a file, and zoo.load reads folders")
     state = checkpoint.read_checkpoint(path).state
     chosen = _choose(path, state, name, arguments)
     entry = get_entry(chosen.name)

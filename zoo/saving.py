@@ -33,9 +33,10 @@ def save(
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and ``README.md`` into a folder.
 
-    All are written next to the target first and moved into place when they are whole, so a full disk
-    or a kill leaves what was there before as it was. ``zoo.load("local-dir:PATH")`` and, for classifiers,
-    ``timm.create_model("local-dir:PATH", pretrained=True)`` read the folder.
+    All are written aside first, and renaming ``config.json``, which knows the hashes of the others, goes over
+    to them: a full disk or a kill leaves the old network or the new one. Nothing that ``zoo.save`` did not
+    write is replaced or removed, nor what was changed since. ``zoo.load("local-dir:PATH")`` and, for
+    classifiers, ``timm.create_model("local-dir:PATH", pretrained=True)`` read the folder.
 
     Args:
         model: a model built by an entry, or one of timm's; wrappers of DDP and ``torch.compile`` are
@@ -52,7 +53,8 @@ def save(
     Raises:
         NotRebuildableError: if a name and plain values do not suffice to build this model again.
         TypeError: a fact is none that `zoo.Provenance` has.
-        OSError: if the disk is full or not writable; nothing in the folder has changed then.
+        FileExistsError: if a file that ``zoo.save`` did not write is in the way.
+        OSError: if the disk is full or not writable; the message says whether anything has changed.
     """
     told = Provenance.of(provenance, **facts)
     model = unwrap(model)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import zoo
 from cli.errors import CheckpointError
+from zoo.files.formats.archive import check_archive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,29 +105,27 @@ def read_progress(path: Path) -> int:
             raise CheckpointError(f"{path} is damaged: a sharded checkpoint without .metadata")
         path = path / "meta.pt"
     try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()  # compares the checksum of every tensor
-        if bad is not None:
-            raise CheckpointError(f"{path} is damaged: the checksum of {bad} does not match")
+        check_archive(path)  # compares the checksum of every tensor
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is truncated or no checkpoint ({error})") from error
+    except zoo.CheckpointError as error:
+        raise CheckpointError(str(error)) from error
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
             f"{path} holds objects other than tensors and plain values{f' ({found[1]})' if found else ''},"
             " which may run code when loaded; it is refused"
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except Exception as error:  # what hostile bytes make of torch's reader is not only its own errors
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
     if not isinstance(content, dict) or ("state_dict" not in content and not path.name == "meta.pt"):
         raise CheckpointError(
             f"{path} is no training checkpoint (it has no 'state_dict'); weights of the zoo go to"
             " model_args: {weights: PATH}"
         )
-    return int(content.get("global_step", 0))
+    step = content.get("global_step", 0)
+    if not isinstance(step, int) or not isinstance(content.get("state_dict", {}), dict):
+        raise CheckpointError(f"{path} is no training checkpoint: its global_step or state_dict is none")
+    return step
 
 
 def check_fits(path: Path, module: BaseTask, training: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def write(
     """Write a folder of the zoo with figures, and the report beside them.
 
     Args:
-        folder: made if absent; what was there is replaced whole or not at all.
+        folder: made if absent; what ``zoo.save`` wrote there is replaced whole or not at all.
         run: what was done.
         snn: the network.
         comparison: what it reaches.
@@ -202,19 +203,20 @@ def write(
         The folder.
     """
     facts: dict[str, Any] = run.data.facts() if hasattr(run.data, "facts") else {}
-    zoo.save(
-        snn,
-        folder,
-        metrics=metrics(comparison, snn.time_steps),
-        dataset={k: facts.get(k) for k in ("name", "hub_id", "licence")},
-        command=command,
-        settings=settings,
-        seed=seed,
-        hardware=hardware(next(snn.parameters()).device),
-        figures=_draw(comparison, snn.time_steps, folder / "figures"),
-        label_names=facts.get("class_names"),
-        pretrained_cfg=preprocessing_of(facts),
-    )
+    with tempfile.TemporaryDirectory(prefix="fulgurite-") as scratch:  # those there change with the network
+        zoo.save(
+            snn,
+            folder,
+            metrics=metrics(comparison, snn.time_steps),
+            dataset={k: facts.get(k) for k in ("name", "hub_id", "licence")},
+            command=command,
+            settings=settings,
+            seed=seed,
+            hardware=hardware(next(snn.parameters()).device),
+            figures=_draw(comparison, snn.time_steps, Path(scratch)),
+            label_names=facts.get("class_names"),
+            pretrained_cfg=preprocessing_of(facts),
+        )
     report = {
         "source": asdict(run.source),
         "recipe": snn.recipe,

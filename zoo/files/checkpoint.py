@@ -126,9 +126,10 @@ def _find(path: Path) -> tuple[Path, str | None]:
             return path, None
         folder, names = path.parent, [path.name]
     sha256 = recorded_sha256(folder)
-    for name in names:
-        if (found := located(folder, name, sha256)).is_file():
-            return found, sha256
+    places = [located(folder, name, sha256) for name in names]
+    for place in sorted(places, key=lambda place: place.name in names):  # what waits for its name comes first
+        if place.is_file():
+            return place, sha256
     raise FileNotFoundError(f"{path} holds no {WEIGHTS_FILE}; zoo.save writes such a folder")
 
 

@@ -80,6 +80,7 @@ class Record:
         licence: of the weights.
         origin: the weights that these derive from.
         limits: what users must know.
+        files: what was written beside weights and description, by name, and the SHA-256 of each.
     """
 
     version: str = "unknown"
@@ -102,6 +103,7 @@ class Record:
     licence: str | None = None
     origin: Origin | None = None
     limits: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
     further: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

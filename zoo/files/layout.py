@@ -16,6 +16,7 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 SETTINGS_FILE = "training.yaml"
 FIGURES = "figures"
+SAVING = ".saving"  # what is being written, or was when a process was killed
 PART = "fulgurite"  # of the description: what timm does not know
 UNKNOWN = (None, "", "None", "unknown", "other")  # licences that say nothing
 FOLDER_VARIABLE = "FULGURITE_WEIGHTS"

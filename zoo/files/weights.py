@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import CheckpointError
+from zoo.files.checkpoint import weights_file
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED, WEIGHTS_FILE
+from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE, PACKAGED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +58,20 @@ def weights_folders() -> list[Path]:
 
 
 def find_weights(name: str) -> dict[str, WeightsCfg]:
-    """Weights of entry ``name`` that lie in `weights_folders`, by tag."""
+    """Weights of entry ``name`` that lie in `weights_folders`, by tag; a warning names broken ones."""
     found: dict[str, WeightsCfg] = {}
     for folder in weights_folders():
         for path in sorted(folder.glob(f"{name}.*")):
-            if (path / CONFIG_FILE).is_file() and (path / WEIGHTS_FILE).is_file():
-                found.setdefault(path.name.split(".", 1)[1], read_weights_cfg(path))
+            tag = path.name.split(".", 1)[1]
+            if tag in found or not (path / CONFIG_FILE).is_file():
+                continue
+            try:
+                weights_file(path)
+                found[tag] = read_weights_cfg(path)
+            except FileNotFoundError:
+                continue
+            except (CheckpointError, OSError) as error:  # the others are none the worse for it
+                warnings.warn(f"left out: {error}", stacklevel=2)
     return found
 
 

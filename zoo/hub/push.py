@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from zoo.errors import CheckpointError, HubError
 from zoo.files.card import licence_fields, write_card
 from zoo.files.checkpoint import weights_file
 from zoo.files.description import read_description
+from zoo.files.folder import tidy
 from zoo.files.layout import (
     CARD_FILE,
     CONFIG_FILE,
@@ -28,7 +30,7 @@ from zoo.hub.secrets import find_secret, text_of
 from zoo.hub.token import endpoint, harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from huggingface_hub import HfApi
 
@@ -83,6 +85,7 @@ def prepare(
         LicenceError: see `push`.
         HubError: if a file holds something like a secret, or is a link to another place.
     """
+    tidy(folder)
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} is no folder of zoo.save: it has no {CONFIG_FILE}")
     before = read_description(folder)
@@ -97,8 +100,8 @@ def prepare(
     if os.path.lexists(folder / SETTINGS_FILE):
         files[SETTINGS_FILE] = folder / SETTINGS_FILE
     refuse_links(folder, (FIGURES, CONFIG_FILE, CARD_FILE, *files))
-    files[CONFIG_FILE] = after.to_json()
     files[CARD_FILE] = _card(folder, before, after, repo_id).encode()
+    files[CONFIG_FILE] = replace(after, record=replace(after.recorded, files=_hashes(files))).to_json()
     for name, content in files.items():
         text = content.decode("latin-1") if isinstance(content, bytes) else text_of(content)
         if (what := find_secret(text)) is not None or (token is not None and token in text):
@@ -107,6 +110,15 @@ def prepare(
                 " take it out before publishing"
             )
     return files
+
+
+def _hashes(files: Mapping[str, Path | bytes]) -> dict[str, str]:
+    """SHA-256 of what lies beside the weights, as the description records it."""
+    return {
+        name: hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)
+        for name, content in files.items()
+        if not name.startswith("model")
+    }
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
