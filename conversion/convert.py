@@ -18,6 +18,7 @@ from conversion.report import Report, site_rows
 from conversion.self_test import IMAGES, self_test
 from conversion.source import describe_source
 from spiking.layers import check_time_steps
+from spiking.measure.finite import damaged, listed
 from spiking.neurons.base import Neuron
 
 if TYPE_CHECKING:
@@ -206,9 +207,9 @@ def check_model(model: nn.Module) -> None:
             f"the model is in training mode ({training[0]}); call model.eval() first, so that batch norm and"
             " dropout are those of evaluation"
         )
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise ConversionError(f"{name} holds NaN or infinite values; the source cannot be converted")
+    wrong = damaged((*model.named_parameters(), *model.named_buffers()))
+    if wrong:
+        raise ConversionError(f"{listed(wrong)}; the source cannot be converted")
 
 
 def _input_size(model: nn.Module, batches: Batches | None, given: Sequence[int] | None) -> tuple[int, ...]:

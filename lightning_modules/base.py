@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_modules import optimizer_state
 from lightning_modules.optimizer import Schedule, StepSchedule, decay_groups
+from spiking.measure.finite import damaged, listed, weight_norm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +198,12 @@ class BaseTask(pl.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what resuming needs beside Lightning's own: whose state the optimiser's is, and gradients."""
+        """Add what resuming needs beside Lightning's own: whose state the optimiser's is, and gradients.
+
+        Raises:
+            FloatingPointError: the weights are damaged; no file is written, and earlier ones stay.
+        """
+        self._require_sound()
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer"] = self.optimizer_name
             checkpoint["optimizer_parameters"] = optimizer_state.names(self)
@@ -219,15 +225,40 @@ class BaseTask(pl.LightningModule):
     # -- checks --------------------------------------------------------------------------------
 
     def require_finite(self, loss: Tensor) -> None:
-        """Stop a run whose loss is NaN or infinite, instead of training on with broken weights.
+        """Stop a run whose loss or weights are NaN or infinite, instead of training on with broken weights.
+
+        The loss alone does not tell: neurons turn NaN into silence, and the loss of silence is finite. Loss
+        and weights are looked at together, so a GPU is waited for once. Gradients of 16-bit training that
+        overflow are no fault: its scaler skips the step.
 
         Raises:
-            FloatingPointError: names the step and the learning rate.
+            FloatingPointError: names the weights, the step and the learning rate.
         """
+        norm = weight_norm(self)
+        if bool((loss.detach() + norm.to(loss.device)).isfinite()):
+            return
+        self._require_sound()
         if not bool(loss.detach().isfinite()):
-            rates = ", ".join(f"{g['lr']:.3g}" for g in self.trainer.optimizers[0].param_groups)
             raise FloatingPointError(
-                f"the loss is {float(loss)} at step {self.global_step} (learning rate {rates}); lower"
-                " model.init_args.lr, clip gradients with trainer.gradient_clip_val, or look at the data"
-                " with spiking.check_finite"
+                f"the loss is {float(loss)} {self._where()}; lower model.init_args.lr, clip gradients with"
+                " trainer.gradient_clip_val, or look at the data with spiking.check_finite"
             )
+
+    @override
+    def on_train_end(self) -> None:
+        """Look at what the last step made of the weights."""
+        self._require_sound()
+
+    def _require_sound(self) -> None:
+        wrong = damaged(self.state_dict().items())
+        if wrong:
+            raise FloatingPointError(
+                f"the weights are damaged {self._where()}: {listed(wrong)}; lower model.init_args.lr, clip"
+                " gradients with trainer.gradient_clip_val, or look at the data with spiking.check_finite"
+            )
+
+    def _where(self) -> str:
+        if self._trainer is None or not self.trainer.optimizers:
+            return "at the start"
+        rates = ", ".join(f"{g['lr']:.3g}" for g in self.trainer.optimizers[0].param_groups)
+        return f"at step {self.global_step} (learning rate {rates})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -19,6 +20,7 @@ from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 from lightning_modules.start import FIRST_WEIGHTS, build
+from spiking import check_finite
 from zoo.files.description import preprocessing_of
 
 if TYPE_CHECKING:
@@ -209,10 +211,12 @@ class ClassificationTask(BaseTask):
         self.log("train/acc1", accuracy, on_step=True, on_epoch=False, prog_bar=True, batch_size=size)
         return loss
 
-    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str) -> None:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, batch_idx: int) -> None:
         x, y = batch
         self.check_labels(y)
-        with warnings.catch_warnings():
+        # the first batch tells whether any layer hands NaN to a neuron, which would turn it into silence
+        watched = nullcontext() if batch_idx else check_finite(self.model)
+        with warnings.catch_warnings(), watched:
             if self.trainer.sanity_checking:  # weights are fresh then, and nobody takes them for trained
                 warnings.filterwarnings("ignore", ".*never set by training.*")
             logits = self(x)
@@ -238,7 +242,7 @@ class ClassificationTask(BaseTask):
     @override
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``val/loss``, the cross-entropy of the mean over T, whatever the training minimises."""
-        self._evaluate(batch, "val")
+        self._evaluate(batch, "val", batch_idx)
 
     @override
     def on_validation_epoch_end(self) -> None:
@@ -248,7 +252,7 @@ class ClassificationTask(BaseTask):
     @override
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log ``test/loss``, as ``val/loss``."""
-        self._evaluate(batch, "test")
+        self._evaluate(batch, "test", batch_idx)
 
     @override
     def on_test_epoch_end(self) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conversion import ConvertedModel
+from spiking.measure.finite import damaged, listed
 from zoo.base import ZooModel
+from zoo.errors import CheckpointError
 from zoo.files.description import Description, Origin, Record
 from zoo.files.folder import Content, write_folder
 from zoo.files.layout import SETTINGS_FILE
@@ -52,6 +54,7 @@ def save(
 
     Raises:
         NotRebuildableError: if a name and plain values do not suffice to build this model again.
+        CheckpointError: weights are NaN, infinite, or a negative variance.
         TypeError: a fact is none that `zoo.Provenance` has.
         FileExistsError: if a file that ``zoo.save`` did not write is in the way.
         OSError: if the disk is full or not writable; the message says whether anything has changed.
@@ -59,12 +62,15 @@ def save(
     told = Provenance.of(provenance, **facts)
     model = unwrap(model)
     arguments = rebuildable(model)
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    if wrong := damaged(state.items()):
+        raise CheckpointError(f"{listed(wrong)}; {type(model).__name__} is not saved")
     target = Path(directory).expanduser()
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is a file; zoo.save writes a folder")
     content = Content(
         description=_describe(model, arguments, told),
-        state={k: v.detach() for k, v in model.state_dict().items()},
+        state=state,
         figures=[Path(figure) for figure in told.figures],
         settings=told.settings,
         max_shard_size=max_shard_size,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from spiking.measure.finite import NEGATIVE, NOT_FINITE, damaged
 from zoo.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -95,10 +96,12 @@ def _same_kind(own: torch.dtype, other: torch.dtype) -> bool:
 def _values(model: nn.Module, state: Mapping[str, Tensor], adopt: bool) -> dict[str, list[str]]:
     own = model.state_dict()
     shared = [k for k in own if k in state]
+    wrong = damaged((k, state[k]) for k in shared if state[k].dtype in FLOATS)
     return {
-        "with NaN or infinite values": [
-            k for k in shared if state[k].dtype in FLOATS and not bool(state[k].isfinite().all())
-        ],
+        **{
+            f"with {kind}": [k for k, found in wrong.items() if found == kind]
+            for kind in (NOT_FINITE, NEGATIVE)
+        },
         "that would be rounded": [
             f"{k}: {_name(state[k])} into {_name(own[k])}, so write them in that precision"
             for k in shared
