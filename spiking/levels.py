@@ -10,8 +10,11 @@ from torch import Tensor
 MAX_LEVELS = 24  # beyond it the smallest level vanishes in the largest one's float32
 
 # A ReLU in differential code may take back a level if it has sent that much: exactly that much, often, as
-# 1 - 1/2 - 1/3 - 1/6 = 0. `track` multiplies what was sent by this, so that rounding does not decide.
-MARGIN = 1.0 + 2.0**-20
+# 1 - 1/2 - 1/3 - 1/6 = 0. `track` multiplies what was sent by this, so that rounding does not decide, and
+# where all was taken back it leaves 0 instead of what rounding leaves: at most this share of what was there
+# or of the smallest level.
+ROUNDING = 2.0**-20
+MARGIN = 1.0 + ROUNDING
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def represented(
     wide = x.to(state_dtype(x))
     offset = torch.zeros_like(wide[0]) if bias is None else bias.to(wide.dtype)
     done, start = state if state is not None else (0, offset)
-    m = start + ((wide - offset) / step_numbers(done, wide)).cumsum(0)
+    parts = (wide - offset) / step_numbers(done, wide)
+    m = torch.cat([parts[:1] + start, parts[1:]]).cumsum(0)  # from the start on, as the authors' code adds up
     return m.to(x.dtype), (done + x.shape[0], m[-1])
 
 

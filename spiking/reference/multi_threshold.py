@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spiking.levels import MARGIN
+from spiking.levels import MARGIN, ROUNDING
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ def track(
             means.append(held / t)
         else:
             s = quantise(t * (m - held) + first, t * held * MARGIN, levels, kind)
-            held = held + s / t
+            after = held + s / t
+            size = torch.maximum(held.abs(), levels.unit.to(held))
+            held = after - after.where(after.abs() <= size * ROUNDING, 0.0).detach()  # of slope 1, too
             means.append(held)
         spikes.append(s)
     return torch.stack(means).to(dtype), torch.stack(spikes).to(dtype), (done + len(mi), held)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from spiking.kernels.rules.base import Back, Params, Rule, Step
 from spiking.kernels.rules.expressions import Code, Vec
-from spiking.levels import MARGIN
+from spiking.levels import MARGIN, ROUNDING
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,9 @@ class Tracking(Quantising):
         sent = state if rate else t * state * MARGIN
         s = self.quantise(c, p, u, sent)
         after = state + s if rate else state + s / t
+        if not rate:
+            size = c.call("maxnum", c.abs(state), p["unit"])
+            after = c.where(c.abs(after) > size * ROUNDING, after, 0.0)
         mean = after / t if rate else after
         out = mean if self.emit == "mean" else s
         return Step(out, (after,), (u, sent)[: self.n_saved])

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -595,3 +597,35 @@ def test_errors_say_what_is_wrong():
         fast.track(x, Levels.largest(1.0), backend="triton")
     with pytest.raises(TypeError, match="floating-point"):
         fast.rate_coded(x.long(), Levels.largest(1.0))
+
+
+def exactly(inputs: list[Fraction], theta: Fraction, n: int) -> list[Fraction]:
+    """Represented outputs of a ReLU neuron in differential code with n levels, in fractions."""
+    held, out = Fraction(0), []
+    for t, m in enumerate(inputs, 1):
+        u, s = t * (m - held), Fraction(0)
+        for level in (theta / 2**i for i in range(n)):
+            if u >= Fraction(3, 4) * level or (u <= -Fraction(3, 4) * level and t * held >= level):
+                s = level if u > 0 else -level
+                break
+        held += s / t
+        out.append(held)
+    return out
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_what_is_taken_back_to_the_last_leaves_exactly_zero(n, dtype, backend):
+    """1 - 1/2 - 1/3 - 1/6 = 0 in fractions; 5e-17 in floating point if nobody looks."""
+    random = np.random.default_rng(n)
+    inputs = np.zeros((24, 300), dtype=int)
+    inputs[:3] = random.integers(0, 9, (3, 300))
+    x = torch.from_numpy(inputs).to(dtype) / 4
+    found, _, _ = fast.track(x, Levels.largest(1.0, n), kind="relu", backend=backend)
+    want = [exactly([Fraction(int(v), 4) for v in column], Fraction(1), n) for column in inputs.T]
+    zero = torch.tensor([[value == 0 for value in column] for column in want]).T
+    assert 20 < zero[-1].sum() < 300
+    assert torch.equal(found == 0, zero)
+    exact = torch.tensor([[float(value) for value in column] for column in want], dtype=dtype).T
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-6)
