@@ -34,7 +34,7 @@ V_THRESHOLD_INIT = 8.0
 KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 
-def qcfs(x: Tensor, v_threshold: Tensor, levels: int, order: Order = "floor_first") -> Tensor:
+def qcfs(x: Tensor, v_threshold: Tensor, levels: int, order: Order = "clip_first") -> Tensor:
     """Quantise, clip and shift: ``theta * clip(floor(x * L / theta + 1/2) / L, 0, 1)``.
 
     Ties go up. The gradient passes straight through the floor (2303.04347, as in the authors' code; the
@@ -52,8 +52,8 @@ def qcfs(x: Tensor, v_threshold: Tensor, levels: int, order: Order = "floor_firs
         v_threshold: theta, positive (not looked at here, as that would stall an accelerator): one
             element, or broadcastable to ``x``, such as ``[C, 1, 1]``.
         levels: L.
-        order: ``"floor_first"`` as in putshua/SNN_conversion_QCFS, ANN2SNN_SRP, ANN2SNN_COS and
-            Parallel_Conversion, or ``"clip_first"`` as in putshua/ANN_SNN_QCFS.
+        order: ``"clip_first"`` as in putshua/ANN_SNN_QCFS, whose recipes the configurations follow, or
+            ``"floor_first"`` as in the older putshua/SNN_conversion_QCFS.
 
     Returns:
         Multiples of ``theta / L`` in ``[0, theta]``, in the shape and dtype of ``x``.
@@ -83,7 +83,7 @@ class QCFS(nn.Module):
     """
 
     def __init__(
-        self, levels: int, v_threshold: float = V_THRESHOLD_INIT, order: Order = "floor_first"
+        self, levels: int, v_threshold: float = V_THRESHOLD_INIT, order: Order = "clip_first"
     ) -> None:
         super().__init__()
         check_settings(levels, order)

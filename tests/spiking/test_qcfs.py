@@ -74,7 +74,7 @@ def test_lowest_and_highest_bin_train():
     """Bins whose values lie on the clip's bounds, where torch.clamp's gradient changed in torch 2.14."""
     levels, theta = 4, torch.tensor([2.0], requires_grad=True)
     x = torch.tensor([-0.2, 0.2, 1.8, 2.2, -0.3, 2.3], requires_grad=True)
-    qcfs(x, theta, levels).sum().backward()
+    qcfs(x, theta, levels, "floor_first").sum().backward()
     assert x.grad.tolist() == [1, 1, 1, 1, 0, 0]
     assert theta.grad.item() == pytest.approx((0.2 - 0.2 + 0.2 - 0.2) / 2 + 1)
     x.grad = theta.grad = None
@@ -206,7 +206,7 @@ def test_exported_programs_see_one_node():
     program = program.run_decompositions({})
     nodes = [n for n in program.graph.nodes if n.target is torch.ops.fulgurite.qcfs.default]
     assert len(nodes) == 1
-    assert nodes[0].args[2:] == (4, "floor_first")
+    assert nodes[0].args[2:] == (4, "clip_first")
     torch.testing.assert_close(program.module()(x), net(x))
     assert program.module()(torch.randn(5, 3, 8, 8)).shape == (5, 2)
 
@@ -231,7 +231,7 @@ def test_module():
     assert site.v_threshold.shape == (1,)
     assert site.v_threshold.item() == 8.0
     assert site.v_threshold.requires_grad
-    assert repr(site) == "QCFS(levels=8, order='floor_first')"
+    assert repr(site) == "QCFS(levels=8, order='clip_first')"
     assert list(site.state_dict()) == ["v_threshold"]
 
 

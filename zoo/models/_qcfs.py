@@ -52,7 +52,7 @@ class SourceNetwork(AnalogModel):
         activation: Activation = "qcfs",
         levels: int = 4,
         v_threshold: float = V_THRESHOLD_INIT,
-        order: Order = "floor_first",
+        order: Order = "clip_first",
         num_classes: int,
         in_chans: int,
         num_features: int,

@@ -56,7 +56,7 @@ class QCFSVGG(SourceNetwork):
         activation: Activation = "qcfs",
         levels: int = 4,
         v_threshold: float = V_THRESHOLD_INIT,
-        order: Order = "floor_first",
+        order: Order = "clip_first",
         in_chans: int = 3,
         num_classes: int = 10,
     ) -> None:
