@@ -12,7 +12,7 @@ from conversion.build import build
 from conversion.calibration.batches import Batches, reference_tensor, to_model
 from conversion.graph.program import ConversionError
 from conversion.graph.wrappers import logits_of, unwrapped
-from conversion.methods.base import Method, get_method
+from conversion.methods.base import Method, get_method, get_recorded
 from conversion.model import ConvertedModel
 from conversion.report import Report, site_rows
 from conversion.self_test import IMAGES, self_test
@@ -183,7 +183,7 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
         model: the source, with any weights.
         recipe: of `ConvertedModel.recipe`.
     """
-    method = get_method(str(recipe["method"]), dict(recipe["settings"]))
+    method = get_recorded(str(recipe["method"]), recipe["settings"])
     check_time_steps(int(recipe["time_steps"]))
     size = tuple(int(s) for s in recipe["input_size"])
     training = model.training

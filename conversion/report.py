@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SiteRow:
-    """One neuron: its path, the activation that it replaces, its shape and thresholds."""
+    """One neuron: its path, the activation that it replaces, its shape and thresholds.
+
+    ``fallback`` says which threshold stands in for a measured one, and why; empty where it was measured.
+    """
 
     name: str
     neuron: str
     activation: str
     shape: tuple[int, ...]
     v_threshold: torch.Tensor
+    fallback: str = ""
 
     def threshold_text(self) -> str:
         """The threshold, or the range of thresholds."""
@@ -65,6 +69,7 @@ class Report:
         sites = [
             {"name": r.name, "neuron": r.neuron, "activation": r.activation, "shape": list(r.shape)}
             | {"v_threshold": [float(r.v_threshold.min()), float(r.v_threshold.max())]}
+            | ({"fallback": r.fallback} if r.fallback else {})
             for r in self.rows
         ]
         plain = {k: v for k, v in vars(self).items() if k != "rows"}
@@ -88,6 +93,7 @@ class Report:
             text.append("on running means (expectation compensation): " + _listed(self.analog))
         if self.skipped:
             text.append("without a neuron: " + _listed(self.skipped))
+        text += [f"not measured: the threshold at {r.name} is {r.fallback}" for r in self.rows if r.fallback]
         if self.images:
             text.append(f"calibrated on {self.images} images")
         if self.self_test == self.self_test:
@@ -98,7 +104,14 @@ class Report:
 def site_rows(network: Network) -> list[SiteRow]:
     """One row for each site of ``network``, with its thresholds as they are now."""
     return [
-        SiteRow(name, type(s).__name__, str(s.activation), s.shape, s.v_threshold.detach().cpu().clone())
+        SiteRow(
+            name,
+            type(s).__name__,
+            str(s.activation),
+            s.shape,
+            s.v_threshold.detach().cpu().clone(),
+            s.fallback,
+        )
         for name, s in sites(network).items()
     ]
 

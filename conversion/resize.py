@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from conversion.calibration.batches import reference_tensor
 from conversion.convert import calibrate, example, prepare
 from conversion.graph.program import ConversionError
+from conversion.network.site import sites
 from conversion.report import site_rows
 from conversion.self_test import self_test
 from conversion.source import describe_source
@@ -76,10 +77,17 @@ def resize(
         " cannot be kept; give calibration images of the new size"
     )
     _take(resized, {n: v for n, v in own.items() if n not in weights}, pinned)
-    report = resized.report
-    report.self_test = self_test(resized, analog, example(size, reference_tensor(analog)))
-    report.rows, report.images = site_rows(resized), converted.report.images
+    resized.report.self_test = self_test(resized, analog, example(size, reference_tensor(analog)))
+    _report_as(resized, converted)
     return resized
+
+
+def _report_as(resized: ConvertedModel, converted: ConvertedModel) -> None:
+    """Report of the thresholds what the given network does, whose they are."""
+    given = sites(converted)
+    for name, site in sites(resized).items():
+        site.fallback = given[name].fallback
+    resized.report.rows, resized.report.images = site_rows(resized), converted.report.images
 
 
 def _described(old: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any] | None:

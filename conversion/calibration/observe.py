@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from conversion.calibration.batches import reference_tensor, to_model
+from conversion.calibration.fallback import Magnitudes
 from conversion.calibration.histogram import Histogram
 from conversion.calibration.trained import is_trained
 from conversion.graph.program import ConversionError
@@ -61,34 +62,35 @@ def run_observed(
 def find_thresholds(network: Network, batches: Batches, rule: str, levels: int) -> None:
     """Set the threshold of every site that has no trained one.
 
+    A site that is silent on all images gets the one of `conversion.calibration.fallback`, and says so at
+    `Site.fallback`; single channels that are silent stay so.
+
     Args:
         network: a converted network.
         batches: the images.
         rule: see `check_rule`.
         levels: steps between 0 and the threshold, for the rule ``"mse"``.
-
-    Raises:
-        ConversionError: a site is silent on all images.
     """
     share = check_rule(rule)
     todo = {n: s for n, s in sites(network).items() if not is_trained(s)}
     seen = {n: Histogram(s.v_threshold.shape[0] if s.channelwise else 1) for n, s in todo.items()}
+    magnitudes = {n: Magnitudes() for n in todo}
 
     def watch(name: str, site: Site, x: Tensor) -> Tensor:
         y = site.analog(x)
         if name in seen:
             seen[name].add(y)
+            magnitudes[name].add(x, y)
         return y
 
     run_observed(network, batches, "thresholds", watch)
     for name, site in todo.items():
         histogram = seen[name]
         theta = histogram.best_threshold(levels) if share is None else histogram.quantile(share)
+        site.fallback = ""
         if not bool((theta > 0).any()):
-            raise ConversionError(
-                f"the activation at {name!r} is 0 on all {batches.images} calibration images, so it has no"
-                " threshold; use more or other images, and check that they are normalised as for the source"
-            )
+            value, site.fallback = magnitudes[name].stand_in()
+            theta = theta.new_full(theta.shape, value)
         site.v_threshold.copy_(theta.view_as(site.v_threshold).to(site.v_threshold))
 
 

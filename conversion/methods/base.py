@@ -13,6 +13,8 @@ from conversion.network.annotation import Traits
 from spiking.layers import check_time_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import fx
 
     from conversion.calibration.batches import Batches
@@ -37,6 +39,7 @@ class Method:
         counted: kinds of layers that the paper's own energy ratio is made of; empty where it gives none.
         counts_own_step: whether this ratio takes what is sent at a step for known when it meets itself in a
             product of two signals.
+        before: values of settings that records of earlier versions lack: how those networks were made.
     """
 
     name: ClassVar[str]
@@ -46,6 +49,7 @@ class Method:
     free_time_steps: ClassVar[bool] = True
     counted: ClassVar[frozenset[str]] = frozenset()
     counts_own_step: ClassVar[bool] = False
+    before: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def domain(self) -> Domain:
@@ -167,6 +171,13 @@ def get_method(method: str | Method, settings: dict[str, Any]) -> Method:
                 f"{cls.name} has no setting {key!r}; {hint}accepted: {', '.join(known) or 'none'}"
             )
     return cls(**settings)
+
+
+def get_recorded(method: str, settings: Mapping[str, Any]) -> Method:
+    """The method of a network that was made with these settings, by an earlier version maybe."""
+    cls = METHODS.get(method)
+    earlier = cls.before if cls is not None and settings else {}  # without any, those of today
+    return get_method(method, {**earlier, **settings})
 
 
 def list_methods() -> list[str]:

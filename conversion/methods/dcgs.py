@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import torch
 from typing_extensions import override
 
+from conversion.calibration.fallback import Magnitudes
 from conversion.calibration.observe import check_rule, run_observed
 from conversion.calibration.statistics import (
     Average,
@@ -36,14 +37,15 @@ from conversion.calibration.threshold_iteration import (
 )
 from conversion.graph.activations import require_only_relu
 from conversion.graph.placement import at_activations, at_operands
-from conversion.graph.program import ConversionError
 from conversion.methods.base import check_integer, register_method
 from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
 from spiking.functional import multi_threshold
-from spiking.levels import Levels
+from spiking.levels import MAX_LEVELS, Levels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from conversion.calibration.batches import Batches
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 Policy = Literal["auto", "official-cnn", "official-transformer"]
 Code = Literal["differential", "rate"]
 Iteration = ("iterated", "converged")
+HEADROOM = 8  # levels above the share; outliers of 256 times it arrive in the first steps
 
 
 class TrackingSite(Site):
@@ -65,11 +68,14 @@ class TrackingSite(Site):
     Args:
         spec: of the site.
         clock: of the network.
-        n: levels a side; 0 for one threshold that fires as an integrate-and-fire neuron does.
+        n: levels a side from the threshold down; 0 for one threshold that fires as an integrate-and-fire
+            neuron does.
+        headroom: levels above the threshold.
         level: which neurons share a threshold.
+        moments: whether the threshold is found from the moments of the currents.
 
     Attributes:
-        v_threshold: the largest level, of the shape of a sample with axes of size 1.
+        v_threshold: the level up to which ``n`` counts, of the shape of a sample with axes of size 1.
         mean: of the currents, for thresholds that depend on T; absent otherwise.
         var: of the currents, likewise.
     """
@@ -78,9 +84,11 @@ class TrackingSite(Site):
     mean: Tensor | None
     var: Tensor | None
 
-    def __init__(self, spec: SiteSpec, clock: Clock, n: int, level: Level, moments: bool) -> None:
+    def __init__(
+        self, spec: SiteSpec, clock: Clock, *, n: int, headroom: int, level: Level, moments: bool
+    ) -> None:
         super().__init__(spec, clock)
-        self.n, self.level = n, level
+        self.n, self.headroom, self.level = n, headroom, level
         self.kind = "identity" if spec.activation.kind == "identity" else "relu"
         reduced = reduced_axes(level, len(spec.shape) + 1)
         size = tuple(1 if axis + 1 in reduced else s for axis, s in enumerate(spec.shape))
@@ -91,7 +99,9 @@ class TrackingSite(Site):
     def thresholds(self) -> Levels:
         """The levels, for ``[B, ...]``."""
         theta = self.v_threshold.unsqueeze(0)
-        return Levels.largest(theta, self.n) if self.n else Levels.single(theta)
+        if not self.n:
+            return Levels.single(theta)
+        return Levels.largest(theta * 2**self.headroom, self.n + self.headroom)
 
     @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
@@ -135,8 +145,14 @@ class DCGSConversion(GradedMethod):
         code: ``"differential"``, or ``"rate"``, which the authors' code has for comparison
             (``MTH_with_neg`` and ``MTH_with_neg_line``): what is sent means its average over time, which the
             largest level bounds.
-        levels: n, levels a side, each half of the one before; 0 for one threshold (IF).
-        threshold: the largest level: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
+        levels: n, levels a side from the threshold down, each half of the one before; 0 for one threshold
+            (IF).
+        headroom: further levels a side above the threshold, each twice the one before. A neuron whose largest
+            level is theta gets no further than ``theta (1 + 1/2 + ... + 1/T)``, 3.4 theta in 16 steps and 6.1
+            in 256: what lies above, such as an outlier that the share leaves out or calibration did not see,
+            never arrives, and gates multiply its error. Smallest level and quiet neurons stay as they are.
+            None: 8 with policy ``"auto"``, 0 with the published ones.
+        threshold: a share of the values at a site, ``"max"`` or ``"99.9%"``, or for ReLU
             the threshold iteration on mean and variance of its currents, ``"iterated"`` (100 updates, as
             published) or ``"converged"``; these two are found anew when T is changed.
         threshold_scale: c, by which it is multiplied.
@@ -145,7 +161,7 @@ class DCGSConversion(GradedMethod):
         include_patch_embed: whether the image itself is sent as spikes; None: as the policy has it.
         include_head: whether the layer that makes the logits receives spikes; None: it does.
         signed: take the share of signed values, as published, not of magnitudes; where it is negative, the
-            neuron is silent.
+            neuron is silent, unless all of its site would be.
     """
 
     name: ClassVar[str] = "dcgs"
@@ -153,10 +169,12 @@ class DCGSConversion(GradedMethod):
     causal: ClassVar[bool] = True
     anytime: ClassVar[bool] = True
     counted: ClassVar[frozenset[str]] = frozenset({"conv", "linear", "matmul"})
+    before: ClassVar[Mapping[str, Any]] = {"headroom": 0}
 
     policy: Policy = "auto"
     code: Code = "differential"
     levels: int = 8
+    headroom: int | None = None
     threshold: str = "99.9%"
     threshold_scale: float = 1.0
     level: Level = "layer"
@@ -183,8 +201,20 @@ class DCGSConversion(GradedMethod):
                 "policy 'official-cnn' puts neurons nowhere but for ReLUs, so include_patch_embed and"
                 " include_head have no meaning; leave them out, or use policy='auto'"
             )
+        self._check_headroom()
         if not self.threshold_scale > 0.0:
             raise ValueError(f"threshold_scale must be positive, got {self.threshold_scale!r}")
+
+    def _check_headroom(self) -> None:
+        if self.headroom is None:
+            return
+        check_integer("headroom", self.headroom, 0)
+        if self.headroom and not self.levels:
+            raise ValueError("levels=0 stands for one threshold, above which there is no headroom")
+        if self.levels + self.headroom > MAX_LEVELS:
+            raise ValueError(
+                f"levels={self.levels} and headroom={self.headroom} are more than {MAX_LEVELS} levels a side"
+            )
 
     @property
     @override
@@ -213,7 +243,11 @@ class DCGSConversion(GradedMethod):
     def site(self, spec: SiteSpec, clock: Clock) -> TrackingSite:
         moments = self.threshold in Iteration and _is_relu(spec.activation)
         kind = TrackingSite if self.code == "differential" else RateSite
-        return kind(spec, clock, self.levels, self.level, moments)
+        headroom = self.headroom
+        if headroom is None:
+            above = self.policy == "auto" and self.levels
+            headroom = min(HEADROOM, MAX_LEVELS - self.levels) if above else 0
+        return kind(spec, clock, n=self.levels, headroom=headroom, level=self.level, moments=moments)
 
     @override
     def calibrate(self, network: Network, batches: Batches | None) -> None:
@@ -222,6 +256,7 @@ class DCGSConversion(GradedMethod):
         found = {n: s for n, s in sites(network).items() if isinstance(s, TrackingSite)}
         averages = {n: Average() for n, s in found.items() if s.mean is None}
         moments = {n: Moments(self.level) for n, s in found.items() if s.mean is not None}
+        magnitudes = {n: Magnitudes() for n in averages}
         share = 0.999 if self.threshold in Iteration else check_rule(self.threshold)
         assert share is not None
 
@@ -229,10 +264,15 @@ class DCGSConversion(GradedMethod):
             y = site.analog(x)
             if name in moments:
                 moments[name].add(x)
-            elif share == 1.0:
-                averages[name].add(maximum(y, self.level, magnitude=not self.signed), len(x))
-            else:
-                averages[name].add(quantile(y, share, self.level, magnitude=not self.signed), len(x))
+                return y
+            magnitudes[name].add(x, y)
+            magnitude = not self.signed
+            value = (
+                maximum(y, self.level, magnitude=magnitude)
+                if share == 1.0
+                else quantile(y, share, self.level, magnitude=magnitude)
+            )
+            averages[name].add(value, len(x))
             return y
 
         run_observed(network, batches, "thresholds", watch)
@@ -243,14 +283,16 @@ class DCGSConversion(GradedMethod):
                 site.mean.copy_(_first(moments[name].mean))
                 site.var.copy_(_first(moments[name].var))
             else:
-                site.v_threshold.copy_(_first(averages[name].value) * self.threshold_scale)
+                self._set_threshold(site, _first(averages[name].value), magnitudes[name])
         self.update_thresholds(network)
-        for name, site in found.items():
-            if not bool((site.v_threshold > 0).any()):
-                raise ConversionError(
-                    f"the signal at {name!r} gives no positive threshold on the calibration images; use more"
-                    " or other images, or signed=False"
-                )
+
+    def _set_threshold(self, site: TrackingSite, theta: Tensor, magnitudes: Magnitudes) -> None:
+        """The measured threshold, or what stands in for it where none of the site is above 0."""
+        site.fallback = ""
+        if not bool((theta > 0).any()):
+            value, site.fallback = magnitudes.stand_in()
+            theta = torch.full_like(theta, value)
+        site.v_threshold.copy_(theta * self.threshold_scale)
 
     @override
     def update_thresholds(self, network: Network) -> None:

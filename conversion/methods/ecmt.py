@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from typing_extensions import override
 
+from conversion.calibration.fallback import Magnitudes
 from conversion.calibration.observe import run_observed
 from conversion.calibration.statistics import Average, base_quantiles
 from conversion.graph.placement import at_operands
-from conversion.graph.program import ConversionError
 from conversion.methods.base import check_integer, register_method
 from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
@@ -77,16 +77,20 @@ class SmallestLevels:
 
     Args:
         percent: see `ECMTConversion`.
+
+    Attributes:
+        magnitudes: the largest ones, for a signal without levels.
     """
 
     def __init__(self, percent: float) -> None:
-        self.percent = percent
+        self.percent, self.magnitudes = percent, Magnitudes()
         self._all, self._sparse = Average(), Average()
 
     def add(self, x: Tensor) -> None:
         """Take in the values ``[B, ...]`` of a batch."""
         value = base_quantiles(x, self.percent)
         self._all.add(value)
+        self.magnitudes.add(x, x)
         if not bool((value > 0).any()) and bool(x.any()):
             self._sparse.add(base_quantiles(x[x != 0], self.percent))
 
@@ -140,6 +144,11 @@ class ECMTConversion(GradedMethod):
         object.__setattr__(self, "gelu_bases", tuple(self.gelu_bases))  # YAML and JSON bring lists
         if len(self.gelu_bases) not in (0, 2):
             raise ValueError(f"gelu_bases takes a positive and a negative base, got {self.gelu_bases!r}")
+        if not self.softmax_base > 0.0 or (self.gelu_bases and not max(self.gelu_bases) > 0.0):
+            raise ValueError(
+                "a neuron needs a level above 0, got"
+                f" softmax_base={self.softmax_base!r}, gelu_bases={self.gelu_bases!r}"
+            )
 
     @override
     def place(self, program: Program, clock: Clock) -> Placement:
@@ -177,11 +186,10 @@ class ECMTConversion(GradedMethod):
         run_observed(network, batches, "thresholds", watch)
         for name, site in found.items():
             value = seen[name].value() if name in seen else torch.tensor(self.fixed(site))
-            if not bool((value > 0).any()):
-                raise ConversionError(
-                    f"the signal at {name!r} has no spread on the calibration images ({value.tolist()}), so"
-                    " its neuron would be silent; use more or other images"
-                )
+            site.fallback = ""
+            if not bool((value > 0).any()):  # the largest level stands in
+                largest, site.fallback = seen[name].magnitudes.stand_in()
+                value = torch.full_like(value, largest / 2 ** (site.n - 1))
             value = torch.where(value > 0, value, value.max())
             site.v_threshold.copy_(value[:1])
             site.negative_threshold.copy_(value[1:])

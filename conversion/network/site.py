@@ -87,6 +87,8 @@ class Site(Neuron):
     Attributes:
         v_threshold: theta, ``[1]`` or ``[C, 1, ...]``: the parameter of a QCFS source, otherwise a buffer
             that calibration fills.
+        fallback: the threshold that stands in for a measured one, and why, in words; empty where it was
+            measured. Not kept in files.
     """
 
     domain: ClassVar[Domain] = "step"  # what it takes and gives; see conversion.network.units
@@ -100,6 +102,7 @@ class Site(Neuron):
         self.surrogate = as_surrogate(surrogate)
         self.backend = "auto"
         self.channelwise = channelwise
+        self.fallback = ""
         if spec.v_threshold is not None:
             self.v_threshold = spec.v_threshold
         else:

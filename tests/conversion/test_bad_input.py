@@ -108,12 +108,35 @@ def test_activations_that_overflow(relu_net, images):
         convert(relu_net, "qcfs", 4, 10 * images(), **quiet)
 
 
-def test_layer_that_is_dead_on_the_calibration_data(relu_net, images):
+@pytest.mark.parametrize("method", ["qcfs", "srp", "cos", "parallel", "ecmt", "dcgs"])
+def test_layer_that_is_dead_on_the_calibration_data(relu_net, images, method):
+    """The conversion goes on, says so, and a signal that other images bring arrives."""
     relu_net.block.bn1.weight.data.zero_()
-    relu_net.block.bn1.bias.data.fill_(-1.0)
-    for method in ("qcfs", "srp", "cos", "parallel"):
-        with pytest.raises(ConversionError, match=r"'block\.relu' is 0 on all 4 calibration images"):
-            convert(relu_net, method, 4, images(), **quiet)
+    relu_net.block.bn1.bias.data.fill_(-1.5)
+    snn = convert(relu_net, method, 16, images(), **quiet)
+    dead = [row for row in snn.report.rows if row.fallback]
+    zeros = method == "ecmt"  # it does not see the currents of the ReLU, which stays exact
+    name = "block.conv2_input" if zeros else "block.relu"
+    assert [row.name for row in dead] == [name]
+    assert f"not measured: the threshold at {name} is {'1' if zeros else '1.5'}, " in str(snn.report)
+    site = snn.get_submodule(name)
+    arriving = torch.full((16, 2, *site.shape), 0.75)  # what other images may bring
+    sent = site.run(arriving, None, False)[0]
+    mean = sent[-1] if site.domain == "mean" else sent.mean(0)
+    torch.testing.assert_close(mean, arriving[0], rtol=0.05, atol=0.0)
+    assert not bool(site.run(-2 * arriving.clamp(max=0.0 if zeros else 1.0), None, False)[0].any())
+
+
+@pytest.mark.parametrize("settings", [{"signed": True}, {"threshold": "50%"}], ids=str)
+def test_signal_whose_share_is_not_above_zero(relu_net, images, settings):
+    """A sparse signal, or one that is negative and constant, has magnitudes to go by."""
+    relu_net.block.bn1.bias.data.fill_(-2.0)
+    relu_net.head.weight.data.abs_().neg_()
+    snn = convert(relu_net, "dcgs", 16, images(), **settings, **quiet)
+    assert all(bool((row.v_threshold > 0).any()) for row in snn.report.rows)
+    if "threshold" in settings:
+        row = next(r for r in snn.report.rows if r.name == "block.relu")
+        assert "its largest magnitude" in row.fallback
 
 
 def test_channel_that_is_dead_on_the_calibration_data(relu_net, images):

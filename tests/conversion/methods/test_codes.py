@@ -88,7 +88,9 @@ def test_neurons_in_rate_code_send_levels(levels):
         expected = reference.rate_coded(currents, site.thresholds(), kind=site.kind)[0]
         assert torch.equal(sent, expected)
         steps = (sent.abs() / site.v_threshold).unique().log2()
-        assert set(steps[steps.isfinite()].tolist()) <= {-float(i) for i in range(max(levels, 1))}
+        assert set(steps[steps.isfinite()].tolist()) <= {
+            float(i) for i in range(1 - max(levels, 1), site.headroom + 1)
+        }
         assert bool((sent != 0).any())
 
 
