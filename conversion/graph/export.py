@@ -16,6 +16,7 @@ from torch import fx
 from conversion.graph.canonical import canonical
 from conversion.graph.layers import restore_layers
 from conversion.graph.program import ConversionError, Program, attribute, is_boundary
+from conversion.graph.rectifiers import name_rectifiers
 from conversion.graph.wrappers import logits_of, pass_through
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def export(model: nn.Module, example: Tensor) -> Program:
     _carry_constants(graph, exported, root)
     graph.owning_module = cast("fx.GraphModule", root)  # where names are looked up when it is checked
     canonical(graph)
+    name_rectifiers(graph, root)
     restore_layers(graph, root)
     graph.eliminate_dead_code(is_impure_node=is_boundary)
     return Program(root, graph, tuple(example.shape[1:]))

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 E_MAC = 4.6  # pJ
 E_AC = 0.9  # pJ
 
+# operators that stand in a network where a neuron could: their values are no spikes
+_ACTIVATIONS = """
+    relu relu6 hardtanh gelu silu sigmoid log_sigmoid tanh hardswish hardsigmoid leaky_relu elu celu selu mish
+    softplus softsign prelu rrelu threshold clamp clamp_min clamp_max maximum minimum hardshrink glu
+"""
+ACTIVATIONS = frozenset(_ACTIVATIONS.split())
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerEnergy:
@@ -66,6 +73,11 @@ class EnergyReport:
     rows: tuple[LayerEnergy, ...]
     samples: int = 1
     uncounted: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def analog_activations(self) -> tuple[str, ...]:
+        """Operators that act as activations on real values, which no neuron stands for."""
+        return tuple(name for name in self.uncounted if name in ACTIVATIONS)
 
     @property
     def macs(self) -> float:
@@ -140,6 +152,10 @@ class EnergyReport:
         ratio = f" ({self.energy_mj / self.ann_energy_mj:.2f} of it)" if self.ann_energy_mj else ""
         inner = self.inner()
         others = ", ".join(f"{name} {_short(n)}" for name, n in self.uncounted.items())
+        analog = ", ".join(self.analog_activations)
+        words = (
+            f"real-valued activations, without neurons: {analog}; what they feed multiplies, and is no spike"
+        )
         return "\n".join(
             [
                 text,
@@ -151,6 +167,7 @@ class EnergyReport:
                 f"without the first and the last layer, as papers count: {_short(inner.sops)} SOPs,"
                 f" {_short(inner.macs)} MACs, {_joule(inner.energy_pj)}",
                 f"not counted, in values given out: {others or 'nothing'}",
+                *([words] if analog else ()),
             ]
         )
 

@@ -182,7 +182,7 @@ def test_operations_between_neurons(name):
 
 REFUSED = {
     "sort": lambda x: torch.sort(x, dim=1).values,
-    "gt": lambda x: x * (x > 0),
+    "gt": lambda x: x * (x.flip(1) > 0),
     "argmax": lambda x: x + x.argmax(1, keepdim=True),
     "_to_copy": lambda x: (3 * x).int().float(),
     "as_strided": lambda x: x.as_strided(x.shape, x.stride()),

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from oracles.compensation import compensate_product
+from torch import nn
 from torch.nn import functional as F
 
+import spiking
+from conversion import convert
 from conversion.network import operation as energy
 from spiking.functional import multi_threshold
 from spiking.levels import Levels
@@ -109,3 +112,23 @@ def test_counting_changes_nothing():
     energy.product_operations(s, s.transpose(-2, -1), s.cumsum(0), s.transpose(-2, -1).cumsum(0))
     assert torch.equal(s, kept)
     assert torch.equal(compensate_product(s, s.transpose(-2, -1))[0], y)
+
+
+def test_activations_that_stay_real_valued_are_named():
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.Hardswish(),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+    ]
+    net, x = nn.Sequential(*layers).eval(), torch.randn(4, 3, 8, 8)
+    report = spiking.profile_energy(convert(net, "qcfs", 4, x, progress=False), x)
+    assert report.analog_activations == ("hardswish",)
+    assert "real-valued activations, without neurons: hardswish" in str(report)
+    net[3] = nn.ReLU().eval()
+    report = spiking.profile_energy(convert(net, "qcfs", 4, x, progress=False), x)
+    assert not report.analog_activations
+    assert "real-valued activations" not in str(report)
