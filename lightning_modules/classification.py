@@ -21,7 +21,7 @@ from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime
 from lightning_modules.start import FIRST_WEIGHTS, build
 from spiking import check_finite
-from zoo.files.description import preprocessing_of
+from zoo.files.description import NOTE, preprocessing_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,7 +143,7 @@ class ClassificationTask(BaseTask):
         super().on_save_checkpoint(checkpoint)
         facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
         if facts is not None:
-            checkpoint[preprocessing.KEY] = preprocessing_of(facts())
+            checkpoint[NOTE] = preprocessing_of(facts())
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}
         hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from zoo.files.description import PREPROCESSING, preprocessing_of, read_description
+from zoo.files.description import NOTE, PREPROCESSING, noted_preprocessing, preprocessing_of, read_description
 from zoo.files.layout import CONFIG_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-KEY = "preprocessing"  # of a checkpoint
 CLOSE = 1e-3  # of means and standard deviations: what rounding in papers and files leaves
 
 
@@ -76,7 +75,7 @@ def recorded_in(place: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return preprocessing_of(content.get(KEY) or _of_run(folder.parent))
+    return noted_preprocessing(content.get(NOTE) or _of_run(folder.parent))
 
 
 def _of_run(folder: Path) -> dict[str, Any]:

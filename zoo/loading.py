@@ -66,6 +66,8 @@ def fill(
             f" {explicit['num_classes'] if explicit else '?'} classes starts from random weights",
             stacklevel=3,
         )
+    if found.preprocessing:
+        _tell(model, found.preprocessing)
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
         model.origin = {"name": Path(source).name, "licence": None, "url": None}
@@ -129,12 +131,16 @@ def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] |
     classes = getattr(model, "num_classes", None)
     if classes is not None:
         told["num_classes"] = classes
+    _tell(model, told)
+    labels = described.label_names
+    if labels is not None and len(labels) == classes:
+        named: Any = model
+        named.label_names = labels
+
+
+def _tell(model: nn.Module, told: Mapping[str, Any]) -> None:
     cfg: Any = {**getattr(model, "pretrained_cfg", {}), **told}
     if isinstance(model, ConvertedModel):
         model.default_cfg = cfg
     else:
         model.pretrained_cfg = model.default_cfg = cfg
-    labels = described.label_names
-    if labels is not None and len(labels) == classes:
-        named: Any = model
-        named.label_names = labels

@@ -16,6 +16,7 @@ from lightning_modules.conversion import ConversionTask
 from lightning_modules.conversion.run import ConversionRun
 from lightning_modules.preprocessing import match, recorded_in, wanted_by
 from lightning_modules.source import Calibration, Source
+from zoo.files.description import noted_preprocessing
 
 VIT = timm.get_pretrained_cfg("vit_base_patch16_224.augreg2_in21k_ft_in1k").to_dict()
 NANO = "spiking_cnn_nano"
@@ -128,7 +129,7 @@ def test_checkpoints_record_how_their_images_were_prepared(tmp_path):
     trainer.fit(task, data)
     path = tmp_path / "x.ckpt"
     trainer.save_checkpoint(path)
-    assert recorded_in(path)["mean"] == [0.1, 0.2, 0.3]
+    assert recorded_in(path)["mean"] == (0.1, 0.2, 0.3)
     other = SyntheticDataModule()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -137,7 +138,23 @@ def test_checkpoints_record_how_their_images_were_prepared(tmp_path):
         started = ClassificationTask(NANO, {"weights": str(path)}, num_classes=data.num_classes)
         started.match_preprocessing(third := SyntheticDataModule(), None, training=False)
     assert other.mean == third.mean == (0.1, 0.2, 0.3)
-    assert Source(model=NANO, weights=str(path)).preprocessing(task.model)["mean"] == [0.1, 0.2, 0.3]
+    assert Source(model=NANO, weights=str(path)).preprocessing(task.model)["mean"] == (0.1, 0.2, 0.3)
+    assert zoo.load(str(path)).pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    again = zoo.load(NANO, weights=path, num_classes=data.num_classes, in_chans=3)
+    assert again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+
+
+def test_a_note_that_is_no_preprocessing_is_not_taken():
+    note = {
+        "mean": ["a"],
+        "std": [0.1],
+        "crop_pct": True,
+        "interpolation": 3,
+        "input_size": [3, 8.5, 8],
+        "x": 1,
+    }
+    assert noted_preprocessing(note) == {"std": (0.1,)}
+    assert noted_preprocessing([1]) == noted_preprocessing(None) == {}
 
 
 @pytest.fixture

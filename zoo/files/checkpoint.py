@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import CheckpointError
+from zoo.files.description import NOTE, noted_preprocessing
 from zoo.files.formats.json_file import check_plain, read_json
 from zoo.files.formats.safetensors_file import read_safetensors
 from zoo.files.formats.torch_file import read_torch
@@ -44,11 +45,12 @@ class HashError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of a checkpoint by name, whether we wrote it, and the run's settings, if any."""
+    """Tensors of a checkpoint by name, whether we wrote it, and settings and preprocessing of its run."""
 
     state: dict[str, Tensor]
     ours: bool
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
@@ -162,6 +164,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
     # "entry" is what builds the network where the settings of the run build another one, its source
     hyper = content.get("entry", content.get("hyper_parameters"))
     lightning = "pytorch-lightning_version" in content
+    preprocessing = noted_preprocessing(content.get(NOTE)) if lightning else {}
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
@@ -177,6 +180,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         state=_clean(_own(state, path)),
         ours=lightning,
         hyper_parameters=hyper if isinstance(hyper, dict) else {},
+        preprocessing=preprocessing,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")  # of ``pretrained_cfg``
 LARGEST_SIDE = 1 << 14  # pixels
+NOTE = "preprocessing"  # of a run's checkpoint: the same
 OTHERS = (("model_type", "transformers"), ("_class_name", "diffusers"), ("model_cfg", "open_clip"))
 
 
@@ -208,6 +209,24 @@ class Description:
 def preprocessing_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The part of ``pretrained_cfg`` that the facts of a data module tell, as its ``describe`` gives them."""
     return {key: facts[key] for key in PREPROCESSING if facts.get(key) is not None}
+
+
+def noted_preprocessing(content: Any) -> dict[str, Any]:
+    """The part of ``pretrained_cfg`` that a run's checkpoint notes, as far as it is plain values.
+
+    Args:
+        content: what the checkpoint has under `NOTE`.
+    """
+    told: dict[str, Any] = {}
+    for key, value in preprocessing_of(content if isinstance(content, Mapping) else {}).items():
+        row = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if key == "interpolation":
+            kind: tuple[type, ...] = (str,)
+        else:
+            kind = (int,) if key == "input_size" else (int, float)
+        if row and all(isinstance(v, kind) and not isinstance(v, bool) for v in row):
+            told[key] = row if isinstance(value, list | tuple) else value
+    return told
 
 
 def read_description(folder: Path, where: str | None = None) -> Description:

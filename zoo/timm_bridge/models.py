@@ -31,6 +31,9 @@ def load_timm(
         model = _build(name, kwargs)
         found = checkpoint.read_checkpoint(Path(weights))
         load_strict(model, found.state, source=str(weights), adopt=found.ours)
+        if found.preprocessing:
+            cfg: Any = getattr(model, "pretrained_cfg", {})
+            _note(model, pretrained_cfg={**cfg, **found.preprocessing})
         _note(model, origin={"name": Path(weights).name, "licence": None, "url": None})
         return model
     has = timm.models.is_model_pretrained(name)
