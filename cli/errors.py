@@ -121,9 +121,36 @@ def _without_noise(message: str) -> str:
     return "\n".join(kept)
 
 
+OWN = ("cli", "conversion", "datamodules", "lightning_modules", "spiking", "zoo")
+
+
 def summary(error: BaseException) -> str:
-    """Return one line for an error: its message, with the type where that alone says little."""
-    text = str(error).strip()
+    """Return one or two lines for an error: its message, with the type where that alone says little."""
+    text = _from_worker(str(error).strip())
     if "Given value" in text:  # the parser reports what a constructor refused, with all its arguments
         text = "\n".join(line.strip() for line in _without_noise(text).splitlines())
+    if type(error).__module__.partition(".")[0] not in OWN:  # a library's may be a page
+        text = "\n  ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text or 'no message'}"
+
+
+def _from_worker(text: str) -> str:
+    """The message of an error that a loader's worker process hands on with its whole traceback."""
+    if not re.match(r"Caught \S+ in \S+ (worker process|replica)", text):
+        return text
+    lines = text.splitlines()
+    starts = [k for k, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)]
+    return "\n".join(lines[starts[-1] :]).partition(": ")[2] if starts and starts[-1] else text
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return one line that says how much memory was asked for, if `error` is about that."""
+    text = str(error)
+    asked = re.search(r"tried to allocate (\d+) bytes|(?:Tried|Unable) to allocate ([\d.]+ \w+)", text, re.I)
+    kind = type(error).__name__
+    if not isinstance(error, MemoryError) and kind != "OutOfMemoryError" and "not enough memory" not in text:
+        return None
+    size = "more than there is" if asked is None else asked[2] or f"{int(asked[1]):,} bytes"
+    return (
+        f"out of memory: {size} were asked for at once; lower time_steps, data.batch_size or the image size"
+    )

@@ -6,8 +6,10 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cli import signals
 from cli.config_files import check_config_files
 from cli.errors import did_you_mean, fail
+from cli.guard import one_message
 from cli.shipped_configs import resolve_configs
 
 if TYPE_CHECKING:
@@ -69,9 +71,13 @@ def main(args: Sequence[str] | None = None) -> None:
         args: the words after ``fulgurite``; those of the command line if missing.
 
     Raises:
-        SystemExit: with status 2 and one message on stderr if the user's input is at fault.
+        SystemExit: with status 2 and one message on stderr if something went wrong; 128 + n after signal n.
     """
-    words = resolve_configs(sys.argv[1:] if args is None else args)
+    with signals.handled(), one_message():
+        _run(resolve_configs(sys.argv[1:] if args is None else args))
+
+
+def _run(words: Sequence[str]) -> None:
     if not words:
         sys.stderr.write(HELP)
         raise SystemExit(2)

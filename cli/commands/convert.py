@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import time
 import warnings
@@ -14,10 +13,8 @@ import lightning.pytorch as pl
 from jsonargparse import ActionConfigFile
 from rich.console import Console
 
-import conversion
-import datamodules
 import zoo
-from cli.errors import CommandError, fail, summary
+from cli.errors import CommandError, summary
 from cli.parser import SpikingParser
 from cli.run.folder import run_folder
 from cli.run.package import anonymous
@@ -37,7 +34,7 @@ PLAN = [field.name for field in dataclasses.fields(ConversionRun) if field.name 
 
 
 def run(words: Sequence[str]) -> None:
-    """Convert; errors that the user can correct become one message.
+    """Convert.
 
     Args:
         words: options after ``fulgurite convert``.
@@ -46,12 +43,7 @@ def run(words: Sequence[str]) -> None:
     parser = _parser()
     config = parser.parse_args(list(words))
     settings = parser.dump(config, skip_none=False)
-    try:
-        _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
-    except (CommandError, datamodules.DataError) as error:
-        if os.environ.get("FULGURITE_TRACEBACK"):
-            raise
-        fail(summary(error))
+    _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
 
 
 def _parser() -> SpikingParser:
@@ -75,21 +67,9 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
     names = [str(getattr(path, "relative", path)) for path in config.config or []]
     method = str(config.method)
     folder = Path(config.output or run_folder(names, f"conversion-{method}"))
-    try:
-        made = parser.instantiate_classes(config)
-        plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
-        ann, snn = plan.convert()
-    except (CommandError, datamodules.DataError):
-        raise
-    except (
-        conversion.ConversionError,
-        zoo.CheckpointError,
-        ValueError,
-        TypeError,
-        OSError,
-        ImportError,
-    ) as error:
-        raise CommandError(summary(error)) from error
+    made = parser.instantiate_classes(config)
+    plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
+    ann, snn = plan.convert()
     console.print(str(snn.report), highlight=False, markup=False)
     comparison = plan.compare(ann, snn)
     console.print(conversion_run.table(comparison, f"{snn.report.method}: {folder}"))

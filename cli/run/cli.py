@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import sys
 import time
 import warnings
@@ -12,15 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-import conversion
-import datamodules
-import zoo
 from cli import errors
 from cli.parser import SpikingParser
 from cli.run import facts, resume
@@ -201,7 +196,7 @@ def _is_no_advertisement(record: logging.LogRecord) -> bool:
 
 
 def run(words: Sequence[str]) -> None:
-    """Run a Lightning subcommand; errors that the user can correct become one message.
+    """Run a Lightning subcommand.
 
     Args:
         words: the subcommand and its options.
@@ -211,22 +206,4 @@ def run(words: Sequence[str]) -> None:
     # batches of data in memory are made faster than a worker process could hand them over
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty")  # as intended
-    expected = (
-        errors.CommandError,
-        FloatingPointError,
-        datamodules.DataError,
-        zoo.UnknownModelError,
-        conversion.ConversionError,
-        conversion.CalibrationError,
-        MisconfigurationException,
-    )
-    try:
-        SpikingCLI(words)
-    except expected as error:
-        if os.environ.get("FULGURITE_TRACEBACK"):
-            raise
-        errors.fail(errors.summary(error))
-    except OSError as error:
-        if errors.disk_problem(error) not in errors.FULL.values():
-            raise
-        errors.fail(f"{errors.disk_problem(error)}: {error}. Make room, then use --ckpt_path last")
+    SpikingCLI(words)

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
 
 from cli.run.callbacks import LastCheckpoint
 from cli.run.resume import BEST
+from cli.run.stopping import EndProcesses
 from cli.run.storage import RunLogger
 from lightning_modules import ResumableState, RunReport
 
@@ -60,7 +61,7 @@ def default_callbacks(
         if fitting:
             steps = options.checkpoint_every_n_steps
             wanted.append(LastCheckpoint(folder.path, steps, folder.resume_command))
-    wanted += [ResumableState(), RunReport()]
+    wanted += [ResumableState(), RunReport(), EndProcesses()]
     if fitting and trainer.get("logger") is not False:
         wanted.append(LearningRateMonitor())
     return [callback for callback in wanted if type(callback) not in map(type, given)]

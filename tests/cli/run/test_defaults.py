@@ -9,6 +9,7 @@ from cli.run.callbacks import LastCheckpoint
 from cli.run.defaults import default_callbacks, loggers
 from cli.run.folder import RunFolder
 from cli.run.options import RunOptions
+from cli.run.stopping import EndProcesses
 from cli.run.storage import RunLogger
 from lightning_modules import BaseTask, ResumableState, RunReport
 
@@ -44,15 +45,22 @@ def test_the_best_checkpoint_is_the_one_that_the_task_names():
                 LastCheckpoint,
                 ResumableState,
                 RunReport,
+                EndProcesses,
                 LearningRateMonitor,
             ],
         ),
-        ({"fitting": False}, [RichProgressBar, ModelCheckpoint, ResumableState, RunReport]),
-        ({"fast_dev_run": 1}, [RichProgressBar, ResumableState, RunReport, LearningRateMonitor]),
-        ({"enable_checkpointing": False, "logger": False}, [RichProgressBar, ResumableState, RunReport]),
+        ({"fitting": False}, [RichProgressBar, ModelCheckpoint, ResumableState, RunReport, EndProcesses]),
+        (
+            {"fast_dev_run": 1},
+            [RichProgressBar, ResumableState, RunReport, EndProcesses, LearningRateMonitor],
+        ),
+        (
+            {"enable_checkpointing": False, "logger": False},
+            [RichProgressBar, ResumableState, RunReport, EndProcesses],
+        ),
         (
             {"given": [TQDMProgressBar(), RunReport()], "enable_checkpointing": False},
-            [ResumableState, LearningRateMonitor],
+            [ResumableState, EndProcesses, LearningRateMonitor],
         ),
     ],
 )

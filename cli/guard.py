@@ -1,0 +1,57 @@
+"""Whatever goes wrong becomes one or two lines and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cli import signals
+from cli.errors import FULL, CommandError, disk_problem, fail, out_of_memory, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RecursionError)  # ours
+
+
+@contextmanager
+def one_message() -> Iterator[None]:
+    """Say in one or two lines what went wrong, and leave with status 2; by a signal with 128 + its number.
+
+    With the variable ``FULGURITE_TRACEBACK`` errors pass unchanged. The traceback of one that is likely no
+    fault of the user's is kept in a file.
+    """
+    try:
+        yield
+    except signals.Stopped as stopped:
+        sys.stderr.write(f"fulgurite: {stopped}\n")
+        raise
+    except Exception as error:
+        if (number := signals.asked()) is not None:  # workers that died of the same signal
+            raise signals.Stopped(number) from error
+        if os.environ.get("FULGURITE_TRACEBACK"):
+            raise
+        fail(_message(error))
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, CommandError | FloatingPointError):
+        return summary(error)
+    if (memory := out_of_memory(error)) is not None:
+        return memory
+    if (problem := disk_problem(error)) in FULL.values():
+        return f"{problem}: {summary(error)}. Make room, then use --ckpt_path last"
+    if isinstance(error, FAULTS):
+        return f"{type(error).__name__}: {summary(error)}\n  the traceback is in {_kept(error)}"
+    return summary(error)
+
+
+def _kept(error: Exception) -> str:
+    handle, name = tempfile.mkstemp(prefix="fulgurite-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+        traceback.print_exception(error, file=file)
+    return name
