@@ -46,18 +46,17 @@ def handled() -> Iterator[None]:
 
     What the caller ignores (``nohup``, a job in the background of a script) stays ignored.
     """
-    global _state
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in NUMBERS}
-    outer, wanted = _state, tuple(n for n, h in before.items() if h not in (signal.SIG_IGN, None))
-    _state = _State(process=os.getpid(), wanted=wanted)
+    outer, wanted = dict(vars(_state)), tuple(n for n, h in before.items() if h not in (signal.SIG_IGN, None))
+    vars(_state).update(vars(_State(process=os.getpid(), wanted=wanted)))
     _install()
     try:
         yield
     finally:
-        _state = outer
+        vars(_state).update(outer)
         for number in wanted:
             signal.signal(number, before[number])
 
