@@ -90,6 +90,10 @@ class BaseTask(pl.LightningModule):
         self._scheduled_lr = lr
         self._gradients: dict[str, Tensor] = {}
 
+    def trained_by(self) -> tuple[str, str | None]:
+        """The method as cards state it, and its paper."""
+        return self.method or type(self).__name__, self.paper
+
     @property
     def title(self) -> str:
         """What is trained, in a few words."""

@@ -17,10 +17,12 @@ from lightning_modules import preprocessing
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.predictions import PredictionWriter
 from lightning_modules.callbacks.token_maps import TokenMaps
+from lightning_modules.class_weights import check_class_weights, class_weight_tensor
 from lightning_modules.losses import mean_logit_loss, tet_loss
-from lightning_modules.metrics import AccuracyOverTime
+from lightning_modules.metrics import AccuracyOverTime, repeated_samples
 from lightning_modules.start import FIRST_WEIGHTS, build
 from spiking import check_finite
+from spiking.neurons import Neuron
 from zoo.files.description import NOTE, preprocessing_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class ClassificationTask(BaseTask):
         tet_lambda: of ``"tet"``, the weight of the pull of all logits towards ``tet_phi``.
         tet_phi: of ``"tet"``, where the logits are pulled to.
         label_smoothing: share of the target spread over all classes.
+        class_weights: of the training loss, for sets where some classes are rare: K positive numbers, or
+            ``"balanced"``, N / (K n) for a class of n among N training samples. Accuracies stay unweighted.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix; 0 is off.
         mixup_prob: share of the batches that are mixed.
@@ -75,6 +79,7 @@ class ClassificationTask(BaseTask):
         tet_lambda: float = 0.001,
         tet_phi: float = 1.0,
         label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | list[float] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         mixup_prob: float = 1.0,
@@ -89,6 +94,7 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"loss must be 'ce' or 'tet', got {loss!r}")
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
+        check_class_weights(class_weights, num_classes)
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
         self.model: ImageClassifier = self.build_model(model, arguments)
@@ -98,6 +104,8 @@ class ClassificationTask(BaseTask):
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.loss_name = loss
+        self.class_weights = class_weights
+        self.loss_weights: Tensor | None = None
         self.tet_lambda, self.tet_phi, self.label_smoothing = tet_lambda, tet_phi, label_smoothing
         self.channels_last = channels_last
         self.mixup_off_epoch = mixup_off_epoch
@@ -119,6 +127,13 @@ class ClassificationTask(BaseTask):
     def starts_trained(self) -> bool:
         """Whether ``model_args`` ask for weights."""
         return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
+
+    @override
+    def trained_by(self) -> tuple[str, str | None]:
+        spiking = any(isinstance(module, Neuron) for module in self.model.modules())
+        if spiking or self.method != ClassificationTask.method:
+            return super().trained_by()
+        return "training of an ANN by back-propagation", None
 
     def build_model(self, name: str, arguments: dict[str, Any]) -> Any:
         """The network that is trained."""
@@ -144,9 +159,16 @@ class ClassificationTask(BaseTask):
         facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
         if facts is not None:
             checkpoint[NOTE] = preprocessing_of(facts())
+        checkpoint["origin"] = getattr(self.model, "origin", None) or {}
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}
         hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take on the origin of the weights with them."""
+        super().on_load_checkpoint(checkpoint)
+        if "origin" in checkpoint:
+            self.model.origin = checkpoint["origin"]
 
     # -- input ---------------------------------------------------------------------------------
 
@@ -173,13 +195,23 @@ class ClassificationTask(BaseTask):
         logits: Tensor = self.model(x, steps=True) if self.over_time else self.model(x).unsqueeze(0)
         return logits
 
+    @override
+    def on_train_start(self) -> None:
+        """Weigh the classes, once the training data are there."""
+        super().on_train_start()
+        if self.class_weights is not None:
+            data = getattr(self.trainer, "datamodule", None)
+            weights = class_weight_tensor(self.class_weights, data, self.num_classes)
+            self.loss_weights = weights.to(self.device)
+
     # -- steps ---------------------------------------------------------------------------------
 
     def loss(self, logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         """The loss of logits ``[T, B, K]`` against classes ``[B]`` or soft targets ``[B, K]``."""
+        weights = self.loss_weights
         if self.loss_name == "tet":
-            return tet_loss(logits, target, self.tet_lambda, self.tet_phi, label_smoothing)
-        return mean_logit_loss(logits, target, label_smoothing)
+            return tet_loss(logits, target, self.tet_lambda, self.tet_phi, label_smoothing, weights)
+        return mean_logit_loss(logits, target, label_smoothing, weights)
 
     def mix(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
         """Mixed images and soft targets, and the smoothing that is still to be applied."""
@@ -221,8 +253,9 @@ class ClassificationTask(BaseTask):
                 warnings.filterwarnings("ignore", ".*never set by training.*")
             logits = self(x)
         loss = mean_logit_loss(logits, y)
-        self.accuracy.update(logits, y)
-        self.accuracy5.update(logits, y)
+        own = len(y) - repeated_samples(self.trainer, stage, batch_idx)
+        self.accuracy.update(logits[:, :own], y[:own])
+        self.accuracy5.update(logits[:, :own], y[:own])
         self.log(f"{stage}/loss", loss, prog_bar=stage == "val", batch_size=len(y), sync_dist=True)
 
     def _finish(self, stage: str, every_step: bool) -> None:

@@ -126,19 +126,20 @@ def _ranks(scores: Tensor) -> Any:
     return (below / max(1, 2 * len(flat) - 2)).reshape(scores.shape).numpy()
 
 
-def firing_rates(rates: Mapping[str, float]) -> Figure:
-    """Mean firing rate of each layer as bars."""
+def firing_rates(rates: Mapping[str, float], on: str = "") -> Figure:
+    """Mean firing rate of each layer as bars, with a title that says on which samples."""
     figure = Figure(figsize=(7, 0.6 + 0.28 * len(rates)), layout="constrained")
     axes = figure.subplots()
     axes.barh(list(rates), list(rates.values()), color=BLUE)
     axes.invert_yaxis()
     axes.set(xlabel="spikes per neuron and step")
+    axes.set_title(on, fontsize=8)
     axes.grid(axis="x", alpha=0.3)
     return figure
 
 
-def accuracy_over_time(accuracy: Mapping[int, float], ann: float) -> Figure:
-    """Accuracy of a converted network against T, and that of its source as a line."""
+def accuracy_over_time(accuracy: Mapping[int, float], ann: float, on: str = "") -> Figure:
+    """Accuracy of a converted network against T, and that of its source as a line, with a title as above."""
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(ann, color=GREY, lw=1, ls="--", label=f"ANN {ann:.2%}")
@@ -147,6 +148,7 @@ def accuracy_over_time(accuracy: Mapping[int, float], ann: float) -> Figure:
     axes.set_xticks(list(accuracy), [str(steps) for steps in accuracy])
     axes.minorticks_off()
     axes.set(xlabel="time steps T", ylabel="accuracy")
+    axes.set_title(on, fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchmetrics import Metric
@@ -85,6 +85,23 @@ class AgreementOverTime(Metric):
         return self.same.float() / self.total.clamp(min=1), (
             self.difference / self.size.clamp(min=1e-30)
         ).float()
+
+
+def repeated_samples(trainer: Any, stage: str, batch: int) -> int:
+    """How many samples at the end of a batch other processes have seen already.
+
+    A sampler that has to give every process as many batches as the others repeats samples at the end of its
+    share, and says how many by ``repeated``.
+
+    Args:
+        trainer: of the evaluation.
+        stage: ``"val"`` or ``"test"``.
+        batch: its number.
+    """
+    loaders = getattr(trainer, f"{stage}_dataloaders", None)
+    loader = loaders[0] if isinstance(loaders, list | tuple) and len(loaders) == 1 else loaders
+    repeated = int(getattr(getattr(loader, "sampler", None), "repeated", 0))
+    return repeated if loader is not None and repeated and batch == len(loader) - 1 else 0
 
 
 def _padded(counts: Tensor, length: int) -> Tensor:

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import zoo
 from lightning_modules.preprocessing import recorded_in, wanted_by
+from lightning_modules.record import read_report, split_text
+from zoo.files.checkpoint import weights_file
+from zoo.files.layout import sha256_of
+from zoo.rebuild import architecture_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -95,6 +99,36 @@ class Source:
         if place is None or (":" in place and not place.startswith("local-dir:")):
             return wanted_by(model)
         return recorded_in(_checkpoint_of(place.removeprefix("local-dir:")))
+
+    def facts(self, network: Any) -> dict[str, Any]:
+        """What a card says of the source: its architecture, the file of its weights, what it reached.
+
+        Args:
+            network: the source, or what it was converted to.
+        """
+        recipe = getattr(network, "recipe", None)
+        named = (recipe["source"] or {}).get("architecture") if recipe else architecture_of(network)
+        told: dict[str, Any] = {"name": named or self.model}
+        given = self.weights or (self.model if _is_place(self.model) and ":" not in self.model else None)
+        if given is None:
+            origin = getattr(network, "origin", None) or {}
+            return {
+                **told,
+                # what was asked for, where the network does not tell what it was loaded with
+                "weights": origin.get("name") or (None if self.pretrained is False else self.model),
+            }
+        path = weights_file(Path(_checkpoint_of(given)))
+        told |= {"weights": given, "sha256": sha256_of(path)}
+        return {**told, **_reached(Path(given), told["sha256"])}
+
+
+def _reached(run: Path, sha256: str) -> dict[str, Any]:
+    """The accuracy that the report of a run states for this checkpoint, and on what."""
+    report = read_report(run)
+    accuracy = (report.get("metrics") or {}).get("test/acc1")
+    if accuracy is None or report.get("checkpoint_sha256") != sha256:
+        return {}
+    return {"accuracy": accuracy, "on": split_text(report.get("measured") or {})}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ class ZooModel(nn.Module):
         model_args: plain arguments with which the entry builds this network again.
         default_cfg: what the entry says about inputs and preprocessing, under timm's names.
         pretrained_cfg: the same for the weights at hand.
-        origin: ``name``, ``licence`` and ``url`` of the weights that were loaded, if not our own.
+        origin: ``name``, ``licence`` and ``url`` of the weights that were loaded; empty if it is known that
+            they derive from nobody's.
     """
 
     recorded: ClassVar[tuple[str, ...]] = ()

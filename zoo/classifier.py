@@ -61,7 +61,8 @@ class ImageClassifier(ZooModel):
         size = arguments.get("img_size")
         height, width = cfg["input_size"][1:] if size is None else _pair(size)
         own = {"input_size": (self.in_chans, height, width), "num_classes": self.num_classes}
-        return {**cfg, **own}
+        other = self.in_chans != cfg["input_size"][0]  # statistics are those of other images then
+        return {k: v for k, v in cfg.items() if not (other and k in ("mean", "std"))} | own
 
     # -- what a kind of model writes -----------------------------------------------------------
 

@@ -6,6 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timm.models import adapt_input_conv
+
 from conversion import ConvertedModel
 from zoo.base import ZooModel
 from zoo.classifier import ImageClassifier
@@ -71,6 +73,8 @@ def fill(
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
         model.origin = {"name": Path(source).name, "licence": None, "url": None}
+    elif isinstance(model, ZooModel | ConvertedModel) and found.origin is not None:
+        model.origin = found.origin
 
 
 def matched(
@@ -91,10 +95,23 @@ def matched(
             raise CheckpointError(
                 f"these weights do not fit {entry.name}: {type(error).__name__}: {first_line(error)}"
             ) from error
+    if explicit and explicit.get("in_chans") is not None:
+        _adapt_channels(model, state)
     fresh: set[str] = set()
     if explicit and explicit.get("num_classes") is not None and isinstance(model, ImageClassifier):
         fresh = _drop_other_classifier(model, state)
     return state, fresh
+
+
+def _adapt_channels(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Sum or repeat the first convolution over its channels, as timm does, where the input has others."""
+    cfg: Any = getattr(model, "default_cfg", None) or {}
+    key = f"{cfg.get('first_conv')}.weight"
+    own, given = model.state_dict().get(key), state.get(key)
+    if own is None or given is None or own.dim() != 4 or given.dim() != 4:
+        return
+    if own.shape[1] != given.shape[1] and own.shape[0] == given.shape[0] and own.shape[2:] == given.shape[2:]:
+        state[key] = adapt_input_conv(own.shape[1], given, base_chans=given.shape[1])
 
 
 def _drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> set[str]:

@@ -78,7 +78,7 @@ def _load(
         return model
     entry = None if is_timm(name) else get_entry(name)
     fill(model, found, str(weights or path), entry, kwargs)
-    _remember_origin(model, path, remote, weights)
+    _remember_origin(model, path, remote, weights, found)
     return model
 
 
@@ -90,9 +90,13 @@ def _weights_beside(path: Path) -> checkpoint.Checkpoint | None:
         return None
 
 
-def _remember_origin(model: Any, path: Path, remote: str | None, weights: str | Path | None) -> None:
+def _remember_origin(
+    model: Any, path: Path, remote: str | None, weights: str | Path | None, found: checkpoint.Checkpoint
+) -> None:
     if is_timm(model_name := architecture_of(model)):
-        if not path.is_dir():
+        if found.origin is not None:
+            model.origin = found.origin
+        elif not path.is_dir():
             model.origin = {"name": Path(weights or path).name, "licence": None, "url": None}
     elif weights is None and path.is_dir() and model_name:
         model.origin = _origin(path, remote)

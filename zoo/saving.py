@@ -112,6 +112,9 @@ def _record(model: nn.Module, told: Provenance) -> Record:
         time_steps=steps if over_time else None,
         parameters=sum(p.numel() for p in model.parameters()),
         metrics=dict(told.metrics or {}),
+        measured=dict(told.measured or {}),
+        training=dict(told.training or {}),
+        source=_source(model, told),
         published=dict(told.published or {}),
         dataset=data["name"],
         dataset_id=data["hub_id"],
@@ -132,8 +135,19 @@ def _origin(model: nn.Module, told: Provenance) -> Origin | None:
     """What the caller says, or what the model was loaded with."""
     if told.origin == "own":
         return None
-    found: Mapping[str, Any] | None = told.origin or getattr(model, "origin", None) or timm_origin(model)
-    return None if found is None else Origin.from_dict(found, "origin")
+    found: Mapping[str, Any] | None = told.origin or getattr(model, "origin", None)
+    if found is None:
+        found = timm_origin(model)
+    return Origin.from_dict(found, "origin") if found else None
+
+
+def _source(model: nn.Module, told: Provenance) -> dict[str, Any] | None:
+    """What a converted network was made of."""
+    if not isinstance(model, ConvertedModel):
+        return None
+    named = (model.recipe["source"] or {}).get("architecture")
+    origin = getattr(model, "origin", None) or {}
+    return dict(told.source or {"name": named, "weights": origin.get("name"), "sha256": origin.get("sha256")})
 
 
 def _paper(model: nn.Module) -> str | None:

@@ -73,7 +73,9 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
     console.print(str(snn.report), highlight=False, markup=False)
     comparison = plan.compare(ann, snn)
     console.print(conversion_run.table(comparison, f"{snn.report.method}: {folder}"))
-    console.print(conversion_run.legend(comparison), highlight=False, soft_wrap=True)
+    console.print(
+        conversion_run.legend(comparison, plan.measured(comparison)), highlight=False, soft_wrap=True
+    )
     try:
         conversion_run.write(
             folder,

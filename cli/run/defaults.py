@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
-    RichProgressBar,
 )
 
 from cli.run.callbacks import LastCheckpoint
 from cli.run.resume import BEST
+from cli.run.splits import SplitColumns, SplitProgressBar
 from cli.run.stopping import EndProcesses
 from cli.run.storage import RunLogger
 from lightning_modules import ResumableState, RunReport
@@ -54,14 +54,14 @@ def default_callbacks(
     """
     wanted: list[Callback] = []
     if trainer.get("enable_progress_bar") is not False and not _any(given, ProgressBar):
-        wanted.append(RichProgressBar())
+        wanted.append(SplitProgressBar())
     if trainer.get("enable_checkpointing") is not False and not trainer.get("fast_dev_run"):
         if not _any(given, ModelCheckpoint):
             wanted.append(best_checkpoint(task, folder))
         if fitting:
             steps = options.checkpoint_every_n_steps
             wanted.append(LastCheckpoint(folder.path, steps, folder.resume_command))
-    wanted += [ResumableState(), RunReport(), EndProcesses()]
+    wanted += [ResumableState(), SplitColumns(), RunReport(), EndProcesses()]
     if fitting and trainer.get("logger") is not False:
         wanted.append(LearningRateMonitor())
     return [callback for callback in wanted if type(callback) not in map(type, given)]

@@ -9,7 +9,7 @@ from typing import Any
 import zoo
 from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
-from conversion import ConvertedModel
+from lightning_modules.record import chosen_on_these
 from zoo.files.description import preprocessing_of
 from zoo.files.layout import FIGURES, SETTINGS_FILE, sha256_of
 from zoo.hub.push import refuse_links
@@ -51,19 +51,23 @@ def export_run(
     training: dict[str, Any] = report.get("training") or {}
     data: dict[str, Any] = training.get("data") or {}
     model = zoo.load(str(checkpoint))
-    if isinstance(model, zoo.ZooModel | ConvertedModel):
-        model.origin = training.get("origin")
+    if training:
+        named: Any = model  # a network of timm has no such attribute by itself
+        named.origin = training.get("origin") or {}
     settings = (run / CONFIG).read_text(encoding="utf-8") if (run / CONFIG).is_file() else None
     command = training.get("command") or (settings and f"fulgurite fit --config {SETTINGS_FILE}")
     return zoo.save(
         model,
         target,
         metrics=metrics,
+        measured=_measured(report) if metrics else None,
+        training=_training(training),
+        source=training.get("source"),
         dataset={k: data.get(k) for k in ("name", "hub_id", "licence")},
         method=training.get("method"),
         command=anonymous(command),
         settings=anonymous(settings),
-        seed=report.get("seed"),
+        seed=training.get("seed", report.get("seed")),
         hardware=training.get("hardware"),
         licence=licence,
         limits=limits,
@@ -71,6 +75,23 @@ def export_run(
         label_names=data.get("class_names") or None,
         pretrained_cfg=preprocessing_of(data),
     )
+
+
+def _measured(report: dict[str, Any]) -> dict[str, Any]:
+    """On what the report's numbers were measured, without places on this machine."""
+    told = {k: v for k, v in (report.get("measured") or {}).items() if k != "root"}
+    if not told:
+        return {}
+    return {**told, "command": anonymous(told.get("command")), "chosen": chosen_on_these(report)}
+
+
+def _training(training: dict[str, Any]) -> dict[str, Any]:
+    told = {key: training[key] for key in ("minutes", "versions", "part") if training.get(key)}
+    if resumed := training.get("resumed"):
+        told["resumed"] = [anonymous(command) for command in resumed]
+    if samples := (training.get("train") or {}).get("samples"):
+        told["samples"] = samples
+    return told
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -107,11 +107,24 @@ class RunLogger(CSVLogger):
     Args:
         folder: where to write.
         keep_steps: see `RunWriter`.
+
+    Attributes:
+        splits: what the samples of ``val`` and ``test`` are, in words.
     """
 
     def __init__(self, folder: str | Path, keep_steps: int | None = None) -> None:
         super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
         self._keep_steps = keep_steps
+        self.splits: dict[str, str] = {}
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Write a row; one with ``val/...`` or ``test/...`` also says of which samples it is."""
+        stages = {name.partition("/")[0] for name in metrics}
+        told = {f"{stage}/split": text for stage, text in self.splits.items() if stage in stages}
+        row: dict[str, Any] = {**metrics, **told}
+        super().log_metrics(row, step)
 
     @property
     @override

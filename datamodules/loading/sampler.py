@@ -85,6 +85,9 @@ class EvalSampler(DistributedSampler[int]):
         batch_size: samples a batch and process.
         rank: this process, from 0.
         world_size: number of processes.
+
+    Attributes:
+        repeated: how many samples at the end of this process's share are also another's.
     """
 
     def __init__(self, size: int | Sized, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -93,7 +96,9 @@ class EvalSampler(DistributedSampler[int]):
         most, least = math.ceil(self.size / world_size), self.size // world_size
         uneven = math.ceil(most / batch_size) != math.ceil(least / batch_size)
         self.indices = list(range(self.size))[rank::world_size]
+        self.repeated = 0
         if uneven and self.size and len(self.indices) < most:
+            self.repeated = 1
             self.indices.append(rank % self.size)
         self.num_samples = len(self.indices)
 

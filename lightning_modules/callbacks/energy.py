@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from typing_extensions import override
 
 from spiking import EnergyReport, OperationCounter
@@ -22,6 +23,7 @@ class Energy(pl.Callback):
 
     Attributes:
         report: operations of every layer, from the first process.
+        samples: how many were counted, on all processes.
     """
 
     def __init__(self, batches: int = 4) -> None:
@@ -29,6 +31,7 @@ class Energy(pl.Callback):
             raise ValueError(f"batches must be 0 or more, got {batches}")
         self.batches = batches
         self.report: EnergyReport | None = None
+        self.samples = 0
         self._counter: OperationCounter | None = None
         self._counting = False
 
@@ -64,8 +67,11 @@ class Energy(pl.Callback):
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         counter, self._counter = self._counter, None
+        self.samples = 0
         if counter is None or not counter.samples:
             return
+        count = torch.tensor(counter.samples, device=trainer.strategy.root_device)
+        self.samples = int(trainer.strategy.reduce(count, reduce_op="sum"))
         self.report = counter.report()
         for name, metric in (
             ("sops", SynapticOperations()),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_modules import figures
+from lightning_modules import figures, record
 from spiking import FiringRateMonitor
 
 if TYPE_CHECKING:
@@ -62,8 +61,11 @@ class FiringRate(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end(trainer, pl_module, "test")
         if self.rates and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            folder = Path(trainer.default_root_dir) / "figures"
-            figures.save(figures.firing_rates(self.rates), folder / "firing_rates.png")
+            folder = record.test_folder(trainer, pl_module) / "figures"
+            subject = record.subject(trainer, pl_module)
+            seen = record.planned(trainer, subject["of"])
+            on = record.split_text({**subject, "samples": seen})
+            figures.save(figures.firing_rates(self.rates, on), folder / "firing_rates.png")
 
     @override
     def on_exception(

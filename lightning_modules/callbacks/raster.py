@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
 from typing_extensions import override
 
-from lightning_modules import figures
+from lightning_modules import figures, record
 from spiking import FiringRateMonitor
 
 if TYPE_CHECKING:
@@ -50,5 +49,5 @@ class RasterFigure(pl.Callback):
         shown = {name: figures.thinned(spikes[name]) for name in names}
         image = one[0] if one.dim() == 4 else one[0].mean(dim=0)
         image = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
-        folder = Path(trainer.default_root_dir) / "figures"
+        folder = record.test_folder(trainer, pl_module) / "figures"
         figures.save(figures.raster(shown, image), folder / "raster.png")

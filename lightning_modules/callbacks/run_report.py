@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.data import extract_batch_size
 from rich.console import Console
 from rich.table import Table
 from typing_extensions import override
 
 import zoo
-from lightning_modules import figures
+from lightning_modules import figures, record
+from lightning_modules.callbacks.energy import Energy
+from lightning_modules.metrics import repeated_samples
+from lightning_modules.record import REPORT, TESTS, hardware
 from zoo.files.atomic import write_text
 from zoo.files.layout import sha256_of
 
@@ -30,9 +32,14 @@ class RunReport(pl.Callback):
     """After a test, prints the results and writes ``report.json`` and ``report.md`` into the run's folder.
 
     Accuracy at every T, also before training where a run starts from trained weights, firing rate, synaptic
-    operations, energy next to the same network as an ANN, the checkpoint, and the figures;
-    ``figures/curves.png`` is drawn from ``metrics.csv``. Training leaves the facts that a model card needs:
-    command, seed, hardware, minutes, method, data, where weights came from.
+    operations, energy next to the same network as an ANN, the samples that all this was measured on, the
+    checkpoint, and the figures; ``figures/curves.png`` is drawn from ``metrics.csv``. Training leaves the
+    facts that a model card needs: commands from the first on, seed, hardware, minutes, versions, method,
+    data, what chose the checkpoint, where weights came from. They travel in checkpoints, so that a run that
+    was interrupted tells all of it.
+
+    A test of other weights, data or T than the run's own, or of fewer samples than before, goes into the
+    folder ``test`` instead; ``tests.jsonl`` keeps every test.
 
     Args:
         command: the command that was typed, for the record.
@@ -41,77 +48,161 @@ class RunReport(pl.Callback):
     def __init__(self, command: str | None = None) -> None:
         super().__init__()
         self.command = command
-        self._started = 0.0
-        self._origin: Any = None
+        self._started: float | None = None
+        self._legs: list[dict[str, Any]] = []
+        self._restored: dict[str, Any] | None = None
+        self._first: dict[str, Any] = {}
         self._start: dict[str, float] | None = None
+        self._samples = 0
 
     def keep_as_start(self, trainer: pl.Trainer) -> None:
         """The test that has just ended was of the weights that a run starts from."""
         self._start = _test_metrics(trainer)
 
+    # -- training ------------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"legs": [*self._legs, self._leg()], "first": self._first, "before": self._start}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict
+
+    def _leg(self) -> dict[str, Any]:
+        seconds = 0.0 if self._started is None else time.monotonic() - self._started
+        return {"command": self.command, "minutes": round(seconds / 60, 2)}
+
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
-        self._origin = getattr(_network(pl_module), "origin", None)
+        restored, self._restored = self._restored, None
+        if restored is None:
+            self._legs = []
+            self._first = {
+                "seed": record.seed(),
+                "versions": record.versions(),
+                "hardware": hardware(trainer.strategy.root_device, trainer.world_size),
+                "origin": getattr(record.network(pl_module), "origin", None),
+                "source": getattr(pl_module, "source_facts", None),
+            }
+        else:
+            self._legs, self._first = restored["legs"], restored["first"]
+            self._start = restored["before"]
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        facts = getattr(getattr(trainer, "datamodule", None), "facts", None)
+        legs = [*self._legs, self._leg()]
         training = {
-            "command": self.command,
-            "method": _method(pl_module),
-            "hardware": hardware(trainer.strategy.root_device, trainer.world_size),
-            "minutes": round((time.monotonic() - self._started) / 60, 2),
+            **self._first,
+            "command": legs[0]["command"],
+            "resumed": [leg["command"] for leg in legs[1:]],
+            "minutes": round(sum(leg["minutes"] for leg in legs), 2),
+            "method": record.method(pl_module),
             "epochs": trainer.current_epoch,
-            "data": facts() if callable(facts) else None,
-            "origin": self._origin,
+            "data": record.data_facts(trainer),
+            "train": record.splits(trainer).get("train"),
+            "part": record.parts(trainer),
+            "chosen": record.choice(trainer),
+            "subject": record.subject(trainer, pl_module),
         }
-        report = {**_facts(pl_module), "training": training, "before": self._start}
-        write_text(Path(trainer.default_root_dir) / "report.json", json.dumps(report, indent=2) + "\n")
+        report = {**record.facts(pl_module), "training": training, "before": self._start}
+        write_text(Path(trainer.default_root_dir) / REPORT, json.dumps(report, indent=2) + "\n")
+
+    # -- test ----------------------------------------------------------------------------------
+
+    @override
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._samples = 0
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._samples += extract_batch_size(batch) - repeated_samples(trainer, "test", batch_idx)
+
+    @override
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        count = torch.tensor(self._samples, device=trainer.strategy.root_device)
+        self._samples = int(trainer.strategy.reduce(count, reduce_op="sum"))
 
     @override
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
-        folder = Path(trainer.default_root_dir)
         metrics = _test_metrics(trainer)
-        if not metrics:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False) or not metrics:
             return
+        run = Path(trainer.default_root_dir)
+        folder = record.test_folder(trainer, pl_module)
         folder.mkdir(parents=True, exist_ok=True)
-        self._draw_curves(folder)
-        found = sorted(str(p.relative_to(folder)) for p in (folder / "figures").glob("*.png"))
+        earlier = record.read_report(run)
+        training = earlier.get("training") if folder == run else None
+        if folder == run:
+            self._draw_curves(folder, training)
         report: dict[str, Any] = {
-            **_earlier(folder / "report.json"),
-            **_facts(pl_module),
-            "checkpoint": str(trainer.ckpt_path or _best(trainer) or ""),
-            "checkpoint_sha256": None,  # says later whether these numbers are still those of the file
+            **({"training": training, "before": earlier.get("before")} if training else {}),
+            **record.facts(pl_module),
+            "seed": (training or {}).get("seed", record.seed()),
+            **self._tested(trainer, pl_module),
             "metrics": metrics,
-            "figures": found,
+            "figures": sorted(str(p.relative_to(folder)) for p in (folder / "figures").glob("*.png")),
         }
-        if (path := Path(report["checkpoint"])).is_file():
-            report["checkpoint_sha256"] = sha256_of(path)
+        with (run / TESTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: v for k, v in report.items() if k != "training"}) + "\n")
         rows = lines(report)
-        write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+        write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
         write_text(folder / "report.md", _markdown(rows))
         table = Table(title=f"{report['model']}: {folder}", show_header=False, title_justify="left")
         for row in rows:
             table.add_row(*row)
         Console().print(table)
+        if folder != run:
+            Console().print(f"not the test of record, so {run / REPORT} stays as it is", soft_wrap=True)
 
-    def _draw_curves(self, folder: Path) -> None:
+    def _tested(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What was tested, on which samples, by which command."""
+        callbacks: list[pl.Callback] = getattr(trainer, "callbacks", [])
+        energy = next((c for c in callbacks if isinstance(c, Energy)), None)
+        path = record.checkpoint_of(trainer)
+        return {
+            "checkpoint": path,
+            "checkpoint_sha256": sha256_of(Path(path)) if Path(path).is_file() else None,  # still that file?
+            "measured": {
+                **record.subject(trainer, pl_module),
+                "samples": self._samples,
+                "energy_samples": None if energy is None else energy.samples,
+                "command": self.command,
+                "precision": str(trainer.precision),
+                "hardware": hardware(trainer.strategy.root_device, trainer.world_size),
+                "versions": record.versions(),
+                "date": time.strftime("%Y-%m-%d"),
+            },
+        }
+
+    def _draw_curves(self, folder: Path, training: dict[str, Any] | None) -> None:
         path = folder / "metrics.csv"
         if not path.is_file():
             return
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        loss = {name: _curve(rows, name) for name in ("train/loss", "val/loss")}
-        accuracy = {name: _curve(rows, name) for name in ("train/acc1", "val/acc1")}
+        on = ((training or {}).get("chosen") or {}).get("split")
+        loss = {_label(name, on): _curve(rows, name) for name in ("train/loss", "val/loss")}
+        accuracy = {_label(name, on): _curve(rows, name) for name in ("train/acc1", "val/acc1")}
         loss = {name: curve for name, curve in loss.items() if curve[0]}
         accuracy = {name: curve for name, curve in accuracy.items() if curve[0]}
         if loss or accuracy:
             figures.save(figures.curves(loss, accuracy), folder / "figures" / "curves.png")
+
+
+def _label(name: str, split: str | None) -> str:
+    return f"{name} ({split})" if split and name.startswith("val/") else name
 
 
 def _test_metrics(trainer: pl.Trainer) -> dict[str, float]:
@@ -119,62 +210,29 @@ def _test_metrics(trainer: pl.Trainer) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith("test/")}
 
 
-def _network(pl_module: pl.LightningModule) -> Any:
-    return pl_module.get_submodule("model")
-
-
-def _facts(pl_module: pl.LightningModule) -> dict[str, Any]:
-    return {
-        "model": getattr(pl_module, "title", type(pl_module).__name__),
-        "task": zoo.task_of(_network(pl_module)).name,
-        "parameters": sum(p.numel() for p in _network(pl_module).parameters()),
-        "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
-    }
-
-
-def _earlier(path: Path) -> dict[str, Any]:
-    """What the training of this folder wrote down, if it did."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: content[key] for key in ("training", "before") if content.get(key)}
-
-
-def _method(pl_module: pl.LightningModule) -> str:
-    """What the task says of its method, the method's paper, and the loss."""
-    method = getattr(pl_module, "method", "") or type(pl_module).__name__
-    paper = getattr(pl_module, "paper", None)
-    loss = getattr(pl_module, "loss_name", None)
-    return "".join([method, f" (arXiv {paper})" if paper else "", f"; loss: {loss}" if loss else ""])
-
-
-def hardware(device: torch.device, processes: int = 1) -> str:
-    """What a run is computed on, in words."""
-    if device.type == "cuda":
-        kind = torch.cuda.get_device_name(device)
-    else:
-        kind = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return f"{processes} x {kind}" if processes > 1 else kind
-
-
 def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """The report as (label, value)."""
     metrics: dict[str, float] = report["metrics"]
+    measured = report.get("measured") or {}
     rows = [("parameters", f"{report['parameters']:,}")]
+    if measured:
+        rows.append(("measured on", record.split_text(measured)))
+    if record.chosen_on_these(report):
+        rows.append(("", "the same samples chose the checkpoint, so what they say of others is optimistic"))
     task = zoo.get_task(report.get("task", "classification"))
-    rows += _quality(metrics, task)
-    earlier = _quality(report.get("before") or {}, task)
+    split = measured.get("split") or "test loader"
+    rows += _quality(metrics, task, split)
+    earlier = _quality(report.get("before") or {}, task, split)
     rows += [(f"before training: {label}", value) for label, value in earlier]
     if "test/firing_rate" in metrics:
         rows.append(("firing rate", f"{metrics['test/firing_rate']:.4f} spikes per neuron and step"))
+    counted = measured.get("energy_samples")
+    over = f", mean of {counted:,} samples" if counted and counted != measured.get("samples") else ""
     if "test/sops" in metrics:
-        rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per sample"))
+        rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per sample{over}"))
     if "test/energy_mj" in metrics:
         energy, ann = metrics["test/energy_mj"], metrics.get("test/ann_energy_mj", float("nan"))
-        rows.append(("energy", f"{energy * 1e3:.3f} uJ per sample (4.6 pJ a MAC, 0.9 pJ a SOP)"))
+        rows.append(("energy", f"{energy * 1e3:.3f} uJ per sample (4.6 pJ a MAC, 0.9 pJ a SOP){over}"))
         rows.append(("the same network as an ANN", f"{ann * 1e3:.3f} uJ, {ann / energy:.1f} times as much"))
     if report["checkpoint"]:
         rows.append(("checkpoint", report["checkpoint"]))
@@ -182,13 +240,15 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _quality(metrics: dict[str, float], task: Task) -> list[tuple[str, str]]:
+def _quality(metrics: dict[str, float], task: Task, split: str) -> list[tuple[str, str]]:
     """The task's headline metric, at every T as well; of other tasks than classification the further ones."""
     rows = []
     every = {t: value for name, value in metrics.items() if (t := task.step_of(name)) is not None}
     headline = task.metrics[task.headline]
     if (name := f"test/{task.headline}") in metrics:
-        rows.append((f"test {task.quality}", headline.text(metrics[name])))
+        plain = split in ("test", "validation")
+        label = f"{split} {task.quality}" if plain else f"{task.quality}, {split}"
+        rows.append((label, headline.text(metrics[name])))
     if every:
         told = ", ".join(f"T={t}: {headline.text(every[t])}" for t in sorted(every))
         rows.append((f"{task.quality} at every T", told))
@@ -201,11 +261,6 @@ def _quality(metrics: dict[str, float], task: Task) -> list[tuple[str, str]]:
 def _curve(rows: list[dict[str, str]], name: str) -> Curve:
     points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
     return [x for x, _ in points], [y for _, y in points]
-
-
-def _best(trainer: pl.Trainer) -> str | None:
-    best = trainer.checkpoint_callback
-    return getattr(best, "best_model_path", None)
 
 
 def _markdown(rows: list[tuple[str, str]]) -> str:

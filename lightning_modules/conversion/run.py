@@ -16,15 +16,17 @@ from rich.table import Table
 import conversion
 import zoo
 from lightning_modules import figures
-from lightning_modules.callbacks.run_report import hardware
 from lightning_modules.conversion.evaluate import Comparison, compare
 from lightning_modules.preprocessing import match
+from lightning_modules.record import hardware, split_text, versions
 from lightning_modules.source import Calibration, Source
 from spiking.measure.energy import E_AC, E_MAC
 from zoo.files.atomic import write_text
 from zoo.files.description import preprocessing_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from conversion import ConvertedModel
@@ -108,6 +110,24 @@ class ConversionRun:
             progress=progress,
         )
 
+    def measured(self, comparison: Comparison) -> dict[str, Any]:
+        """Which samples the comparison is of, and how many of them operations were counted on."""
+        told = getattr(self.data, "splits", None)
+        split = told().get("test") if callable(told) else None
+        facts = self.data.facts() if hasattr(self.data, "facts") else {}
+        sizes: list[Any] = [getattr(self.data, name, None) for name in ("eval_batch_size", "batch_size")]
+        size = next((int(size) for size in sizes if size), 0)
+        counted = comparison.samples
+        if self.energy_batches:
+            counted = min(counted, self.energy_batches * size) or counted
+        return {
+            "data": facts.get("name"),
+            "split": None if split is None else split.name,
+            "samples": comparison.samples,
+            "of": None if split is None else split.samples,
+            "energy_samples": counted,
+        }
+
 
 def table(comparison: Comparison, title: str) -> Table:
     """The comparison for a terminal, one row for each T."""
@@ -147,14 +167,15 @@ def table(comparison: Comparison, title: str) -> Table:
     return rows
 
 
-def legend(comparison: Comparison) -> str:
-    """What the columns of the table mean."""
+def legend(comparison: Comparison, measured: Mapping[str, Any] | None = None) -> str:
+    """What the columns of the table mean, and on which samples they were measured."""
+    told = split_text({"samples": comparison.samples, **(measured or {})})
     return (
         "latency: steps until the output is there, rehearsals included; same: share of top-1 equal to the\n"
         "ANN's; logits: mean distance from the ANN's, relative; rate: spikes per neuron and step; energy at\n"
         f"{E_MAC} pJ a MAC and {E_AC} pJ a SOP (45 nm, Horowitz, ISSCC 2014), by that of the ANN; ratio:\n"
         "of layers with weights and of products; paper: as the paper counts; full: with norms, softmaxes,\n"
-        f"activations and updates of neurons. Means over {comparison.samples:,} test samples."
+        f"activations and updates of neurons. Means over {told}."
     )
 
 
@@ -208,12 +229,15 @@ def write(
             snn,
             folder,
             metrics=metrics(comparison, snn.time_steps),
+            measured={**run.measured(comparison), "command": command, "versions": versions()},
+            source=run.source.facts(snn),
+            training={"versions": versions()},
             dataset={k: facts.get(k) for k in ("name", "hub_id", "licence")},
             command=command,
             settings=settings,
             seed=seed,
             hardware=hardware(next(snn.parameters()).device),
-            figures=_draw(comparison, snn.time_steps, Path(scratch)),
+            figures=_draw(comparison, snn.time_steps, Path(scratch), split_text(run.measured(comparison))),
             label_names=facts.get("class_names"),
             pretrained_cfg=preprocessing_of(facts),
         )
@@ -222,6 +246,7 @@ def write(
         "recipe": snn.recipe,
         "conversion": snn.report.to_dict(),
         "calibration": run.calibration and asdict(run.calibration),
+        "measured": run.measured(comparison),
         "comparison": comparison.to_dict(),
         "command": command,
         "seed": seed,
@@ -232,10 +257,10 @@ def write(
     return folder
 
 
-def _draw(comparison: Comparison, time_steps: int, folder: Path) -> list[Path]:
+def _draw(comparison: Comparison, time_steps: int, folder: Path, on: str) -> list[Path]:
     accuracy = {point.time_steps: point.accuracy for point in comparison.points}
     drawn = {
-        "accuracy_over_time.png": figures.accuracy_over_time(accuracy, comparison.ann_accuracy),
-        "firing_rates.png": figures.firing_rates(comparison.at(time_steps).firing_rates),
+        "accuracy_over_time.png": figures.accuracy_over_time(accuracy, comparison.ann_accuracy, on),
+        "firing_rates.png": figures.firing_rates(comparison.at(time_steps).firing_rates, on),
     }
     return [figures.save(figure, folder / name) for name, figure in drawn.items()]

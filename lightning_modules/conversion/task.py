@@ -92,6 +92,7 @@ class ConversionTask(ClassificationTask):
             input_size=arguments["input_size"],
             **arguments["settings"],
         )
+        self.source_facts = Source(**arguments["source"]).facts(ann)
         self._ann: list[nn.Module] = [ann]  # in a list, so that it is no part of this module
         return network.train()
 
@@ -115,6 +116,12 @@ class ConversionTask(ClassificationTask):
         elif self._ann:
             source = Source(**self.hparams["source"])
             preprocessing.match(data, source.preprocessing(self._ann[0]), source.model, fixed=fixed)
+
+    @override
+    def trained_by(self) -> tuple[str, str | None]:
+        if self.global_step == 0:
+            return "conversion of a trained ANN, not trained further", self.paper
+        return super().trained_by()
 
     # -- calibration ---------------------------------------------------------------------------
 

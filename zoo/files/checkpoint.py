@@ -45,12 +45,17 @@ class HashError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of a checkpoint by name, whether we wrote it, and settings and preprocessing of its run."""
+    """Tensors of a checkpoint by name, whether we wrote it, and of a run what it notes: settings, origin.
+
+    The origin is that of the weights that the run started from, empty if these were random, and None where
+    the file does not tell.
+    """
 
     state: dict[str, Tensor]
     ours: bool
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] | None = None
 
 
 def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
@@ -163,6 +168,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
     # "entry" is what builds the network where the settings of the run build another one, its source
     hyper = content.get("entry", content.get("hyper_parameters"))
+    origin = content.get("origin")
     lightning = "pytorch-lightning_version" in content
     preprocessing = noted_preprocessing(content.get(NOTE)) if lightning else {}
     for key in ("model", "state_dict"):
@@ -181,6 +187,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         ours=lightning,
         hyper_parameters=hyper if isinstance(hyper, dict) else {},
         preprocessing=preprocessing,
+        origin=origin if lightning and isinstance(origin, dict) else None,
     )
 
 

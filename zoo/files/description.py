@@ -68,6 +68,12 @@ class Record:
         parameters: their number.
         sha256: of the file with the weights, or of their index.
         metrics: what they reach, by logged name.
+        measured: on what: ``data``, ``split``, ``samples``, ``of`` (all of the split), ``energy_samples``,
+            ``command``, ``precision``, ``hardware``, and ``chosen``, whether the same samples chose the
+            checkpoint.
+        training: ``samples``, ``part`` (options that left out some), ``minutes``, ``resumed`` (further
+            commands) and ``versions`` of programs.
+        source: of a conversion: ``name``, ``weights``, their ``sha256``.
         published: the paper's figures.
         dataset: name of the data.
         dataset_id: their name on the Hub.
@@ -91,6 +97,9 @@ class Record:
     parameters: int | None = None
     sha256: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = None
     published: Mapping[str, float] = field(default_factory=dict)
     dataset: str | None = None
     dataset_id: str | None = None

@@ -21,6 +21,10 @@ class Provenance:
     Attributes:
         metrics: what the weights reach, by the name under which it was logged, e.g.
             ``{"test/acc1": 0.982, "test/acc1_t1": 0.91}``.
+        measured: on what, and by which command: ``split`` (``test``, ``validation``), ``samples``, ``of``
+            and more; see ``Record.measured`` in `zoo.files.description`.
+        training: on how many samples, how long, by which versions; see there.
+        source: of a conversion: ``name``, ``weights``, ``sha256``; missing: what the model was made of.
         published: the paper's figures for comparison.
         dataset: what they were trained on: a name, or a mapping with ``name``, ``hub_id``, ``licence``.
         method: how they came about: "STBP, cross-entropy of the mean logits".
@@ -38,6 +42,9 @@ class Provenance:
     """
 
     metrics: Mapping[str, float] | None = None
+    measured: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] | None = None
     published: Mapping[str, float] | None = None
     dataset: str | Mapping[str, str | None] | None = None
     method: str | None = None

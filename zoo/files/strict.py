@@ -60,6 +60,16 @@ def check_structure(
     _refuse(model, structure(model, state, allow_missing), source)
 
 
+def check_finite(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors with NaN or infinite values.
+
+    Raises:
+        CheckpointError: names them.
+    """
+    broken = [k for k, v in state.items() if v.dtype in FLOATS and not bool(v.isfinite().all())]
+    _refuse(model, {"with NaN or infinite values": broken}, source)
+
+
 def structure(
     model: nn.Module, state: Mapping[str, Tensor], allow_missing: set[str] | None = None
 ) -> dict[str, list[str]]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import checkpoint
-from zoo.files.strict import load_strict
+from zoo.files.strict import check_finite, load_strict, structure
 from zoo.hub.explain import find_reason
 from zoo.hub.token import find_token
+from zoo.timm_bridge.adapt import CHANGES, adapted
 from zoo.timm_bridge.arguments import BEYOND
 from zoo.timm_bridge.names import pretrained_cfg, timm_origin
 
@@ -28,19 +29,14 @@ def load_timm(
     if not timm.is_model(name.split(".", 1)[0]):
         raise ValueError(f"timm has no model {name!r}; zoo.list_models('timm/*') lists what it has")
     if weights is not None:
-        model = _build(name, kwargs)
-        found = checkpoint.read_checkpoint(Path(weights))
-        load_strict(model, found.state, source=str(weights), adopt=found.ours)
-        if found.preprocessing:
-            cfg: Any = getattr(model, "pretrained_cfg", {})
-            _note(model, pretrained_cfg={**cfg, **found.preprocessing})
-        _note(model, origin={"name": Path(weights).name, "licence": None, "url": None})
-        return model
+        return _from_file(name, str(weights), kwargs)
     has = timm.models.is_model_pretrained(name)
     if pretrained is False or (pretrained is None and not has):
         if pretrained is None:
             warnings.warn(f"timm has no weights for {name}; this model has random ones", stacklevel=3)
-        return _build(name, kwargs)
+        model = _build(name, kwargs)
+        _note(model, origin={})
+        return model
     if not has:
         raise FileNotFoundError(f"timm has no weights for {name!r}; give weights=PATH")
     try:
@@ -57,6 +53,34 @@ def load_timm(
             " or ask for random ones with pretrained=False"
         ) from error
     _note(model, origin=timm_origin(model))
+    return model
+
+
+def _from_file(name: str, weights: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The network with the weights of a file, adapted where the caller asked for another input or head."""
+    model = _build(name, kwargs)
+    found = checkpoint.read_checkpoint(Path(weights))
+    differs = any(structure(model, found.state).values())
+    if differs and any(kwargs.get(key) is not None for key in CHANGES):
+        check_finite(model, found.state, weights)
+
+        def build(arguments: Mapping[str, Any], **options: Any) -> nn.Module:
+            return _build(name, arguments, **options)
+
+        model, fresh = adapted(build, model, found.state, kwargs, weights)
+        if fresh:
+            warnings.warn(
+                f"{weights} was trained for another number of classes; the classifier of"
+                f" {kwargs['num_classes']} classes starts from random weights",
+                stacklevel=4,
+            )
+    else:
+        load_strict(model, found.state, source=weights, adopt=found.ours)
+    if found.preprocessing:
+        cfg: Any = getattr(model, "pretrained_cfg", {})
+        _note(model, pretrained_cfg={**cfg, **found.preprocessing})
+    origin = {"name": Path(weights).name, "licence": None, "url": None}
+    _note(model, origin=origin if found.origin is None else found.origin)
     return model
 
 

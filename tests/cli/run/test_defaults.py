@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 
 from cli.run.callbacks import LastCheckpoint
 from cli.run.defaults import default_callbacks, loggers
 from cli.run.folder import RunFolder
 from cli.run.options import RunOptions
+from cli.run.splits import SplitColumns, SplitProgressBar
 from cli.run.stopping import EndProcesses
 from cli.run.storage import RunLogger
 from lightning_modules import BaseTask, ResumableState, RunReport
@@ -40,27 +41,31 @@ def test_the_best_checkpoint_is_the_one_that_the_task_names():
         (
             {},
             [
-                RichProgressBar,
+                SplitProgressBar,
                 ModelCheckpoint,
                 LastCheckpoint,
                 ResumableState,
+                SplitColumns,
                 RunReport,
                 EndProcesses,
                 LearningRateMonitor,
             ],
         ),
-        ({"fitting": False}, [RichProgressBar, ModelCheckpoint, ResumableState, RunReport, EndProcesses]),
+        (
+            {"fitting": False},
+            [SplitProgressBar, ModelCheckpoint, ResumableState, SplitColumns, RunReport, EndProcesses],
+        ),
         (
             {"fast_dev_run": 1},
-            [RichProgressBar, ResumableState, RunReport, EndProcesses, LearningRateMonitor],
+            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses, LearningRateMonitor],
         ),
         (
             {"enable_checkpointing": False, "logger": False},
-            [RichProgressBar, ResumableState, RunReport, EndProcesses],
+            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses],
         ),
         (
             {"given": [TQDMProgressBar(), RunReport()], "enable_checkpointing": False},
-            [ResumableState, EndProcesses, LearningRateMonitor],
+            [ResumableState, SplitColumns, EndProcesses, LearningRateMonitor],
         ),
     ],
 )

@@ -19,7 +19,7 @@ def header(described: Description, task: Task) -> str:
     from huggingface_hub import ModelCardData
 
     own = described.recorded
-    tags = ["spiking-neural-network", *task.tags]
+    tags = [*(["spiking-neural-network"] if own.time_steps else []), *task.tags]
     if own.conversion:
         tags += ["ann-to-snn-conversion", slug(str(described.model_args["method"]))]
     if own.paper:

@@ -17,6 +17,39 @@ ENERGY_NOTE = (
 )
 
 
+SPLITS = {"test": "test", "val": "validation", "train": "train"}  # by the first word of a logged name
+
+
+def split_of(own: Record) -> str | None:
+    """The split that was measured on: as recorded, or else as the names of the metrics say."""
+    if own.measured:
+        return own.measured.get("split")
+    told = {SPLITS.get(key.partition("/")[0]) for key in own.metrics if "/" in key}
+    return told.pop() if len(told) == 1 else None
+
+
+def data_of(own: Record) -> str | None:
+    """The data that were measured on."""
+    return own.measured.get("data") or own.dataset
+
+
+def where(own: Record, task: Task) -> str:
+    """On what the metrics were measured, as a sentence without its full stop."""
+    data, split = data_of(own), split_of(own)
+    seen, of = own.measured.get("samples"), own.measured.get("of")
+    if seen is None:
+        if data is None:
+            return ""
+        told = split if split == "test" or split is None else f"{split} set"
+        if told == "test" or split is None:
+            return task.tested.format(data).rstrip(".")
+        return f"On the {told} of {data}"
+    count = f"{seen:,} of the {of:,}" if of not in (None, seen) else f"{seen:,}"
+    split_name = {"test": "test samples", "validation": "validation samples", None: "samples"}
+    name = split_name.get(split, f"samples {split}")
+    return f"On {count} {name}" + (f" of {data}" if data else "")
+
+
 def measured(own: Record, task: Task) -> list[str]:
     """What we measured with these weights."""
     if not own.metrics:
@@ -24,7 +57,8 @@ def measured(own: Record, task: Task) -> list[str]:
     headline = task.metrics[task.headline]
     by_step = {t: v for k, v in own.metrics.items() if (t := task.step_of(k)) is not None}
     short = {k.rpartition("/")[2]: v for k, v in own.metrics.items() if task.step_of(k) is None}
-    parts = ["## Measured", task.tested.format(own.dataset) if own.dataset else ""]
+    sentence = where(own, task)
+    parts = ["## Measured", f"{sentence}." if sentence else ""]
     if by_step:
         head = ("T", *(str(t) for t in sorted(by_step)))
         parts.append(table([head, (headline.label, *(headline.text(by_step[t]) for t in sorted(by_step)))]))
@@ -33,7 +67,15 @@ def measured(own: Record, task: Task) -> list[str]:
     rows += [(COSTS[k].label, COSTS[k].text(v)) for k, v in short.items() if k in COSTS]
     rows += [(k, f"{v:.6g}") for k, v in short.items() if k not in COSTS and k not in task.metrics]
     parts.append(table(rows))
-    return [*parts, *([ENERGY_NOTE] if "energy_mj" in short else [])]
+    counted = own.measured.get("energy_samples")
+    if counted and counted != own.measured.get("samples"):
+        parts.append(f"Operations and energy are means over {counted:,} of these samples.")
+    if "energy_mj" in short:
+        parts.append(ENERGY_NOTE)
+    command = own.measured.get("command")
+    if command and command != own.command:
+        parts.append(f"Measured by `{command}`.")
+    return parts
 
 
 def published(own: Record) -> list[str]:
@@ -51,16 +93,19 @@ def index_entries(own: Record, task: Task) -> list[Any]:
     """Entries of ``model-index``: what the task's networks are judged by, at every T, then costs."""
     from huggingface_hub import EvalResult
 
-    if not own.dataset:
+    data, split = data_of(own), split_of(own)
+    if not data:
         return []
+    sizes = {k: own.measured[k] for k in ("samples", "of") if own.measured.get(k) is not None}
     found = [entry for key, value in own.metrics.items() if (entry := _entry(key, value, own, task))]
     found.sort(key=lambda entry: entry[0] in COSTS)
     return [
         EvalResult(
             task_type=task.pipeline_tag,
-            dataset_type=own.dataset_id or slug(own.dataset),
-            dataset_name=own.dataset,
-            dataset_split="test",
+            dataset_type=own.dataset_id if own.dataset_id and data == own.dataset else slug(data),
+            dataset_name=data,
+            dataset_split=split,
+            dataset_args=sizes or None,
             metric_type=kind,
             metric_name=name,
             metric_value=float(f"{value:.6g}"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoo.files.card.header import header
 from zoo.files.card.licences import licence_table
 from zoo.files.card.markdown import table
-from zoo.files.card.measured import measured, published
+from zoo.files.card.measured import measured, published, where
 from zoo.tasks import get_task
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _summary(described: Description, task: Task) -> str:
     kind = task.noun_phrase.capitalize() if own.time_steps is None else f"A spiking {task.noun}"
     made = ""
     if own.conversion:
-        named = own.origin.name if own.origin else None
+        named = (own.origin.name if own.origin else None) or (own.source or {}).get("name")
         source = named or described.model_args["source"]["architecture"]
         made = f", converted from {source} by {own.conversion['method']}"
     elif own.dataset:
@@ -78,11 +78,28 @@ def _facts(described: Description, task: Task, size: int) -> list[tuple[str, str
         ("Parameters", f"{own.parameters:,} ({size / 1e6:.2f} MB)" if own.parameters else ""),
         ("Time steps", f"T = {own.time_steps}" if own.time_steps else "none (an ANN)"),
         *task.facts(described.pretrained_cfg),
+        ("Source", _source(own)),
         ("Method", own.method or conversion or "not recorded"),
         ("Paper", f"[arXiv {own.paper}](https://arxiv.org/abs/{own.paper})" if own.paper else ""),
         ("SHA-256", f"`{own.sha256}`"),
     ]
     return [row for row in rows if row[1]]
+
+
+def _source(own: Record) -> str:
+    """The network that a conversion started from, its weights, and what it reaches itself."""
+    if not own.source:
+        return ""
+    told, name, weights = own.source, own.source.get("name"), own.source.get("weights")
+    text = f"`{name}`" if name else "an ANN without a name"
+    text += f", weights {weights}" if weights and weights != name else ""
+    text += f", SHA-256 `{told['sha256']}`" if told.get("sha256") else ""
+    reached = own.metrics.get("test/ann_acc1")
+    if reached is not None:
+        return f"{text}; top-1 accuracy {reached:.2%} on the same samples"
+    if told.get("accuracy") is not None:
+        return f"{text}; top-1 accuracy {told['accuracy']:.2%}, {told.get('on')}"
+    return text
 
 
 def _use(task: Task, repo_id: str | None) -> str:
@@ -97,18 +114,34 @@ def _use(task: Task, repo_id: str | None) -> str:
 def _training(own: Record) -> list[str]:
     rows: list[tuple[str, ...]] = [("", "")]
     rows += [("Command", f"`{own.command}`")] if own.command else []
+    rows += [("Continued by", f"`{command}`") for command in own.training.get("resumed") or []]
     rows += [("Settings", f"[{own.settings}]({own.settings})")] if own.settings else []
     rows += [("Seed", str(own.seed))] if own.seed is not None else []
     rows += [("Hardware", own.hardware)] if own.hardware else []
-    rows += [("Version", f"fulgurite {own.version}")]
+    made = own.training
+    rows += [("Trained on", f"{made['samples']:,} samples")] if made.get("samples") else []
+    rows += [("Time", f"{made['minutes']:g} minutes")] if made.get("minutes") is not None else []
+    programs = made.get("versions") or {"fulgurite": own.version}
+    rows += [("Version", ", ".join(f"{name} {version}" for name, version in programs.items()))]
     return ["## How it was made", table(rows)]
 
 
 def _limits(described: Description, task: Task) -> str:
     own, size = described.recorded, described.pretrained_cfg.get("input_size")
     lines = [f"* {own.limits}"] if own.limits else []
-    if own.dataset and own.metrics:
-        lines.append(f"* Measured on {own.dataset} only; {task.unknown}.")
+    if own.metrics and (sentence := where(own, task)):
+        lines.append(f"* Measured {sentence[0].lower()}{sentence[1:]} only; {task.unknown}.")
+    if own.metrics and own.measured.get("chosen"):
+        lines.append(
+            "* The checkpoint was chosen on the same samples that it is reported on, so the"
+            f" {task.quality} on others is likely to be lower."
+        )
+    seen, of = own.measured.get("samples"), own.measured.get("of")
+    if own.metrics and seen is not None and of not in (None, seen):
+        lines.append(f"* Only {seen:,} of the {of:,} samples were measured.")
+    if part := own.training.get("part"):
+        told = ", ".join(f"{name} = {value}" for name, value in part.items())
+        lines.append(f"* Trained or validated on part of the data: {told}.")
     if own.metrics and own.seed is not None:
         lines.append(f"* One run (seed {own.seed}); how far other seeds scatter was not measured.")
     if size:
