@@ -147,7 +147,8 @@ class RunReport(pl.Callback):
         if folder == run:
             self._draw_curves(folder, training)
         report: dict[str, Any] = {
-            **({"training": training, "before": earlier.get("before")} if training else {}),
+            **({"training": training} if training else {}),
+            **({"before": earlier["before"]} if training and earlier.get("before") else {}),
             **record.facts(pl_module),
             "seed": (training or {}).get("seed", record.seed()),
             **self._tested(trainer, pl_module),
