@@ -10,7 +10,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from lightning_modules import mean_logit_loss, tet_loss
 from lightning_modules.class_weights import check_class_weights, class_weight_tensor
 
-
 Data = SimpleNamespace(train_set=SimpleNamespace(targets=torch.tensor([0] * 6 + [1] * 3 + [2])))
 
 
