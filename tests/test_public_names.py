@@ -90,22 +90,23 @@ OPTIONS = {  # without those of Lightning's Trainer
 }
 TASK_OPTIONS = {
     "ClassificationTask": """
-        channels_last class_weights cosine_after_warmup cutmix decay_all in_chans label_smoothing loss lr min_lr
-        mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args momentum num_classes
-        optimizer schedule schedule_interval tet_lambda tet_phi token_reduction warmup_epochs
-        warmup_lr weight_decay
+        channels_last class_weights cosine_after_warmup cutmix decay_all in_chans label_smoothing
+        loss lr min_lr mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args momentum
+        num_classes optimizer schedule schedule_interval tet_lambda tet_phi token_reduction
+        warmup_epochs warmup_lr weight_decay
     """,
     "ShortcutTask": """
-        channels_last class_weights combine cosine_after_warmup cutmix decay_all evolve in_chans label_smoothing
-        lambda0 loss lr min_lr mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args
-        momentum num_classes optimizer schedule schedule_interval tet_lambda tet_phi token_reduction
-        update warmup_epochs warmup_lr weight_decay
+        channels_last class_weights combine cosine_after_warmup cutmix decay_all evolve in_chans
+        label_smoothing lambda0 loss lr min_lr mixup mixup_off_epoch mixup_prob mixup_switch_prob
+        model model_args momentum num_classes optimizer schedule schedule_interval tet_lambda
+        tet_phi token_reduction update warmup_epochs warmup_lr weight_decay
     """,
     "ConversionTask": """
-        calibration channels_last class_weights cosine_after_warmup cutmix decay_all in_chans input_size
-        label_smoothing loss lr method method_args min_lr mixup mixup_off_epoch mixup_prob
-        mixup_switch_prob model model_args momentum num_classes optimizer schedule schedule_interval
-        source tet_lambda tet_phi time_steps token_reduction warmup_epochs warmup_lr weight_decay
+        calibration channels_last class_weights cosine_after_warmup cutmix decay_all in_chans
+        input_size label_smoothing loss lr method method_args min_lr mixup mixup_off_epoch
+        mixup_prob mixup_switch_prob model model_args momentum num_classes optimizer schedule
+        schedule_interval source tet_lambda tet_phi time_steps token_reduction warmup_epochs
+        warmup_lr weight_decay
     """,
 }
 
