@@ -21,6 +21,7 @@ def canonical(graph: fx.Graph) -> None:
     _plain_views(graph)
     _plain_types(graph)
     _single_norms(graph)
+    _split_sums(graph)
 
 
 def _plain_views(graph: fx.Graph) -> None:
@@ -64,6 +65,35 @@ def _single_norms(graph: fx.Graph) -> None:
             graph.erase_node(source)
 
 
+def _split_sums(graph: fx.Graph) -> None:
+    """``beta c + alpha a b``, which attention with a mask is written with: a product and a sum."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or op_name(node.target) not in FUSED:
+            continue
+        added, left, right = node.args[:3]
+
+        def call(target: Any, *args: Any, node: fx.Node = node) -> fx.Node:
+            with graph.inserting_before(node):
+                new = graph.call_function(target, args)
+            new.meta = dict(node.meta)
+            return new
+
+        total = call(FUSED[op_name(node.target)], left, right)
+        if (alpha := node.kwargs.get("alpha", 1)) != 1:
+            total = call(ATEN.mul.Tensor, total, alpha)
+        if beta := node.kwargs.get("beta", 1):
+            total = call(ATEN.add.Tensor, total, added) if beta == 1 else _scaled(call, total, added, beta)
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+
+
+def _scaled(call: Callable[..., fx.Node], total: fx.Node, added: Any, beta: Any) -> fx.Node:
+    scaled = call(ATEN.mul.Tensor, added, beta)
+    scaled.meta["val"] = added.meta["val"]
+    return call(ATEN.add.Tensor, total, scaled)
+
+
+FUSED = {"baddbmm": ATEN.bmm.default, "addmm": ATEN.mm.default}
 Call = tuple[Any, tuple[Any, ...]]  # an operator and its arguments
 
 

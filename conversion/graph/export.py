@@ -14,6 +14,8 @@ import torch
 from torch import fx
 
 from conversion.graph.canonical import canonical
+from conversion.graph.constants import separate_constants
+from conversion.graph.decompose import decomposed
 from conversion.graph.layers import restore_layers
 from conversion.graph.program import ConversionError, Program, attribute, is_boundary
 from conversion.graph.rectifiers import name_rectifiers
@@ -51,8 +53,10 @@ def export(model: nn.Module, example: Tensor) -> Program:
     canonical(graph)
     name_rectifiers(graph, root)
     restore_layers(graph, root)
+    program = Program(root, graph, tuple(example.shape[1:]))
+    separate_constants(program)
     graph.eliminate_dead_code(is_impure_node=is_boundary)
-    return Program(root, graph, tuple(example.shape[1:]))
+    return program
 
 
 def _exported(root: nn.Module, example: Tensor) -> fx.GraphModule:
@@ -63,7 +67,7 @@ def _exported(root: nn.Module, example: Tensor) -> fx.GraphModule:
             program = torch.export.export(
                 root, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
             )
-            exported = program.run_decompositions({}).module()
+            return decomposed(program)
     except Exception as error:
         text = str(error).strip().splitlines() or [type(error).__name__]
         raise ConversionError(
@@ -72,8 +76,6 @@ def _exported(root: nn.Module, example: Tensor) -> fx.GraphModule:
             " must not depend on values of the image, nor on the size of the batch (x.shape[0] stays free,"
             " len(x) does not)"
         ) from error
-    assert isinstance(exported, fx.GraphModule)
-    return exported
 
 
 def _carry_constants(graph: fx.Graph, exported: fx.GraphModule, root: nn.Module) -> None:

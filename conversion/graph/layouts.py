@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from conversion.graph.ops import module_path, op_name
+from conversion.graph.ops import is_filled, module_path, op_name
 from conversion.network.layout import Layout
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Layouts:
 
     def _found(self, node: fx.Node) -> Layout | LayoutError | None:
         value = node.meta.get("val")
-        if node.op == "output" or not isinstance(value, torch.Tensor):
+        if node.op == "output" or not isinstance(value, torch.Tensor) or is_filled(node):
             return None
         if node.op == "placeholder":
             return Layout(0)
@@ -68,18 +68,18 @@ class Layouts:
 
 def _derived(maker: fx.Node, node: fx.Node, operands: list[tuple[fx.Node, Layout]]) -> Layout:
     """The layout of ``node``, which ``maker`` computes of these operands."""
-    sizes = _sizes(node)
+    sizes = sizes_of_one(node)
     axis = _batch_axis(node)
     name = op_name(maker.target)
     source, layout = operands[0]
     if name in RESHAPES:
-        before, held = _sizes(source), layout.axis
+        before, held = sizes_of_one(source), layout.axis
         outside = math.prod(before[:held]) * layout.outer
         inside = math.prod(before[held + 1 :]) * (before[held] // layout.outer)
         outer = _quotient(node, outside, sizes[:axis])
         _quotient(node, inside, sizes[axis + 1 :])
         return Layout(axis, outer)
-    inner = {_sizes(a)[held.axis] // held.outer for a, held in operands}
+    inner = {sizes_of_one(a)[held.axis] // held.outer for a, held in operands}
     if len(inner) > 1:
         raise LayoutError(_about(node, "joins values of different images, in axes that hold the batch"))
     if name == "repeat_interleave":
@@ -94,8 +94,12 @@ def _quotient(node: fx.Node, whole: int, parts: Iterable[int]) -> int:
     return whole // part
 
 
-def _sizes(node: fx.Node) -> list[int]:
-    """The sizes of a batch of one image."""
+def sizes_of_one(node: fx.Node) -> list[int]:
+    """The sizes of ``node`` for a batch of one image.
+
+    Raises:
+        LayoutError: one is no multiple of the batch.
+    """
     return [size if isinstance(size, int) else _for_one(node, size) for size in node.meta["val"].shape]
 
 
@@ -107,7 +111,7 @@ def _for_one(node: fx.Node, size: Any) -> int:
         once, thrice = (expression.subs(symbols[0], n) for n in (1, 3))
         if once.is_integer and thrice == 3 * once:
             return int(once)
-    raise LayoutError(_about(node, f"has {expression} samples, no multiple of the batch"))
+    raise LayoutError(_about(node, f"has {expression} samples, no multiple of the batch,"))
 
 
 def _batch_axis(node: fx.Node) -> int:

@@ -2,7 +2,8 @@
 
 An operation is *affine* in the signal (it may run on every step alone), *nonlinear* (it must see the
 represented value, the running mean over time), an *activation* (which a neuron can replace), or it
-is refused. Nothing is guessed: what is not in these tables has no rule.
+is refused. Nothing is guessed: what is not in `conversion.graph.tables` has no rule. Truth values and
+positions, such as ``x > 0`` or ``argmax``, and what depends on them, are nonlinear.
 
 Source: section 6.3 of the survey of timm's operations that ECMT (arXiv 2502.21193) and DCGS (arXiv
 2503.00301) need; affine operations commute with the mean over time, nothing else does.
@@ -16,61 +17,63 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from conversion.graph.tables import (
+    ACTIVATIONS,
+    ASSIGNMENTS,
+    ATTENTION,
+    BLENDS,
+    COPIES,
+    FILLED,
+    LINEAR,
+    MASKS,
+    MATRIX_PRODUCTS,
+    MULTIPLIES,
+    NONLINEAR,
+    PRODUCTS,
+    RANDOM,
+    REFUSED,
+    SHAPE,
+    SUMS,
+    WEIGHTED,
+)
+
 if TYPE_CHECKING:
     from torch import fx
+
+__all__ = [
+    "ACTIVATIONS",
+    "ATTENTION",
+    "COPIES",
+    "FILLED",
+    "LINEAR",
+    "MASKS",
+    "MATRIX_PRODUCTS",
+    "MULTIPLIES",
+    "NONLINEAR",
+    "PRODUCTS",
+    "SHAPE",
+    "SUMS",
+    "WEIGHTED",
+    "IsSignal",
+    "Role",
+    "UnsupportedOperationError",
+    "has_rule",
+    "is_filled",
+    "is_integer",
+    "module_path",
+    "op_name",
+    "refuse_random",
+    "role",
+]
 
 Role = Literal["affine", "weighted", "nonlinear", "activation"]
 IsSignal = Callable[[Any], bool]
 Rule = Callable[["fx.Node", str, IsSignal], Role]
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# affine whatever the other operands are, as long as only one kind of operand is the signal
-SHAPE = _names(
-    """
-    view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select
-    unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to
-    repeat flip index_select index gather pixel_shuffle pixel_unshuffle constant_pad_nd pad im2col
-    unfold narrow movedim lift_fresh_copy channel_shuffle native_channel_shuffle repeat_interleave
-    swapaxes upsample_nearest2d upsample_bilinear2d _upsample_bilinear2d_aa upsample_bicubic2d
-    _upsample_bicubic2d_aa reflection_pad2d replication_pad2d rot90 moveaxis tile view_as expand_as
-    reshape_as squeeze_ unsqueeze_
-    """
-)
-LINEAR = _names(
-    """
-    neg mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    _adaptive_avg_pool2d adaptive_avg_pool3d cumsum batch_norm _native_batch_norm_legit_no_training
-    """
-)
-SUMS = _names("add sub rsub slice_scatter select_scatter copy")  # affine in every operand
-WEIGHTED = _names("conv1d conv2d conv3d convolution conv_transpose2d linear")
-PRODUCTS = _names("mul matmul bmm mm einsum linalg_vecdot dot mv baddbmm addmm addbmm addcmul")
-MASKS = _names("where masked_fill")  # affine if the mask does not depend on the image
-NONLINEAR = _names(
-    """
-    gelu silu sigmoid tanh hardswish hardsigmoid softmax _softmax _safe_softmax log_softmax layer_norm
-    native_layer_norm group_norm native_group_norm instance_norm rms_norm leaky_relu elu celu selu mish
-    softplus prelu max_pool1d max_pool2d max_pool3d max_pool2d_with_indices adaptive_max_pool2d clamp
-    clamp_min clamp_max pow sqrt rsqrt exp expm1 log log1p log2 abs amax amin reciprocal
-    linalg_vector_norm norm erf sin cos var std var_mean square scaled_dot_product_attention minimum
-    maximum atan hardshrink softshrink threshold logit rrelu logsumexp sign floor ceil round sinh cosh
-    exp2 sinc glu logaddexp
-    """
-)
-ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})
 INTEGERS: frozenset[Any] = frozenset(
     {operator.mul, operator.add, operator.sub, operator.floordiv, operator.mod, operator.truediv}
 )
-
-# (multiplications of) these have weights: a neuron in front of them turns products into sums
-MATRIX_PRODUCTS = _names("matmul bmm mm einsum")
-ATTENTION = "scaled_dot_product_attention"
-# sums of products, whether their operands get neurons or not
-MULTIPLIES = PRODUCTS - _names("mul addcmul") | {ATTENTION}
 
 
 class UnsupportedOperationError(ValueError):
@@ -92,6 +95,11 @@ def is_integer(node: fx.Node) -> bool:
     )
 
 
+def is_filled(node: fx.Node) -> bool:
+    """Whether a node is a constant of the size of the batch, on the device of the images."""
+    return node.op == "call_function" and op_name(node.target) == "new_full"
+
+
 def role(node: fx.Node, is_signal: IsSignal) -> Role:
     """What a call of an operator means for the signal.
 
@@ -108,10 +116,23 @@ def role(node: fx.Node, is_signal: IsSignal) -> Role:
     if rule is None:
         raise _unsupported(node, name)
     found = rule(node, name, is_signal)
-    value = node.meta.get("val")
-    if isinstance(value, torch.Tensor) and not value.is_floating_point():
-        raise _unsupported(node, f"{name} to {value.dtype}")
+    counts = name != "getitem" and not all(_is_real(a) for a in (node, *_signals(node, is_signal)))
+    if counts and (name not in SHAPE or any(_is_real(a) for a in (node, *_signals(node, is_signal)))):
+        return "nonlinear"
     return found
+
+
+def has_rule(target: Any) -> bool:
+    """Whether an operator need not be taken apart into others."""
+    name = op_name(target)
+    shaped = name in FILLED or name in ("type_as", "view_as", "reshape_as", "expand_as", "baddbmm", "addmm")
+    return shaped or target in INTEGERS or any(name in names for names, _ in _rules())
+
+
+def refuse_random(node: fx.Node) -> None:
+    """Raise an error if ``node`` draws numbers, whatever it depends on."""
+    if op_name(node.target) in RANDOM:
+        raise _unsupported(node, op_name(node.target))
 
 
 def _rules() -> tuple[tuple[frozenset[str], Rule], ...]:
@@ -122,6 +143,8 @@ def _rules() -> tuple[tuple[frozenset[str], Rule], ...]:
         (NONLINEAR, _nonlinear),
         (WEIGHTED, _weighted),
         (SUMS, _affine),
+        (frozenset(ASSIGNMENTS), _assignment),
+        (frozenset(BLENDS), _blend),
         (LINEAR, _linear),
         (SHAPE, _shape),
         (PRODUCTS, _product),
@@ -155,9 +178,27 @@ def _linear(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
 
 
 def _shape(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
-    if any(is_signal(a) for a in node.args[1:]) and not _is_list(node.args[0]):
-        raise _unsupported(node, f"{name} with positions that depend on the image")
-    return "affine"
+    """Nonlinear where positions depend on the image."""
+    return (
+        "nonlinear" if any(is_signal(a) for a in node.args[1:]) and not _is_list(node.args[0]) else "affine"
+    )
+
+
+def _assignment(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    multiplies = node.kwargs.get("reduce") == "multiply"
+    if name == "scatter_reduce":
+        multiplies = _argument(node, 4, "reduce", "") not in ("sum", "mean")
+    return "nonlinear" if multiplies else _only(node, ASSIGNMENTS[name], is_signal)
+
+
+def _blend(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
+    return _only(node, BLENDS[name], is_signal)
+
+
+def _only(node: fx.Node, places: tuple[int, ...], is_signal: IsSignal) -> Role:
+    """Affine if no operand but those in these places is a signal."""
+    others = [a for i, a in enumerate(node.args) if i not in places]
+    return "nonlinear" if any(is_signal(a) for a in others) else "affine"
 
 
 def _product(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
@@ -170,9 +211,13 @@ def _quotient(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
 
 
 def _masked(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
-    if is_signal(node.args[0] if name == "where" else node.args[1]):
-        raise _unsupported(node, f"{name} with a mask that depends on the image")
-    return "affine"
+    return "nonlinear" if is_signal(node.args[0] if name == "where" else node.args[1]) else "affine"
+
+
+def _is_real(value: Any) -> bool:
+    """Whether the values of a node can be spread over time; those of a tuple are asked one by one."""
+    tensor = value.meta.get("val")
+    return not isinstance(tensor, torch.Tensor) or tensor.is_floating_point()
 
 
 def module_path(node: fx.Node) -> str:
@@ -183,10 +228,13 @@ def module_path(node: fx.Node) -> str:
 
 
 def _unsupported(node: fx.Node, what: str) -> UnsupportedOperationError:
+    why = REFUSED.get(what)
     return UnsupportedOperationError(
         f"no conversion rule covers {what!r} (node {node.name!r}, operation {node.target}, module"
-        f" {module_path(node) or 'top level'!r}); replace it in the source network by an operation that has"
-        " a rule, or convert the part of the network before it"
+        f" {module_path(node) or 'top level'!r})"
+        + (f": it {why};" if why else ";")
+        + " replace it in the source network by an operation that has a rule, or convert the part of the"
+        " network before it"
     )
 
 

@@ -98,7 +98,8 @@ class GraphOverTime:
         """A constant or a size that grows with the batch, for B or for T * B."""
         if form != "static" and ops.op_name(node.target) == "sym_size":
             return self.call(f"{UNITS}.folded_size", FoldedSize(self.clock), self.get(node, "static"))
-        return self.copied(node, lambda a: self.get(a, form))
+        image = self.program.image  # only asked for its device
+        return self.copied(node, lambda a: self.get(a, "static" if a is image else form))
 
     def _changed(self, node: fx.Node, form: Form) -> fx.Node:
         """A signal in another form than its own."""

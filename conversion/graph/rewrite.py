@@ -118,7 +118,7 @@ class _Rewriter:
             self.ledger.note_product(new, node, form)
         elif ops.op_name(node.target) in ops.MULTIPLIES:
             self.ledger.note_multiplication(new, node, form, role)
-        elif exact:
+        elif exact and ops.op_name(node.target) not in ops.SHAPE | ops.COPIES:
             self.ledger.note_exact(new, node, form)
         elif form == self.domain and self._passes_spikes(node, form):
             self.over_time.spikes.add(new)

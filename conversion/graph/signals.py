@@ -25,7 +25,9 @@ class Signals:
         self.root = program.root
         self.nodes: set[fx.Node] = set()
         for node in program.graph.nodes:
-            computes = node.op in ("call_function", "call_module") and not ops.is_integer(node)
+            computes = node.op in ("call_function", "call_module") and not (
+                ops.is_integer(node) or ops.is_filled(node)
+            )
             depends = computes and any(a in self.nodes for a in node.all_input_nodes)
             if node.op == "placeholder" or depends:
                 self.nodes.add(node)
