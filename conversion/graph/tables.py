@@ -56,7 +56,7 @@ NONLINEAR = _names(
     prod cumprod cummax cummin topk sort argsort kthvalue median nanmedian mode argmax argmin fmod
     remainder floor_divide atan2 hypot copysign log_sigmoid lgamma digamma _cdist_forward cdist renorm
     gt ge lt le eq ne logical_not logical_and logical_or logical_xor bitwise_not bitwise_and bitwise_or
-    bitwise_xor isnan isinf isfinite any all embedding one_hot linalg_inv_ex linalg_det nan_to_num
+    bitwise_xor heaviside isnan isinf isfinite any all embedding one_hot linalg_inv_ex linalg_det nan_to_num
     """
 )
 ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})

@@ -173,19 +173,8 @@ def test_tables_do_not_overlap():
     assert sum(map(len, groups)) == len(frozenset().union(*groups))
 
 
-# of sizes alone, or never in a network that is not trained
-NO_SIGNAL = {
-    *(
-        "arange",
-        "empty_strided",
-        "scalar_tensor",
-        "sym_numel",
-        "sym_size",
-        "sym_storage_offset",
-        "sym_stride",
-    ),
-    "_local_scalar_dense",
-}
+# of sizes alone, or never in the graph of a network
+NO_SIGNAL = {"arange", "empty_strided", "scalar_tensor", "_local_scalar_dense"}
 
 
 def test_every_core_operator_has_a_rule_or_a_reason():
@@ -200,8 +189,9 @@ def test_every_core_operator_has_a_rule_or_a_reason():
     }
     assert len(core) > 150
     known = TABLES | ops.NONLINEAR | ops.PRODUCTS | ops.ACTIVATIONS | {"div", *ops.FILLED, *tables.REFUSED}
-    missing = {n for n in core - known - NO_SIGNAL if not n.endswith("_backward") and not ops.has_rule(n)}
-    assert missing == set()
+    known |= {"baddbmm", "addmm"}  # a product and a sum
+    missing = core - known - NO_SIGNAL
+    assert {n for n in missing if not n.startswith("sym_") and not n.endswith("_backward")} == set()
 
 
 class Between(nn.Module):
