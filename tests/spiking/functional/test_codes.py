@@ -72,3 +72,22 @@ def test_half_precision_is_summed_in_float32(function):
     assert got.dtype is torch.bfloat16
     assert state.dtype is torch.float32
     torch.testing.assert_close(got.float(), function(x.float())[0], rtol=2**-7, atol=2**-7)
+
+
+def test_spikes_that_cancel_leave_a_mean_of_exactly_zero():
+    """2p + p - 2p - p, whose sum in float32 is 9e-10 for some p, is no signal for who counts operations."""
+    p = torch.rand(1000, generator=torch.Generator().manual_seed(0)) / 16
+    sent = torch.stack([2 * p, p, -2 * p, -p])
+    assert (((2 * p + p) - 2 * p) - p).count_nonzero() > 100
+    assert codes.running_mean(sent)[0][-1].count_nonzero() == 0
+
+
+def test_represented_values_add_up_from_their_start_bit_by_bit():
+    """``mi = b``, then ``mi = mi + (x_t - b) / t``, as the authors' code has it."""
+    generator = torch.Generator().manual_seed(0)
+    b, x = torch.randn(50, generator=generator).double(), torch.randn(9, 50, generator=generator).double()
+    found, _ = codes.represented(x, b)
+    mi = b
+    for t, x_t in enumerate(x, 1):
+        mi = mi + (x_t - b) / t
+        assert torch.equal(found[t - 1], mi)
