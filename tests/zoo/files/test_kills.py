@@ -79,7 +79,7 @@ def pick(most: int, amount: int) -> list[int]:
     return sorted(random.Random(amount).sample(range(1, most), amount))
 
 
-def over_another(networks, tmp_path, shards, amount):
+def over_another(networks, tmp_path, shards, most, amount):
     (old, told), (new, news) = networks
     for name, content in FOREIGN.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def over_another(networks, tmp_path, shards, amount):
     folder = zoo.save(old, tmp_path / "out", max_shard_size=shards[0], **told)
     fresh = contents(zoo.save(new, tmp_path / "fresh", max_shard_size=shards[1], **news))
     seen, died = set(), 0
-    for k in pick(60, amount):
+    for k in pick(most, amount):
         zoo.save(old, folder, max_shard_size=shards[0], **told)
         died += killed(k, tmp_path, lambda: zoo.save(new, folder, max_shard_size=shards[1], **news))
         seen.add(bias_of(folder))
@@ -100,13 +100,13 @@ def over_another(networks, tmp_path, shards, amount):
 
 
 def test_one_network_over_another(networks, tmp_path):
-    over_another(networks, tmp_path, ("5GB", "5GB"), 12)
+    over_another(networks, tmp_path, ("5GB", "5GB"), 60, 12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [("5GB", "5GB"), ("8KB", "5GB"), ("5GB", "8KB"), ("8KB", "8KB")])
 def test_one_network_over_another_in_any_form(shards, networks, tmp_path):
-    over_another(networks, tmp_path, shards, 30)
+    over_another(networks, tmp_path, shards, 240, 24)
 
 
 def test_a_new_folder(networks, tmp_path):
