@@ -46,7 +46,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
     if not placement.sites:
         raise ConversionError(
             f"{type(model).__name__} has no activation that a neuron of {method.name} can stand for; it needs"
-            " ReLU, ReLU6 or QCFS"
+            f" ReLU, ReLU6 or QCFS{_otherwise(method)}"
         )
     for site in placement.sites:
         site.to(images.device)
@@ -65,6 +65,12 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
     method.set_clock(clock, clock.time_steps)
     converted.report.rows = site_rows(converted)
     return converted
+
+
+def _otherwise(method: Method) -> str:
+    """What lets a method place neurons where there is hardly more than a first and a last layer."""
+    ends = [f"{name}=True" for name in ("include_patch_embed", "include_head") if name in method.settings()]
+    return f", or layers between the first and the last; {', '.join(ends)}" if ends else ""
 
 
 def _report(method: Method, clock: Clock, placement: Placement, made: Rewritten) -> Report:

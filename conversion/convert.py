@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from conversion.build import build
 from conversion.calibration.batches import Batches, reference_tensor, to_model
 from conversion.graph.program import ConversionError
-from conversion.graph.wrappers import logits_of, unwrapped
+from conversion.graph.wrappers import unwrapped
+from conversion.inputs import TOKENS, example, takes_tokens
 from conversion.methods.base import Method, get_method, get_recorded
 from conversion.model import ConvertedModel
 from conversion.report import Report, site_rows
@@ -44,12 +45,16 @@ def convert(
     Args:
         model: a classifier ``[B, C, H, W]`` -> ``[B, K]`` in evaluation mode: of the zoo, of timm, of
             torchvision, or any other that ``torch.export`` takes; it may also give ``[B, N, K]``, logits of N
-            positions. For detectors see `conversion.detection.detector`.
+            positions. Instead of images it may take series ``[B, C, L]``, volumes ``[B, C, D, H, W]``,
+            features ``[B, F]``, or numbers of tokens ``[B, N]``, int64. For detectors see
+            `conversion.detection.detector`.
         method: name of a method, see `list_methods`, or a method with its settings.
         time_steps: T.
-        calibration: images as for the model's own evaluation: a tensor ``[N, C, H, W]`` or any iterable of
-            batches whose first entry is the images. Methods that need none do without.
-        input_size: ``(C, H, W)``; taken from the calibration data or from the model's ``default_cfg``.
+        calibration: images as for the model's own evaluation: a tensor ``[N, C, H, W]``, or whatever the
+            model takes, or any iterable of batches whose first entry is the images. Methods that need none
+            do without.
+        input_size: ``(C, H, W)``, or the size of one sample; taken from the calibration data or from the
+            model's ``default_cfg``.
         source: ``{"architecture": ..., "model_args": {...}}``, from which the zoo can build the source again;
             found by itself for models of the zoo and of timm.
         fold_batch_norm: fold batch norms into the layers before them: faster, but these layers no longer
@@ -71,9 +76,8 @@ def convert(
     check_model(model)
     batches = None if calibration is None else _batches(model, calibration, progress)
     size = _input_size(model, batches, input_size)
-    converted = prepare(
-        model, chosen, time_steps, input_size=size, source=source, fold_batch_norm=fold_batch_norm
-    )
+    first = None if batches is None else batches.first
+    converted = _prepare(model, chosen, time_steps, size, source, fold_batch_norm, first)
     _calibrate(converted, model, batches)
     return converted
 
@@ -96,11 +100,21 @@ def prepare(
     chosen = get_method(method, settings)
     model = unwrapped(model)
     check_model(model)
+    size = _input_size(model, None, input_size)
+    return _prepare(model, chosen, time_steps, size, source, fold_batch_norm, None)
+
+
+def _prepare(
+    model: nn.Module,
+    chosen: Method,
+    time_steps: int,
+    size: tuple[int, ...],
+    source: Mapping[str, Any] | None,
+    fold_batch_norm: bool,
+    batch: Tensor | None,
+) -> ConvertedModel:
     chosen.check_time_steps(time_steps)
     began = time.perf_counter()
-    size = _input_size(model, None, input_size)
-    images = example(size, reference_tensor(model))
-    _check_runs(model, images)
     recipe = {
         "source": dict(source) if source is not None else describe_source(model, size),
         "method": chosen.name,
@@ -110,7 +124,9 @@ def prepare(
     }
     if fold_batch_norm:
         recipe["fold_batch_norm"] = True
-    converted = build(model, recipe, chosen, images)
+    if takes_tokens(model, size, batch):
+        recipe["input_dtype"] = TOKENS
+    converted = build(model, recipe, chosen, example(model, recipe))
     converted.report.seconds = {"graph": time.perf_counter() - began}
     return converted
 
@@ -144,6 +160,11 @@ def calibrate(
         raise ConversionError(
             f"the network was prepared for images {expected}, the calibration images are {batches.shape}"
         )
+    if batches is not None and batches.first.is_floating_point() == ("input_dtype" in converted.recipe):
+        raise ConversionError(
+            f"the network was prepared for {converted.recipe.get('input_dtype', 'floating-point')} inputs,"
+            f" the calibration data are {batches.first.dtype}"
+        )
     return _calibrate(converted, model, batches)
 
 
@@ -160,11 +181,8 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
         method.calibrate(converted, batches)
     report.seconds["calibration"] = time.perf_counter() - began
     began = time.perf_counter()
-    like = reference_tensor(model)
-    if batches is None:
-        images = example(tuple(converted.recipe["input_size"]), like)
-    else:
-        images = to_model(batches.first[:IMAGES], like)
+    images = example(model, converted.recipe) if batches is None else batches.first[:IMAGES]
+    images = to_model(images, reference_tensor(model))
     report.self_test = self_test(converted, model, images)
     report.seconds["self-test"] = time.perf_counter() - began
     report.rows = site_rows(converted)
@@ -173,7 +191,7 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
 
 
 def _batches(model: nn.Module, calibration: Tensor | Iterable[Any], progress: bool) -> Batches:
-    return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress)
+    return Batches(calibration, dict(getattr(model, "pretrained_cfg", None) or {}), progress, model)
 
 
 def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
@@ -185,10 +203,9 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> ConvertedModel:
     """
     method = get_recorded(str(recipe["method"]), recipe["settings"])
     check_time_steps(int(recipe["time_steps"]))
-    size = tuple(int(s) for s in recipe["input_size"])
     training = model.training
     try:
-        return build(model.eval(), recipe, method, example(size, reference_tensor(model)))
+        return build(model.eval(), recipe, method, example(model, recipe))
     finally:
         model.train(training)
 
@@ -228,22 +245,3 @@ def _input_size(model: nn.Module, batches: Batches | None, given: Sequence[int] 
         f"the input size of {type(model).__name__} is unknown; give input_size=(C, H, W) or calibration"
         " images"
     )
-
-
-def example(size: tuple[int, ...], like: Tensor | None) -> Tensor:
-    """Two images of noise ``[2, C, H, W]``, on the device and in the dtype of ``like``."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, *size, generator=generator)
-    return to_model(images, like)
-
-
-def _check_runs(model: nn.Module, images: Tensor) -> None:
-    try:
-        with torch.no_grad():
-            output = model(images)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise ConversionError(
-            f"the source does not run on images [B, C, H, W] = {tuple(images.shape)}: {error}; give"
-            " calibration images or input_size=(C, H, W) as the model takes them"
-        ) from error
-    logits_of(output)

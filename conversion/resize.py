@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from conversion.calibration.batches import reference_tensor
-from conversion.convert import calibrate, example, prepare
+from conversion.convert import calibrate, prepare
 from conversion.graph.program import ConversionError
+from conversion.inputs import example
 from conversion.network.site import sites
 from conversion.report import site_rows
 from conversion.self_test import self_test
@@ -77,7 +77,7 @@ def resize(
         " cannot be kept; give calibration images of the new size"
     )
     _take(resized, {n: v for n, v in own.items() if n not in weights}, pinned)
-    resized.report.self_test = self_test(resized, analog, example(size, reference_tensor(analog)))
+    resized.report.self_test = self_test(resized, analog, example(analog, resized.recipe))
     _report_as(resized, converted)
     return resized
 

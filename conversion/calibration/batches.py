@@ -12,6 +12,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from torch import nn
+
 CHUNK = 32  # images at a time of a plain tensor
 
 
@@ -28,16 +30,22 @@ class Batches:
         source: the data. An iterator that can be gone through only once is kept in memory.
         cfg: preprocessing of the model in timm's words; mean and std tell which values to expect.
         progress: show a progress bar.
+        model: what takes them. Data that are no images, other axes than four or integers, must run on it.
 
     Raises:
         CalibrationError: there is no image.
     """
 
     def __init__(
-        self, source: Tensor | Iterable[Any], cfg: Mapping[str, Any] | None = None, progress: bool = True
+        self,
+        source: Tensor | Iterable[Any],
+        cfg: Mapping[str, Any] | None = None,
+        progress: bool = True,
+        model: nn.Module | None = None,
     ) -> None:
+        self.model = model
         if isinstance(source, Tensor):
-            if source.dim() < 3:
+            if source.dim() < 2:
                 raise CalibrationError(f"expected images [N, C, H, W], got a tensor {tuple(source.shape)}")
             source = list(torch.split(source, CHUNK))
         try:
@@ -75,10 +83,6 @@ class Batches:
             self.images, self._counted = seen, True
 
     def _checked(self, images: Tensor) -> Tensor:
-        if images.dim() != 4:
-            raise CalibrationError(
-                f"expected batches of images [B, C, H, W], got {images.dim()} axes {tuple(images.shape)}"
-            )
         if not images.numel():
             raise CalibrationError(f"a calibration batch is empty: {tuple(images.shape)}")
         if self.shape is not None and tuple(images.shape[1:]) != self.shape:
@@ -86,27 +90,51 @@ class Batches:
                 f"calibration images have different shapes: {tuple(images.shape[1:])} after {self.shape};"
                 " resize and crop them to one size"
             )
+        if self.shape is None and (images.dim() != 4 or not images.is_floating_point()):
+            self._check_runs(images)
         size = self.cfg.get("input_size")
         if size is not None and images.shape[1] != size[0]:
             raise CalibrationError(
                 f"the model takes C = {size[0]} channels, the calibration images have C = {images.shape[1]}"
                 f" in {tuple(images.shape)}"
             )
+        if self.shape is not None and images.is_floating_point() != self.first.is_floating_point():
+            raise CalibrationError(f"a calibration batch is {images.dtype}, those before {self.first.dtype}")
         if not images.is_floating_point():
-            raise CalibrationError(
-                f"calibration images are {images.dtype}; scale and normalise them as for the model's own"
-                " evaluation (timm.data.create_transform makes the transform of a timm model)"
-            )
+            return images  # tokens
         if not bool(images.isfinite().all()):
             raise CalibrationError("calibration images contain NaN or infinite values")
         low, high = (float(v) for v in images.aminmax())
         bound = self._bound()
-        if max(abs(low), abs(high)) > bound:
+        if images.dim() == 4 and max(abs(low), abs(high)) > bound:
             raise CalibrationError(
                 f"calibration images range from {low:g} to {high:g}, far beyond what normalised ones reach"
                 f" for this model (+-{bound:g}); they look unscaled: divide by 255 and normalise them"
             )
         return images
+
+    def _check_runs(self, batch: Tensor) -> None:
+        """Refuse what are no images unless the model takes it."""
+        failure: Exception | str = "images are wanted"
+        if self.model is not None and batch.dim() > 1:
+            try:
+                with torch.no_grad():
+                    self.model(
+                        to_model(batch[:2].repeat(2, *(1,) * (batch.dim() - 1)), reference_tensor(self.model))
+                    )
+            except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+                failure = error
+            else:
+                return
+        if batch.dim() == 4:
+            raise CalibrationError(
+                f"calibration images are {batch.dtype}; scale and normalise them as for the model's own"
+                " evaluation (timm.data.create_transform makes the transform of a timm model)"
+            )
+        raise CalibrationError(
+            f"expected batches of images [B, C, H, W], got {batch.dim()} axes {tuple(batch.shape)}, on which"
+            f" the source does not run: {failure}"
+        )
 
     def _bound(self) -> float:
         """Ten times what the brightest and the darkest pixel become; unscaled images exceed it."""
@@ -121,7 +149,7 @@ def images_of(batch: Any) -> Tensor:
     if isinstance(batch, Tensor):
         return batch
     if isinstance(batch, dict):
-        for key in ("image", "images", "pixel_values", "x"):
+        for key in ("image", "images", "pixel_values", "input_ids", "inputs", "x"):
             if key in batch:
                 return images_of(batch[key])
         batch = list(batch.values())
@@ -131,8 +159,10 @@ def images_of(batch: Any) -> Tensor:
 
 
 def to_model(images: Tensor, like: Tensor | None) -> Tensor:
-    """``images`` on the device and in the dtype of the model."""
-    return images if like is None else images.to(like.device, like.dtype)
+    """``images`` on the device and in the dtype of the model; tokens stay integers."""
+    if like is None:
+        return images
+    return images.to(like.device, like.dtype if images.is_floating_point() else images.dtype)
 
 
 def reference_tensor(model: torch.nn.Module) -> Tensor | None:

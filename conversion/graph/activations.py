@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from conversion.graph.program import Program
 
 
+MAX_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d")
+
+
 def activation_of(node: fx.Node) -> Activation:
     """What an activation node computes."""
     name = ops.op_name(node.target)
@@ -57,7 +60,7 @@ def pool_before_activation(program: Program) -> None:
         if not signals.is_activation(node) or len(node.users) != 1:
             continue
         pool = next(iter(node.users))
-        if ops.op_name(pool.target) != "max_pool2d" or pool.args[0] is not node:
+        if ops.op_name(pool.target) not in MAX_POOLS or pool.args[0] is not node:
             continue
         current = node.args[0]
         assert isinstance(current, fx.Node)

@@ -58,7 +58,8 @@ class GraphOverTime:
         """The inputs of the new graph, of which the image is checked as it enters."""
         image = self.graph.placeholder("x")
         self.steps = self.graph.placeholder("steps", default_value=False)
-        self.put(node, "static", self.call(f"{UNITS}.encode", Encode(self.program.input_shape), image))
+        encode = Encode(self.program.input_shape, tokens=not node.meta["val"].is_floating_point())
+        self.put(node, "static", self.call(f"{UNITS}.encode", encode, image))
 
     def put_constant(self, node: fx.Node, varies: Callable[[fx.Node], bool]) -> None:
         """A node that does not depend on the image: the same for all, or growing with the batch.

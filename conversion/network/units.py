@@ -106,31 +106,39 @@ def _alone(state: tuple[int, Tensor]) -> tuple[int, Tensor]:
     return state[0], state[1].clone()
 
 
+def axes_of(shape: tuple[int, ...]) -> str:
+    """A batch of samples of this shape, for a message: ``[B, C, H, W]`` if they are images."""
+    return "[B, C, H, W]" if len(shape) == 3 else f"[B, {', '.join(map(str, shape))}]"
+
+
 class Encode(nn.Module):
-    """Checks the images that enter a converted network, ``[B, C, H, W]``.
+    """Checks the images that enter a converted network, ``[B, C, H, W]``, or whatever its source takes.
 
     Args:
-        shape: ``(C, H, W)`` that the network was exported for.
+        shape: ``(C, H, W)`` that the network was exported for, or the shape of one sample.
+        tokens: whether the inputs are numbers of tokens.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], tokens: bool = False) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape, self.tokens = tuple(shape), tokens
 
     def forward(self, x: Tensor) -> Tensor:
         """The images, unchanged.
 
         Raises:
-            TypeError: no floating-point tensor.
+            TypeError: no tensor of floating-point numbers, or of integers where those are taken.
             ValueError: another number of axes or channels, another size, no sample, NaN or infinity.
         """
         if torch.compiler.is_compiling():
             return x
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        if not isinstance(x, torch.Tensor) or x.is_floating_point() == self.tokens:
             got = x.dtype if isinstance(x, torch.Tensor) else type(x).__name__
-            raise TypeError(f"expected floating-point images [B, C, H, W], got {got}")
+            what = "images" if len(self.shape) == 3 else "inputs"
+            kind = "integer" if self.tokens else "floating-point"
+            raise TypeError(f"expected {kind} {what} {axes_of(self.shape)}, got {got}")
         self._check_shape(tuple(x.shape))
-        if x.device.type != "meta" and not bool(x.detach().sum().isfinite()):
+        if x.is_floating_point() and x.device.type != "meta" and not bool(x.detach().sum().isfinite()):
             bad = int((~x.detach().isfinite()).sum())
             if bad:
                 raise ValueError(
@@ -143,12 +151,17 @@ class Encode(nn.Module):
         axes, wanted = len(shape), len(self.shape)
         if axes == wanted + 2:
             raise ValueError(
-                f"a converted network takes still images [B, C, H, W] and makes its own steps, got"
+                f"a converted network takes still images {axes_of(self.shape)} and makes its own steps, got"
                 f" {axes} axes {shape}; give the frames one by one, or their mean"
             )
         if axes != wanted + 1:
             hint = "; add the batch axis with x.unsqueeze(0)" if axes == wanted else ""
-            raise ValueError(f"expected [B, C, H, W], got {axes} axes {shape}{hint}")
+            raise ValueError(f"expected {axes_of(self.shape)}, got {axes} axes {shape}{hint}")
+        if shape[1:] != self.shape and wanted != 3:
+            raise ValueError(
+                f"expected {axes_of(self.shape)}, got {shape}; sizes are fixed in the converted graph, so"
+                " convert the source for this one"
+            )
         if shape[1:] != self.shape:
             raise ValueError(
                 f"expected C, H, W = {self.shape}, got {shape[1:]}: other {self._way_out(shape[1:])}"

@@ -30,6 +30,7 @@ def converted(
     fold_batch_norm: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
+    input_dtype: str | None = None,
 ) -> ConvertedModel:
     """A converted network without its weights, thresholds and corrections, which a file brings.
 
@@ -38,11 +39,12 @@ def converted(
             ``"torchvision/NAME"``.
         method: name of the method.
         time_steps: T.
-        input_size: ``(C, H, W)``.
+        input_size: ``(C, H, W)``, or the size of one sample.
         settings: of the method.
         fold_batch_norm: whether batch norms were folded.
         num_classes: must be that of the source, as the head is part of the converted graph.
         in_chans: must be that of the source.
+        input_dtype: ``"int64"`` for a network that takes numbers of tokens.
     """
     model = build_source(source)
     recipe = {
@@ -54,6 +56,8 @@ def converted(
     }
     if fold_batch_norm:
         recipe["fold_batch_norm"] = True
+    if input_dtype is not None:
+        recipe["input_dtype"] = input_dtype
     network = conversion.rebuild(model, recipe)
     for label, wanted in (("num_classes", num_classes), ("in_chans", in_chans)):
         got = getattr(network, label)
