@@ -36,15 +36,24 @@ class Layouts:
             LayoutError: the batch is in no axis, in several, or not in one piece.
         """
         if node not in self._known:
-            for each in node.graph.nodes:
-                if each not in self._known:
-                    self._known[each] = self._found(each)
+            self._fill(node.graph)
         found = self._known[node]
         if isinstance(found, LayoutError):
             raise found
         if found is None:
             raise LayoutError(_about(node, "depends on no image"))
         return found
+
+    def are_known(self, node: fx.Node) -> bool:
+        """Whether ``node`` has a layout, or depends on no image and needs none."""
+        if node not in self._known:
+            self._fill(node.graph)
+        return not isinstance(self._known[node], LayoutError)
+
+    def _fill(self, graph: fx.Graph) -> None:
+        for each in graph.nodes:
+            if each not in self._known:
+                self._known[each] = self._found(each)
 
     def _found(self, node: fx.Node) -> Layout | LayoutError | None:
         value = node.meta.get("val")
@@ -57,11 +66,13 @@ class Layouts:
         signals = [(a, found) for a in maker.all_input_nodes if (found := self._known.get(a)) is not None]
         if not signals:
             return None
-        for _, found in signals:
-            if isinstance(found, LayoutError):
-                return found
+        known = [(a, found) for a, found in signals if isinstance(found, Layout)]
         try:
-            return _derived(maker, node, [(a, found) for a, found in signals if isinstance(found, Layout)])
+            if len(known) == len(signals):
+                return _derived(maker, node, known)
+            axis = _batch_axis(node)  # images have met in an operand; here they are apart again
+            _quotient(node, 1, [sizes_of_one(node)[axis]])
+            return Layout(axis)
         except LayoutError as error:
             return error
 

@@ -66,6 +66,16 @@ class Ledger:
         """An operation that is evaluated exactly."""
         self._operations[new] = Operation(name=node.name, kind="unit", form=form)
 
+    def note_between(self, new: fx.Node, node: fx.Node, form: Form) -> None:
+        """An operation between the images of a batch, which stays real-valued."""
+        name = self._product_name(node)
+        if form != "static":
+            self.analog[name] = f"{ops.op_name(node.target)} between the images of a batch"
+        kind: Kind = "between" if ops.op_name(node.target) in ops.MULTIPLIES else "unit"
+        folds = form != "static" and self.over_time.program.layouts.are_known(node)
+        computes = new.all_input_nodes[0] if folds else new
+        self._operations[computes] = Operation(name=name, kind=kind, form=form)
+
     def note_neuron(self, new: fx.Node, path: str, domain: Domain) -> None:
         """A neuron."""
         self._operations[new] = Operation(name=path, kind="neuron", form=domain)

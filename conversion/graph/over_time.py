@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from conversion.graph import ops
 from conversion.graph.program import attribute, place
+from conversion.network.between import Apart, StepByStep, Together
 from conversion.network.units import Encode, Fold, FoldedSize, Increments, RunningMean, Unfold
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ class GraphOverTime:
 
     def _changed(self, node: fx.Node, form: Form) -> fx.Node:
         """A signal in another form than its own."""
-        own, layout = self.form[node], self.program.layout(node)
-        source = self._made[node, own]
+        own, source = self.form[node], self._made[node, self.form[node]]
+        if not self.program.layouts.are_known(node):
+            return self._changed_between(node, own, form)
+        layout = self.program.layout(node)
         if own == "static":  # steps and means of something constant are the same
             new = self.fold(self.unfold(source, layout, static=True), layout)
             self._made[node, "step"] = self._made[node, "mean"] = new
@@ -113,6 +116,44 @@ class GraphOverTime:
         if form == "static":
             raise AssertionError(f"{node.name} varies over time")
         return self.converted(source, form, layout, f"{node.name}_{'mean' if form == 'mean' else 'steps'}")
+
+    # -- operations between images ---------------------------------------------------------------
+
+    def between(self, node: fx.Node, form: Form, operand: Callable[[fx.Node], fx.Node]) -> fx.Node:
+        """A call as ``node`` makes it, on each step apart from the others.
+
+        Args:
+            node: of the program; takes or gives values that belong to no single image.
+            form: that it works on.
+            operand: gives an operand that is a signal in this form.
+        """
+        operands, varying = [], []
+        for a in node.all_input_nodes:
+            varies = self.form[a] in ("static", "step", "mean")
+            varying.append(varies)
+            if not varies:
+                operands.append(self.get(a, "static"))
+            elif self.program.layouts.are_known(a):
+                layout = self.program.layout(a)
+                unit = Apart(self.clock, layout, False)
+                operands.append(self.call(f"{UNITS}.{node.name}_{a.name}", unit, operand(a)))
+            else:
+                operands.append(operand(a))
+        step = StepByStep(node.target, node.args, dict(node.kwargs), tuple(varying))
+        new = self.call(f"{UNITS}.{node.name}", step, *operands)
+        if self.program.layouts.are_known(node):
+            new = self.call(f"{UNITS}.{node.name}_together", Together(self.program.layout(node)), new)
+        return new
+
+    def _changed_between(self, node: fx.Node, own: Form, form: Form) -> fx.Node:
+        """`_changed` for what belongs to no single image, ``[T, ...]``."""
+        source = self._made[node, own]
+        if own == "static":
+            new = self.call(f"{UNITS}.{node.name}_steps", Apart(self.clock, None, True), source)
+            self._made[node, "step"] = self._made[node, "mean"] = new
+            return new
+        unit = RunningMean() if form == "mean" else Increments()
+        return self.call(f"{UNITS}.{node.name}_{form}", unit, source)
 
     # -- units -----------------------------------------------------------------------------------
 

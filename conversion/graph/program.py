@@ -64,6 +64,10 @@ class Program:
         except LayoutError as error:
             raise ConversionError(str(error)) from None
 
+    def joins_images(self, node: fx.Node) -> bool:
+        """Whether ``node`` takes or gives values in which the images of a batch cannot be told apart."""
+        return any(not self.layouts.are_known(a) for a in (node, *node.all_input_nodes))
+
     def sample_shape(self, node: fx.Node) -> tuple[int, ...]:
         """Shape of ``node`` for one image, as a neuron sees it behind ``[T, B]``."""
         axis, outer = self.layout(node)

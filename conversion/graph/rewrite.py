@@ -109,10 +109,17 @@ class _Rewriter:
         exact = role in ("nonlinear", "activation")
         if exact and form != "static":
             self.ledger.note_analog(node)
-        new = self.over_time.put(
-            node, form, self.over_time.copied(node, lambda a: self._operand(a, form, node))
-        )
-        if role == "weighted":
+        joins = self.program.joins_images(node)
+
+        def operand(a: fx.Node) -> fx.Node:
+            return self._operand(a, form, node)
+
+        apart = joins and form != "static"
+        made = self.over_time.between(node, form, operand) if apart else self.over_time.copied(node, operand)
+        new = self.over_time.put(node, form, made)
+        if joins:
+            self.ledger.note_between(new, node, form)
+        elif role == "weighted":
             self.ledger.note_layer(new, node, form)
         elif self.signals.is_product(node):
             self.ledger.note_product(new, node, form)

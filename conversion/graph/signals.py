@@ -22,7 +22,7 @@ class Signals:
     """
 
     def __init__(self, program: Program) -> None:
-        self.root = program.root
+        self.program, self.root = program, program.root
         self.nodes: set[fx.Node] = set()
         for node in program.graph.nodes:
             computes = node.op in ("call_function", "call_module") and not (
@@ -55,9 +55,9 @@ class Signals:
         return named and node in self.nodes and self.role(node) == "activation"
 
     def is_product(self, node: fx.Node) -> bool:
-        """Whether ``node`` is a matrix product of two signals."""
+        """Whether ``node`` is a matrix product of two signals, image by image."""
         named = node.op == "call_function" and ops.op_name(node.target) in ops.MATRIX_PRODUCTS
-        return named and self.role(node) == "nonlinear"
+        return named and self.role(node) == "nonlinear" and not self.program.joins_images(node)
 
     def wants_spikes(self, node: fx.Node) -> bool:
         """Whether the operands of ``node`` should come as spikes: weights or another signal meet them."""

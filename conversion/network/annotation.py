@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conversion.network.units import Domain, Form
 
-Kind = Literal["conv", "linear", "matmul", "projection", "attention", "unit", "neuron"]
+Kind = Literal["conv", "linear", "matmul", "projection", "attention", "between", "unit", "neuron"]
 
 
 @dataclass(frozen=True, kw_only=True)

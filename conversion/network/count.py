@@ -104,6 +104,10 @@ class _Counter(fx.Interpreter):
         if operation.kind == "unit":
             self._evaluate(_values(output).numel(), static)
             return
+        if operation.kind == "between":
+            row = self._between(node, operation, output)
+            self.layers[row.name] = row
+            return
         count = {"matmul": self._product, "projection": self._projection, "attention": self._attention}
         row = count.get(operation.kind, self._layer)(node, operation)
         known = self.layers.get(row.name)
@@ -188,7 +192,17 @@ class _Counter(fx.Interpreter):
         static = operation.form == "static"
         self._evaluate(query[..., 0].numel() * key.shape[-2], static)
         once = sum(attention_macs(query.shape, key.shape, value.shape)) / (1 if static else self.steps)
-        nothing = torch.zeros(self.steps, dtype=torch.float64)
+        return self._real_product(operation, once)
+
+    def _between(self, node: fx.Node, operation: Operation, output: Tensor) -> LayerOperations:
+        """A product between images, ``[T, M, K]`` by ``[T, K, ...]``."""
+        first: Tensor = self.env[node.all_input_nodes[0]]
+        steps = 1 if operation.form == "static" else self.steps
+        return self._real_product(operation, output.numel() * first.shape[-1] / steps)
+
+    def _real_product(self, operation: Operation, once: float) -> LayerOperations:
+        """Products of real values, ``once`` multiplications a step."""
+        static, nothing = operation.form == "static", torch.zeros(self.steps, dtype=torch.float64)
         return LayerOperations(
             name=operation.name,
             kind="matmul",
