@@ -11,7 +11,9 @@ from torch import nn
 from zoo import locate
 from zoo.base import ZooModel
 from zoo.described import build_described
+from zoo.errors import CheckpointError
 from zoo.files.checkpoint import read_checkpoint
+from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
 from zoo.files.weights import WeightsCfg, read_weights_cfg, weights_folders
 from zoo.hub.download import with_repository
@@ -82,6 +84,7 @@ def load(
     if weights is not None:
         model = entry.fn(**kwargs)
         load_weights(model, weights, entry, explicit=kwargs)
+        _adopt_own(model, Path(weights), entry, kwargs)
     elif pretrained is False:
         model = entry.fn(**kwargs)
     elif available:
@@ -126,6 +129,17 @@ def load_cfg(cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any]) -> nn.M
 def _adopt(model: nn.Module, place: Path, explicit: Mapping[str, Any]) -> None:
     if (place / CONFIG_FILE).is_file():
         adopt_description(model, place, explicit)
+
+
+def _adopt_own(model: nn.Module, weights: Path, entry: Entry, explicit: Mapping[str, Any]) -> None:
+    """What a description beside the weights says, if it is one of this entry; others' files may lie there."""
+    folder = weights if weights.is_dir() else weights.parent
+    try:
+        described = read_description(folder)
+    except (CheckpointError, OSError):
+        return
+    if described.architecture == entry.name and (weights.is_dir() or weights.suffix == ".safetensors"):
+        adopt_description(model, folder, explicit)
 
 
 def register_with_timm(entry: Entry) -> None:

@@ -72,8 +72,8 @@ def _load(
     where = f"{path}, its settings" if described is None else str(_folder(path) / CONFIG_FILE)
     cfg = None if described is None else described.pretrained_cfg
     model = build_described(name, arguments, kwargs, beside, where, cfg)
-    if path.is_dir():
-        adopt_description(model, path, kwargs)
+    if described is not None:
+        adopt_description(model, _folder(path), kwargs)
     if found is None:
         return model
     entry = None if is_timm(name) else get_entry(name)

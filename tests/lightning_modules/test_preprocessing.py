@@ -144,6 +144,15 @@ def test_checkpoints_record_how_their_images_were_prepared(tmp_path):
     assert again.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.parametrize("place", ["", "model.safetensors"])
+def test_weights_of_a_folder_bring_its_record(place, tmp_path):
+    zoo.save(zoo.create(NANO, num_classes=3), tmp_path / "m", pretrained_cfg={"mean": (0.9,), "std": (0.8,)})
+    path = tmp_path / "m" / place
+    for model in (zoo.load(NANO, weights=path, num_classes=3), zoo.load(f"local-dir:{path}")):
+        assert tuple(model.pretrained_cfg["mean"]) == (0.9,)
+    assert recorded_in(path)["std"] == [0.8]
+
+
 def test_a_note_that_is_no_preprocessing_is_not_taken():
     note = {
         "mean": ["a"],
