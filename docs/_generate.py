@@ -1,6 +1,7 @@
 """Tables of the documentation that come from the code: the zoo's entries and the shipped runs."""
 
 import csv
+import json
 import statistics
 from pathlib import Path
 
@@ -128,14 +129,14 @@ def _energy_cell(row: dict[str, str]) -> str:
     return f"{float(row['energy_ratio']):.2f} ({float(row['logit_difference']):.3f})"
 
 
-FAMILY_COLUMNS = {"differential": (4, 8), "rate": (4, 16, 32), "ecmt": (8, 32)}  # T shown of each code
+CODE_COLUMNS = {"differential": (4, 8), "rate": (4, 16, 32), "ecmt": (8, 32)}  # T shown of each code
 
 
-def write_family_table(table: Path, path: Path) -> None:
-    """Relative errors of ``benchmarks/family_table.py``, one row a family."""
+def write_code_table(table: Path, path: Path) -> None:
+    """Relative errors of ``benchmarks/code_table.py``, one row a family."""
     with table.open(newline="") as file:
         found = {(row["name"], row["code"], int(row["time_steps"])): row for row in csv.DictReader(file)}
-    columns = [(code, t) for code, steps in FAMILY_COLUMNS.items() for t in steps]
+    columns = [(code, t) for code, steps in CODE_COLUMNS.items() for t in steps]
     rows = []
     for name in dict.fromkeys(name for name, _, _ in found):
         own = [found.get((name, *column)) for column in columns]
@@ -145,6 +146,30 @@ def write_family_table(table: Path, path: Path) -> None:
     titles = {"differential": "differential", "rate": "rate", "ecmt": "ECMT"}
     header = ["family", "pixels", "neuron layers", *(f"{titles[code]}, T = {t}" for code, t in columns)]
     path.write_text(_table(header, rows))
+
+
+def write_family_table(table: Path, path: Path) -> None:
+    """Distances of ``benchmarks/family_table.py``, one row a module of timm, and what they are in all."""
+    found = [json.loads(line) for line in table.read_text().splitlines()]
+    steps = list(dict.fromkeys(t for row in found for t in row.get("distance", {})))
+    rows, last = [], []
+    for row in found:
+        head = [f"`{row['module']}`", f"`{row['model']}`", str(row["pixels"]), f"{row['rounding']:.4f}"]
+        if "refused" in row:
+            rows.append([*head, "refused", *["-"] * len(steps)])
+            continue
+        last.append(row["distance"][steps[-1]])
+        distances = [f"{row['distance'][t]:.4f}" for t in steps]
+        rows.append([*head, str(row["layers_of_neurons"]), *distances])
+    text = f"Of the {len(found)} modules measured so far {len(last)} convert"
+    if last:
+        below = sum(d < 0.05 for d in last)
+        text += (
+            f"; at T = {steps[-1]} the median distance is {statistics.median(last):.4f}, the largest"
+            f" {max(last):.4f}, and {below} are below 0.05"
+        )
+    header = ["module", "model", "pixels", "rounding", "neuron layers", *(f"T = {t}" for t in steps)]
+    path.write_text(f"{text}.\n\n" + _table(header, rows))
 
 
 def write_token_table(table: Path, path: Path) -> None:

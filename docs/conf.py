@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 from _browse import write_browser  # noqa: E402
 from _generate import (  # noqa: E402
+    write_code_table,
     write_config_table,
     write_conversion_table,
     write_family_table,
@@ -63,7 +64,8 @@ write_weights_table(_generated / "weights_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")
 write_measured_table(ROOT / "benchmarks" / "real_runs.csv", _generated / "measured_table.md")
 write_conversion_table(ROOT / "benchmarks" / "conversion_table.csv", _generated / "conversion_table.md")
-write_family_table(ROOT / "benchmarks" / "family_table.csv", _generated / "family_table.md")
+write_code_table(ROOT / "benchmarks" / "code_table.csv", _generated / "code_table.md")
+write_family_table(ROOT / "benchmarks" / "family_table.jsonl", _generated / "family_table.md")
 write_token_table(ROOT / "benchmarks" / "token_table.csv", _generated / "token_table.md")
 write_hybrid_table(ROOT / "benchmarks" / "hybrid_table.csv", _generated / "hybrid_table.md")
 write_tuning_table(ROOT / "benchmarks" / "hybrid_table.csv", _generated / "tuning_table.md")

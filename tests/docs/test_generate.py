@@ -1,12 +1,16 @@
 """Tables of the documentation that are made from measurements."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
+import timm
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "benchmarks")]
 import _generate  # noqa: E402 - lies beside the pages
+import family_table  # noqa: E402 - lies beside the other benchmarks
 
 
 def test_the_token_table_shows_what_was_measured(tmp_path):
@@ -36,12 +40,36 @@ def test_the_shipped_measurements_fit_the_table(tmp_path):
     assert all(f"{float(row['accuracy']):.1%}" in text for row in rows)
 
 
-def test_the_family_table_shows_what_was_measured(tmp_path):
+def test_the_table_of_codes_shows_what_was_measured(tmp_path):
     lines = ["name,pixels,code,time_steps,relative_error,layers_of_neurons"]
     lines += [f"vit,64,differential,{t},{1 / t:.5f},98" for t in (1, 4, 8)]
     lines += [f"vit,64,rate,{t},{3 / t:.5f},98" for t in (4, 16, 32)]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
-    _generate.write_family_table(tmp_path / "table.csv", tmp_path / "table.md")
+    _generate.write_code_table(tmp_path / "table.csv", tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
     assert "| `vit` | 64 | 98 | 0.2500 | 0.1250 | 0.7500 | 0.1875 | 0.0938 | - | - |" in text
     assert "rate, T = 16" in text
+
+
+def test_the_family_table_shows_what_was_measured(tmp_path):
+    told = {"pixels": 64, "rounding": 0.001, "layers_of_neurons": 9}
+    rows = [
+        {"module": "vit", "model": "tiny", "distance": {"1": 0.5, "16": 0.01}, **told},
+        {"module": "cnn", "model": "small", "distance": {"1": 0.4, "16": 0.07}, **told},
+        {"module": "rnn", "model": "big", "refused": "no rule", **told},
+    ]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _generate.write_family_table(tmp_path / "table.jsonl", tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    assert "Of the 3 modules measured so far 2 convert; at T = 16 the median distance is 0.0400" in text
+    assert "the largest 0.0700, and 1 are below 0.05." in text
+    assert "| `vit` | `tiny` | 64 | 0.0010 | 9 | 0.5000 | 0.0100 |" in text
+    assert "| `rnn` | `big` | 64 | 0.0010 | refused | - | - |" in text
+
+
+def test_the_family_table_is_of_the_modules_of_timm():
+    source = ROOT / "benchmarks" / "family_table.jsonl"
+    modules = [json.loads(line)["module"] for line in source.read_text().splitlines()]
+    assert len(modules) == len(set(modules)) > 0
+    assert set(modules) <= set(family_table.MODULES)
+    assert set(family_table.MODULES) == set(timm.list_modules())
