@@ -287,11 +287,19 @@ class DCGSConversion(GradedMethod):
         self.update_thresholds(network)
 
     def _set_threshold(self, site: TrackingSite, theta: Tensor, magnitudes: Magnitudes) -> None:
-        """The measured threshold, or what stands in for it where none of the site is above 0."""
+        """The measured threshold, or what stands in for it where it is not above 0.
+
+        Single channels that were always 0 stay silent as the authors' do with a published policy, or where
+        the signs of the share silence neurons on purpose.
+        """
         site.fallback = ""
-        if not bool((theta > 0).any()):
+        dead = int((theta <= 0).sum())
+        if dead == theta.numel():
             value, site.fallback = magnitudes.stand_in()
             theta = torch.full_like(theta, value)
+        elif dead and self.policy == "auto" and not self.signed:
+            site.fallback = f"the largest one, {float(theta.max()):.4g}, for {dead} whose share was 0"
+            theta = torch.where(theta > 0, theta, theta.max())
         site.v_threshold.copy_(theta * self.threshold_scale)
 
     @override

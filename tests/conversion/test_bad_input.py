@@ -149,6 +149,11 @@ def test_channel_that_is_dead_on_the_calibration_data(relu_net, images):
         assert bool((theta[1:] > 0).all())
         assert snn(images(seed=2)).isfinite().all()
         assert "(1 silent)" in str(snn.report)
+    for settings, silent in (({}, 0), ({"policy": "official-transformer"}, 1)):
+        snn = convert(relu_net, "dcgs", 4, images(), level="channel", **settings, **quiet)
+        row = next(r for r in snn.report.rows if bool((r.v_threshold == 0).any()) or r.fallback)
+        assert int((row.v_threshold == 0).sum()) == silent
+        assert bool(row.fallback) != bool(silent)
 
 
 def test_trained_threshold_that_is_not_positive(qcfs_net):
