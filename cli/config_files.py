@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.errors import fail
 from cli.shipped_configs import OPTIONS, shipped_names
@@ -27,6 +27,7 @@ def check_config_files(words: Sequence[str]) -> None:
         path = Path(value)
         if path.is_file() and not path.read_text(errors="replace").strip():
             fail(f"the config file {value} is empty")
+        _check_yaml(value, path.read_text(errors="replace") if path.is_file() else value)
         if path.is_file() or value.lstrip().startswith("{"):  # a mapping typed in place
             continue
         if path.is_dir():
@@ -34,6 +35,36 @@ def check_config_files(words: Sequence[str]) -> None:
         near = difflib.get_close_matches(value, [*_known(path), *shipped_names()], n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else f" (looked in {os.getcwd()})"
         fail(f"no such config file: {value}{hint}")
+
+
+MOST_NODES = 1_000_000  # of a YAML file, aliases written out
+
+
+def _check_yaml(name: str, text: str) -> None:
+    """Stop where a file is no YAML, naming the line, or where its aliases stand for far too much."""
+    import yaml
+
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        fail(f"{name}, line {mark.line + 1 if mark else '?'}: {error.problem or error.context}")
+    except (yaml.YAMLError, RecursionError) as error:
+        fail(f"{name} is no YAML: {str(error).splitlines()[0]}")
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_NODES + 1  # of one that contains itself
+            value = node.value if isinstance(node.value, list) else ()
+            parts = [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(part) for part in parts)
+        return sizes[id(node)]
+
+    if tree is not None and size(tree) > MOST_NODES:
+        fail(
+            f"{name}: its aliases (*name) stand for more than {MOST_NODES:,} values; write out what is meant"
+        )
 
 
 def _known(path: Path) -> list[str]:

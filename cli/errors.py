@@ -118,6 +118,13 @@ def _without_noise(message: str) -> str:
         words = line.strip().removeprefix("- ")
         if words and not words.startswith(NOISE):
             kept[re.sub(r"^(\s*)- ", r"\1", line)] = None
+    lists = [line for line in kept if "Expected a typing.Literal[" in line]
+    if len(lists) > 1:  # one for each type of a value that may be a word or a number
+        known: dict[str, None] = {}
+        for line in lists:
+            known |= dict.fromkeys(w.strip(" '") for w in line.partition("[")[2].rstrip("]").split(","))
+            del kept[line]
+        kept["    must be one of " + ", ".join(known)] = None
     return "\n".join(kept)
 
 
@@ -148,7 +155,11 @@ def out_of_memory(error: BaseException) -> str | None:
     text = str(error)
     asked = re.search(r"tried to allocate (\d+) bytes|(?:Tried|Unable) to allocate ([\d.]+ \w+)", text, re.I)
     kind = type(error).__name__
-    if not isinstance(error, MemoryError) and kind != "OutOfMemoryError" and "not enough memory" not in text:
+    if (
+        not isinstance(error, MemoryError)
+        and kind != "OutOfMemoryError"
+        and not re.search("not enough memory|t allocate memory", text)
+    ):
         return None
     size = "more than there is" if asked is None else asked[2] or f"{int(asked[1]):,} bytes"
     return (

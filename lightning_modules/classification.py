@@ -94,6 +94,8 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"loss must be 'ce' or 'tet', got {loss!r}")
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing!r}")
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs two classes or more, but the data have {num_classes}")
         check_class_weights(class_weights, num_classes)
         self.save_hyperparameters()
         arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}

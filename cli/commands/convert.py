@@ -16,7 +16,8 @@ from rich.console import Console
 import zoo
 from cli.errors import CommandError, summary
 from cli.parser import SpikingParser
-from cli.run.folder import run_folder
+from cli.run.folder import claim, move_aside, run_folder
+from cli.run.lock import release_all
 from cli.run.package import anonymous
 from datamodules import BaseDataModule
 from lightning_modules.conversion import run as conversion_run
@@ -43,7 +44,10 @@ def run(words: Sequence[str]) -> None:
     parser = _parser()
     config = parser.parse_args(list(words))
     settings = parser.dump(config, skip_none=False)
-    _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
+    try:
+        _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
+    finally:
+        release_all()
 
 
 def _parser() -> SpikingParser:
@@ -66,7 +70,9 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
     pl.seed_everything(config.seed_everything, verbose=False)
     names = [str(getattr(path, "relative", path)) for path in config.config or []]
     method = str(config.method)
-    folder = Path(config.output or run_folder(names, f"conversion-{method}"))
+    folder = claim(
+        Path(config.output or run_folder(names, f"conversion-{method}")), own=config.output is None
+    )
     made = parser.instantiate_classes(config)
     plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
     ann, snn = plan.convert()
@@ -76,6 +82,8 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
     console.print(
         conversion_run.legend(comparison, plan.measured(comparison)), highlight=False, soft_wrap=True
     )
+    if (folder / "config.json").exists():
+        console.print(f"the earlier conversion is kept as {move_aside(folder)}", soft_wrap=True)
     try:
         conversion_run.write(
             folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 import time
 import warnings
@@ -20,7 +21,8 @@ from cli import errors
 from cli.parser import SpikingParser
 from cli.run import facts, resume
 from cli.run.defaults import as_list, default_callbacks, loggers
-from cli.run.folder import RunFolder, run_folder
+from cli.run.folder import RunFolder, check_output, claim, lock_writable, move_aside, run_folder
+from cli.run.lock import release_all
 from cli.run.options import RunOptions
 from cli.run.storage import AtomicCheckpointIO
 from datamodules import BaseDataModule
@@ -78,14 +80,35 @@ class SpikingCLI(LightningCLI):
             given = [str(getattr(p, "relative", p)) for p in settings.get("config") or []]
             parts = [str(settings.get(key, {}).get("class_path", key)) for key in ("model", "data")]
             fallback = "-".join(part.rpartition(".")[2] for part in parts)
-            settings.trainer.default_root_dir = str(run_folder(given, fallback))
-        path = Path(settings.trainer.default_root_dir)
+            found = run_folder(given, fallback, self.options.name, self._typed_seed())
+        else:
+            found = Path(settings.trainer.default_root_dir)
+        path = self._claim(found, named=settings.trainer.default_root_dir is not None)
+        settings.trainer.default_root_dir = str(path)
+        words = self.words if path == found else [*self.words, f"--trainer.default_root_dir={path}"]
         checkpoint = resume.resolve(settings.get("ckpt_path"), path)
-        self.folder = RunFolder(path=path, checkpoint=checkpoint, words=tuple(self.words))
+        self.folder = RunFolder(path=path, checkpoint=checkpoint, words=tuple(words))
         # Lightning would now merge the hyper-parameters of a checkpoint that it finds here, so that they
         # beat the command line without a word (its pull request 21116); `before_instantiate_classes` puts
         # the path back
         settings.ckpt_path = None
+
+    def _typed_seed(self) -> int | None:
+        typed = any(word.partition("=")[0] == "--seed_everything" for word in self.words)
+        seed = self.settings.get("seed_everything")
+        return seed if typed and type(seed) is int else None  # true asks for any
+
+    def _claim(self, folder: Path, named: bool) -> Path:
+        """The folder of this run, which no other run writes to at the same time."""
+        trainer, command = self.settings.trainer, str(self.config.subcommand)
+        if command == "predict":
+            check_output(Path(self.options.output))
+        if command not in ("fit", "test") or trainer.get("fast_dev_run") or trainer.get("barebones"):
+            return folder
+        if command == "test":
+            lock_writable(folder)  # its report is that of the whole run
+            return folder
+        return claim(folder, own=not named and self.settings.get("ckpt_path") is None)
 
     @property
     def settings(self) -> Any:
@@ -96,6 +119,13 @@ class SpikingCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
+        devices, most = self.settings.trainer.devices, max(8, 4 * (os.cpu_count() or 1))
+        on_cpus = self.settings.trainer.accelerator == "cpu"
+        if on_cpus and str(devices).isdecimal() and int(devices) > most:
+            raise errors.CommandError(
+                f"trainer.devices: {devices} asks for {devices} processes on {os.cpu_count()} cores;"
+                f" at most {most} make sense"
+            )
         if self.folder.checkpoint is not None:
             self.settings.ckpt_path = str(self.folder.checkpoint)
 
@@ -183,6 +213,9 @@ class SpikingCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict; what the task's callbacks write is not kept in memory, too."""
         kwargs["return_predictions"] = False
+        output = Path(self.options.output)
+        if output.exists() and self.trainer.is_global_zero:
+            rank_zero_info(f"the earlier {output} is kept as {move_aside(output)}")
         try:
             self.trainer.predict(**kwargs)
         except ValueError as error:  # a network without tokens, a scorer without scores
@@ -193,6 +226,18 @@ class SpikingCLI(LightningCLI):
 
 def _is_no_advertisement(record: logging.LogRecord) -> bool:
     return "Tip: " not in record.getMessage()
+
+
+def name_what_is_missing(words: Sequence[str]) -> None:
+    """Say that a run needs a model and data, which the parser would take for their base classes."""
+    given = {word.partition("=")[0] for word in words}
+    if given & {"-c", "--config", "-h", "--help", "--print_config"}:
+        return
+    for key in ("model", "data"):
+        if not given & {f"--{key}", f"--{key}.class_path"}:
+            errors.fail(
+                f"no {key} is named: give --config FILE, or --{key} CLASS (fulgurite fit --help lists them)"
+            )
 
 
 def run(words: Sequence[str]) -> None:
@@ -206,4 +251,8 @@ def run(words: Sequence[str]) -> None:
     # batches of data in memory are made faster than a worker process could hand them over
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty")  # as intended
-    SpikingCLI(words)
+    name_what_is_missing(words)
+    try:
+        SpikingCLI(words)
+    finally:
+        release_all()

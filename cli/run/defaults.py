@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from cli.run.callbacks import LastCheckpoint
+from cli.run.monitors import CheckMonitors
 from cli.run.resume import BEST
 from cli.run.splits import SplitColumns, SplitProgressBar
 from cli.run.stopping import EndProcesses
@@ -62,6 +63,8 @@ def default_callbacks(
             steps = options.checkpoint_every_n_steps
             wanted.append(LastCheckpoint(folder.path, steps, folder.resume_command))
     wanted += [ResumableState(), SplitColumns(), RunReport(), EndProcesses()]
+    if fitting and not trainer.get("fast_dev_run"):
+        wanted.append(CheckMonitors())
     if fitting and trainer.get("logger") is not False:
         wanted.append(LearningRateMonitor())
     return [callback for callback in wanted if type(callback) not in map(type, given)]

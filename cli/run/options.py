@@ -11,6 +11,7 @@ class RunOptions:
     """What a run writes, and how often.
 
     Attributes:
+        name: Name of the run's folder in runs/; METHOD-NAME of the YAML file if missing.
         test_after_fit: After fit, test the best checkpoint and print the report; where a run starts from
             trained or converted weights, test these before it, too.
         tensorboard: Write TensorBoard files besides metrics.csv.
@@ -20,6 +21,7 @@ class RunOptions:
         explain: tokens: predict also draws where the important tokens of each image are.
     """
 
+    name: str | None = None
     test_after_fit: bool = False
     tensorboard: bool = False
     checkpoint_every_n_steps: int = 500

@@ -119,9 +119,11 @@ def test_the_command_line_wins_over_the_checkpoint(config):
 def test_a_second_run_keeps_the_first(config):
     main(["fit", "--config", config])
     before = (FOLDER / "checkpoints" / "last.ckpt").read_bytes()
-    main(["fit", "--config", config, "--seed_everything", "2"])
+    main(["fit", "--config", config, "--model.init_args.lr", "0.02"])
     kept = [p for p in Path("runs").iterdir() if p != FOLDER]
-    assert any((p / "checkpoints" / "last.ckpt").read_bytes() == before for p in kept)
+    assert [(p / "checkpoints" / "last.ckpt").read_bytes() == before for p in kept] == [True]
+    main(["fit", "--config", config, "--seed_everything", "2"])
+    assert FOLDER.with_name(f"{FOLDER.name}-seed2").is_dir()
 
 
 def test_facts_of_the_data_reach_the_model(config):

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from cli.run.callbacks import LastCheckpoint
 from cli.run.defaults import default_callbacks, loggers
 from cli.run.folder import RunFolder
+from cli.run.monitors import CheckMonitors
 from cli.run.options import RunOptions
 from cli.run.splits import SplitColumns, SplitProgressBar
 from cli.run.stopping import EndProcesses
@@ -48,6 +49,7 @@ def test_the_best_checkpoint_is_the_one_that_the_task_names():
                 SplitColumns,
                 RunReport,
                 EndProcesses,
+                CheckMonitors,
                 LearningRateMonitor,
             ],
         ),
@@ -61,11 +63,11 @@ def test_the_best_checkpoint_is_the_one_that_the_task_names():
         ),
         (
             {"enable_checkpointing": False, "logger": False},
-            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses],
+            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses, CheckMonitors],
         ),
         (
             {"given": [TQDMProgressBar(), RunReport()], "enable_checkpointing": False},
-            [ResumableState, SplitColumns, EndProcesses, LearningRateMonitor],
+            [ResumableState, SplitColumns, EndProcesses, CheckMonitors, LearningRateMonitor],
         ),
     ],
 )
