@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spiking.arguments import integer
+from spiking.budget import require_memory
+
 
 def direct(x: Tensor, time_steps: int) -> Tensor:
     """The same input at every step, a view without copies; the first neurons make spikes of it.
@@ -44,6 +47,7 @@ def poisson(x: Tensor, time_steps: int, generator: torch.Generator | None = None
     """
     _check(x, time_steps)
     _check_intensity(x, "poisson")
+    _check_room(x, time_steps)
     # float32 draws: in half precision a draw rounds up to 1.0 now and then, and low rates are coarse
     wide = x if x.dtype is torch.float64 else x.float()
     draws = torch.rand((time_steps, *x.shape), generator=generator, dtype=wide.dtype, device=x.device)
@@ -72,6 +76,7 @@ def latency(x: Tensor, time_steps: int) -> Tensor:
     """
     _check(x, time_steps)
     _check_intensity(x, "latency")
+    _check_room(x, time_steps)
     wide = x if x.dtype is torch.float64 else x.float()
     when = ((1.0 - wide) * time_steps).floor().clamp_max(time_steps - 1)
     when = when.masked_fill(x == 0, time_steps)  # never
@@ -80,8 +85,9 @@ def latency(x: Tensor, time_steps: int) -> Tensor:
 
 
 def _check(x: Tensor, time_steps: int) -> None:
-    if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
-        raise ValueError(f"time_steps must be an integer of at least 1, got {time_steps!r}")
+    integer("time_steps", time_steps)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor [B, ...], got {type(x).__name__}")
     if x.dim() < 1:
         raise ValueError("expected [B, ...], got a tensor without axes")
     if not x.is_floating_point():
@@ -99,3 +105,12 @@ def _check_intensity(x: Tensor, label: str) -> None:
             f"{label} coding needs intensities in [0, 1], got values from {low:g} to {high:g};"
             " scale the data to that range instead of normalising it by mean and deviation"
         )
+
+
+def _check_room(x: Tensor, time_steps: int) -> None:
+    require_memory(
+        f"spikes over time_steps = {time_steps}, {tuple(x.shape)} a step,",
+        time_steps * x.numel() * x.element_size(),
+        x.device,
+        "use fewer time_steps or a smaller batch",
+    )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spiking.arguments import flag, integer, number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -121,6 +123,9 @@ class TimeBatchNorm2d(nn.Module):
         track_running_stats: bool = True,
     ) -> None:
         super().__init__()
+        check_norm(num_features, eps, momentum)
+        flag("affine", affine)
+        flag("track_running_stats", track_running_stats)
         self.bn = nn.BatchNorm2d(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
@@ -160,6 +165,8 @@ class TDBN(TimeBatchNorm2d):
         momentum: float | None = 0.1,
     ) -> None:
         super().__init__(num_features, eps, momentum)
+        number("alpha", alpha)
+        number("v_threshold", v_threshold, above=0.0)
         nn.init.constant_(self.bn.weight, alpha * v_threshold)
 
 
@@ -207,6 +214,7 @@ class BNTT(nn.Module):
         self, num_features: int, time_steps: int, eps: float = 1e-5, momentum: float | None = 0.1
     ) -> None:
         super().__init__()
+        check_norm(num_features, eps, momentum)
         self.num_features = num_features
         self.time_steps = check_time_steps(time_steps)
         norms = [nn.BatchNorm2d(num_features, eps, momentum) for _ in range(time_steps)]
@@ -230,7 +238,7 @@ class SpikeMatmul(nn.Module):
 
     def __init__(self, spike_operand: Literal["a", "b"] = "b") -> None:
         super().__init__()
-        if spike_operand not in ("a", "b"):
+        if not isinstance(spike_operand, str) or spike_operand not in ("a", "b"):
             raise ValueError(f"spike_operand must be 'a' or 'b', got {spike_operand!r}")
         self.spike_operand = spike_operand
 
@@ -269,11 +277,18 @@ def _label(module: object) -> str:
     )
 
 
+def check_norm(num_features: int, eps: float, momentum: float | None) -> None:
+    """Raise an error that names a wrong setting of a norm."""
+    integer("num_features", num_features)
+    if number("eps", eps) < 0.0:
+        raise ValueError(f"eps must be at least 0, got {eps!r}")
+    if momentum is not None and not 0.0 <= number("momentum", momentum) <= 1.0:
+        raise ValueError(f"momentum must lie in [0, 1] or be None, got {momentum!r}")
+
+
 def check_time_steps(time_steps: int) -> int:
     """T as a positive integer, or an error that names it."""
-    if not isinstance(time_steps, int) or isinstance(time_steps, bool) or time_steps < 1:
-        raise ValueError(f"time_steps must be an integer of at least 1, got {time_steps!r}")
-    return time_steps
+    return integer("time_steps", time_steps)
 
 
 def _check_maps(x: Tensor, channels: int, label: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spiking.arguments import LARGEST, integer, shown
 from spiking.kernels import HAS_LLVM
 
 if TYPE_CHECKING:
@@ -87,8 +88,9 @@ class QCFS(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(levels, order)
-        if not 0.0 < v_threshold < float("inf"):
-            raise ValueError(f"v_threshold must be positive and finite, got {v_threshold!r}")
+        wrong = isinstance(v_threshold, bool) or not isinstance(v_threshold, int | float)
+        if wrong or not 0.0 < v_threshold <= LARGEST:
+            raise ValueError(f"v_threshold must be positive and finite, got {shown(v_threshold)}")
         self.levels = levels
         self.order: Order = order
         self.v_threshold = nn.Parameter(torch.tensor([float(v_threshold)]))
@@ -104,10 +106,9 @@ class QCFS(nn.Module):
 
 def check_settings(levels: int, order: str) -> None:
     """Raise an error that names a wrong L or order."""
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
-        raise ValueError(f"levels must be an integer of at least 1, got {levels!r}")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    integer("levels", levels)
+    if not isinstance(order, str) or order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {shown(order)}")
 
 
 def _check_fit(shape: Sequence[int], threshold: Sequence[int]) -> None:

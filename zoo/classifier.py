@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from spiking.budget import require_memory
 from zoo.base import ZooModel
 from zoo.layers.checkpointing import checkpoint_block
 
@@ -224,6 +225,12 @@ class SpikingModel(ImageClassifier):
             return self.forward_stem(x, repeats=1)
         still = x.unsqueeze(0) if x.dim() == 4 else x.mean(0, keepdim=True)
         y = self.forward_stem(still, repeats=self.time_steps)
+        require_memory(
+            f"the first layer's output over time_steps = {self.time_steps}, {tuple(y.shape[1:])} a step,",
+            self.time_steps * y.numel() * y.element_size(),
+            y.device,
+            "use fewer time_steps or a smaller batch",
+        )
         return y.expand(self.time_steps, *y.shape[1:])
 
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from spiking import kernels
+from spiking.arguments import shown
+from spiking.budget import require_memory
+from spiking.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from spiking.surrogate import Surrogate
 
 R = TypeVar("R")
 
@@ -24,7 +25,13 @@ def made(cls: Callable[..., R], **settings: Any) -> R:
     For frozen records of a few switches: making and comparing them anew costs a small layer a tenth of its
     time. Compilers trace the constructor alone.
     """
-    return cls(**settings) if torch.compiler.is_compiling() else _made(cls, **settings)
+    if torch.compiler.is_compiling():
+        return cls(**settings)
+    try:
+        record: R = _made(cls, **settings)
+    except TypeError:  # what has no hash, and the constructor refuses by name
+        return cls(**settings)
+    return record
 
 
 @lru_cache(maxsize=1024)
@@ -42,7 +49,16 @@ def check(x: Tensor, *states: Tensor | None) -> None:
         raise ValueError("a neuron takes currents [T, B, ...], got a tensor without axes")
     if x.shape[0] == 0:
         raise ValueError(f"a neuron needs at least one time step, got [T, ...] = {tuple(x.shape)}")
+    require_memory(
+        f"the output [T, B, ...] = {tuple(x.shape)} of a neuron",
+        x.numel() * x.element_size(),
+        x.device,
+        "use fewer time steps or a smaller batch, or run the sequence in chunks (spiking.streaming)",
+    )
     for state in states:
+        if state is not None and not (isinstance(state, Tensor) and state.is_floating_point()):
+            got = state.dtype if isinstance(state, Tensor) else type(state).__name__
+            raise TypeError(f"the state must be a floating-point tensor [B, ...] or None, got {got}")
         if state is not None and state.shape != x.shape[1:]:
             raise ValueError(
                 f"the state is {tuple(state.shape)} but one step of the currents is {tuple(x.shape[1:])};"
@@ -58,6 +74,8 @@ def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) ->
     """
     if backend not in kernels.BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; known: {', '.join(kernels.BACKENDS)}")
+    if not isinstance(surrogate, Surrogate):
+        raise TypeError(f"surrogate must be a Surrogate (spiking.get_surrogate), got {shown(surrogate)}")
     if backend == "reference" or torch.compiler.is_exporting():
         return "reference"
     by_device = {"cpu": "cpu", "cuda": "triton"}.get(x.device.type, "reference")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spiking import reference
+from spiking.arguments import flag, integer, number, tensor, time_constant
 from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
 from spiking.kernels.operands import Operands
@@ -69,6 +70,8 @@ def lif(
         firing: see `if_`.
     """
     check(x, v)
+    time_constant("tau", tau)
+    flag("decay_input", decay_input)
     fire = made(Firing, **firing)
     engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
@@ -89,6 +92,8 @@ def plif(
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable time constant, ``1 / tau = sigmoid(w)``; see `spiking.reference.plif`."""
     check(x, v)
+    tensor("w", w, size=1)
+    flag("decay_input", decay_input)
     fire = made(Firing, **firing)
     engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
@@ -112,6 +117,10 @@ def klif(
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable gain ``k``; see `spiking.reference.klif`."""
     check(x, v)
+    tensor("k", k, size=1)
+    time_constant("tau", tau)
+    flag("decay_input", decay_input)
+    flag("scale_reset", scale_reset)
     fire = made(Firing, **firing)
     engine = choose(x, backend, fire.surrogate, leaky=False)
     if engine == "reference":
@@ -134,6 +143,8 @@ def clif(
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Complementary LIF; see `spiking.reference.clif`."""
     check(x, v, m)
+    time_constant("tau", tau)
+    number("v_threshold", v_threshold, above=0.0)
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
@@ -157,6 +168,8 @@ def glif(
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Gated LIF; see `spiking.reference.glif`."""
     check(x, v, s)
+    tensor("coefficients", coefficients)
+    tensor("conductance", conductance)
     if x.dim() < 3:
         raise ValueError(f"GLIF needs currents [T, B, C, ...], got {tuple(x.shape)}")
     if conductance.shape[0] != x.shape[0]:
@@ -188,6 +201,7 @@ def lmh(
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """LM-H, two compartments; see `spiking.reference.lmh`."""
     check(x, d, u)
+    tensor("coefficients", coefficients, size=5)
     engine = choose(x, backend, surrogate, leaky=False)
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
@@ -215,6 +229,9 @@ def lmht(
         ``y [T, ...]`` without the last potential: the neuron is not causal, so nothing can go on from it.
     """
     check(x)
+    integer("levels", levels)
+    for label, value in (("weight", weight), ("leak", leak), ("theta", theta), ("v_init", v_init)):
+        tensor(label, value)
     if weight.dim() != 2 or weight.shape[1] != x.shape[0] or leak.shape != weight.shape[:1]:
         raise ValueError(
             f"LM-HT needs a matrix [T, T'] with T' = {x.shape[0]} steps of currents and a leak [T], got"

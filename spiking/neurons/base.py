@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from spiking.arguments import number
 from spiking.kernels import BACKENDS
 from spiking.neurons.stream import STREAMS, Stream
 from spiking.reference.neurons import state_dtype
@@ -96,7 +96,7 @@ class Neuron(Temporal):
         super().__init__()
         self.v_threshold = number("v_threshold", v_threshold, above=0.0)
         self.surrogate = as_surrogate(surrogate)
-        if backend not in BACKENDS:
+        if not isinstance(backend, str) or backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
         self.backend = backend
 
@@ -134,12 +134,3 @@ def as_surrogate(surrogate: SurrogateLike) -> Surrogate:
     if "name" not in options:
         raise ValueError(f"a surrogate given as a mapping needs a 'name', got {options}")
     return get_surrogate(options.pop("name"), **options)
-
-
-def number(label: str, value: float, above: float | None = None) -> float:
-    """A finite float, or an error that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{label} must be a finite number, got {value!r}")
-    if above is not None and value <= above:
-        raise ValueError(f"{label} must be greater than {above:g}, got {value!r}")
-    return float(value)

@@ -9,7 +9,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from spiking import functional
-from spiking.neurons.base import Neuron, number
+from spiking.arguments import time_constant
+from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
@@ -34,9 +35,7 @@ class CLIF(Neuron):
         backend: str = "auto",
     ) -> None:
         super().__init__(v_threshold, surrogate, backend)
-        if number("tau", tau) < 1.0:
-            raise ValueError(f"tau must be at least 1 step, got {tau!r}")
-        self.tau = float(tau)
+        self.tau = time_constant("tau", tau)
 
     def initial_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both potentials at 0."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spiking import functional
+from spiking.arguments import integer
 from spiking.layers import check_time_steps
 from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
@@ -53,8 +54,8 @@ class GLIF(Neuron):
     ) -> None:
         super().__init__(1.0, surrogate, backend)
         self.time_steps = check_time_steps(time_steps)
-        if channels is not None and (not isinstance(channels, int) or channels < 1):
-            raise ValueError(f"channels must be None or an integer of at least 1, got {channels!r}")
+        if channels is not None:
+            integer("channels", channels)
         self.channels = channels
         size = () if channels is None else (channels,)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spiking import functional
-from spiking.neurons.base import Neuron, number
+from spiking.arguments import flag, number, time_constant
+from spiking.neurons.base import Neuron
 from spiking.reference.firing import FiringOptions
 from spiking.reference.neurons import state_dtype
 
@@ -46,7 +47,7 @@ class ResettingNeuron(Neuron):
     ) -> None:
         super().__init__(v_threshold, surrogate, backend)
         self.v_reset = None if v_reset is None else number("v_reset", v_reset)
-        self.detach_reset = bool(detach_reset)
+        self.detach_reset = flag("detach_reset", detach_reset)
 
     def initial_state(self, x: Tensor) -> Tensor:
         """The potential at rest: ``v_reset``, or 0 for a soft reset."""
@@ -100,8 +101,8 @@ class LIF(ResettingNeuron):
         backend: str = "auto",
     ) -> None:
         super().__init__(v_threshold, v_reset, detach_reset, surrogate, backend)
-        self.tau = _tau("tau", tau)
-        self.decay_input = bool(decay_input)
+        self.tau = time_constant("tau", tau)
+        self.decay_input = flag("decay_input", decay_input)
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
@@ -141,7 +142,7 @@ class PLIF(ResettingNeuron):
     ) -> None:
         super().__init__(v_threshold, v_reset, detach_reset, surrogate, backend)
         number("init_tau", init_tau, above=1.0)
-        self.decay_input = bool(decay_input)
+        self.decay_input = flag("decay_input", decay_input)
         self.w = nn.Parameter(torch.tensor(-math.log(init_tau - 1.0)))
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
@@ -181,7 +182,7 @@ class KLIF(LIF):
         backend: str = "auto",
     ) -> None:
         super().__init__(tau, decay_input, v_threshold, v_reset, detach_reset, surrogate, backend)
-        self.scale_reset = bool(scale_reset)
+        self.scale_reset = flag("scale_reset", scale_reset)
         self.k = nn.Parameter(torch.tensor(1.0))
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
@@ -199,9 +200,3 @@ class KLIF(LIF):
     @override
     def parameters_text(self) -> list[str]:
         return [f"scale_reset={self.scale_reset}", *super().parameters_text()]
-
-
-def _tau(label: str, tau: float) -> float:
-    if number(label, tau) < 1.0:
-        raise ValueError(f"{label} must be at least 1 step, got {tau!r}")
-    return float(tau)

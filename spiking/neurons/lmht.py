@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spiking import functional
+from spiking.arguments import flag, integer, number
+from spiking.budget import require_matrix
 from spiking.layers import check_time_steps
-from spiking.neurons.base import Neuron, number
+from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
@@ -127,17 +129,19 @@ class LMHT(Neuron):
         backend: str = "auto",
         time_steps_in: int | None = None,
     ) -> None:
-        if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
-            raise ValueError(f"levels must be an integer of at least 1, got {levels!r}")
+        integer("levels", levels)
         theta = min(1.0, 2.0 / levels) if v_threshold is None else v_threshold
         super().__init__(theta, "rect", backend)
         self.time_steps = check_time_steps(time_steps)
-        self.time_steps_in = check_time_steps(time_steps if time_steps_in is None else time_steps_in)
+        self.time_steps_in = (
+            self.time_steps if time_steps_in is None else integer("time_steps_in", time_steps_in)
+        )
         self.levels = levels
-        self.squash = bool(squash)
+        self.squash = flag("squash", squash)
         threshold_buffer(self)
         self.register_buffer("v_init", torch.tensor(number("v_init", v_init)))
         self.register_buffer("input_scale", torch.tensor(number("input_scale", input_scale)))
+        require_matrix(type(self).__name__, time_steps, self.time_steps_in)
         raw = 0.0 if squash else 1.0
         self.alpha = nn.Parameter(torch.full(() if squash else (time_steps,), raw))
         self.mask = nn.Parameter(torch.full((time_steps, self.time_steps_in), raw / self.time_steps_in))

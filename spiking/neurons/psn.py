@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from spiking import functional
+from spiking.arguments import flag, integer, number
+from spiking.budget import require_matrix
 from spiking.layers import check_time_steps
 from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
@@ -32,6 +34,7 @@ class PSN(Neuron):
     def __init__(self, time_steps: int, surrogate: SurrogateLike = "atan", backend: str = "auto") -> None:
         super().__init__(1.0, surrogate, backend)
         self.time_steps = check_time_steps(time_steps)
+        require_matrix(type(self).__name__, time_steps, time_steps)
         self.weight = nn.Parameter(torch.empty(time_steps, time_steps))
         self.bias = nn.Parameter(torch.full((time_steps, 1), -1.0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
@@ -43,6 +46,8 @@ class PSN(Neuron):
 
     def _check(self, x: Tensor) -> None:
         functional.check(x)
+        if x.dim() < 2:
+            raise ValueError(f"{type(self).__name__} takes currents [T, B, ...], got {tuple(x.shape)}")
         if x.shape[0] != self.time_steps:
             raise ValueError(
                 f"{type(self).__name__} was built for T = {self.time_steps}, got T = {x.shape[0]};"
@@ -86,7 +91,7 @@ class MaskedPSN(PSN):
         backend: str = "auto",
     ) -> None:
         super().__init__(time_steps, surrogate, backend)
-        if not isinstance(order, int) or not 1 <= order <= time_steps:
+        if integer("order", order) > time_steps:
             raise ValueError(f"order must be an integer from 1 to T = {time_steps}, got {order!r}")
         self.order = order
         ones = torch.ones(time_steps, time_steps)
@@ -97,7 +102,7 @@ class MaskedPSN(PSN):
 
     def set_strength(self, strength: float) -> None:
         """Set lambda, 0 (a plain PSN) to 1 (fully masked)."""
-        if not 0.0 <= strength <= 1.0:
+        if not 0.0 <= number("strength", strength) <= 1.0:
             raise ValueError(f"strength must lie in [0, 1], got {strength!r}")
         self._lambda_.fill_(strength)
 
@@ -152,9 +157,11 @@ class SlidingPSN(Neuron):
         backend: str = "auto",
     ) -> None:
         super().__init__(1.0, surrogate, backend)
-        if not isinstance(order, int) or order < 1:
-            raise ValueError(f"order must be an integer of at least 1, got {order!r}")
-        self.order = order
+        self.order = integer("order", order)
+        if flag("exp_init", exp_init) and order > 100:
+            raise ValueError(
+                f"order must be at most 100, got {order}: 2^-order is no number of float32 any more"
+            )
         if exp_init:
             self.weight = nn.Parameter(2.0 ** torch.arange(1 - order, 1, dtype=torch.get_default_dtype()))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
+from spiking.arguments import flag, number, shown
 from spiking.surrogate import PiecewiseQuadratic, Sigmoid, Surrogate
 
 SIGMOID = Sigmoid()
@@ -26,6 +27,17 @@ class Firing:
     v_reset: float | None = 0.0
     detach_reset: bool = False
     surrogate: Surrogate = SIGMOID
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        number("v_threshold", self.v_threshold, above=0.0)
+        if self.v_reset is not None:
+            number("v_reset", self.v_reset)
+        flag("detach_reset", self.detach_reset)
+        if not isinstance(self.surrogate, Surrogate):
+            raise TypeError(
+                f"surrogate must be a Surrogate (spiking.get_surrogate), got {shown(self.surrogate)}"
+            )
 
     @property
     def rest(self) -> float:

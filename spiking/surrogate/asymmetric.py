@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from spiking.arguments import shown
 from spiking.surrogate.base import Surrogate
+
+MAX_HARMONICS = 1000  # each costs a pass over the currents
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,12 @@ class SquarewaveFourierSeries(Surrogate):
 
     def __post_init__(self) -> None:
         """Check the number of harmonics."""
-        if not isinstance(self.n, int) or self.n < 2:
-            raise ValueError(f"SquarewaveFourierSeries: n must be an integer of at least 2, got {self.n!r}")
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or not 2 <= self.n <= MAX_HARMONICS:
+            raise ValueError(
+                f"SquarewaveFourierSeries: n must be an integer from 2 to {MAX_HARMONICS},"
+                f" got {shown(self.n)}"
+            )
         super().__post_init__()
-
-    @property
-    def _positive(self) -> tuple[str, ...]:
-        return ("T_period",)
 
     def derivative(self, x: Tensor) -> Tensor:
         """``4 / T_period sum_i cos((2 i - 1) 2 pi x / T_period)``."""
@@ -67,6 +70,8 @@ class S2NN(Surrogate):
 class LeakyKReLU(Surrogate):
     """Slope ``k`` above the threshold, ``leak`` below it."""
 
+    may_vanish: ClassVar[frozenset[str]] = frozenset({"leak", "k"})
+
     leak: float = 0.0
     k: float = 1.0
 
@@ -83,11 +88,9 @@ class LeakyKReLU(Surrogate):
 class LogTailedReLU(Surrogate):
     """Rectified line with a logarithmic tail."""
 
-    alpha: float = 0.0
+    may_vanish: ClassVar[frozenset[str]] = frozenset({"alpha"})
 
-    @property
-    def _positive(self) -> tuple[str, ...]:
-        return ()
+    alpha: float = 0.0
 
     def derivative(self, x: Tensor) -> Tensor:
         """``alpha`` for ``x <= 0``, 1 up to ``x = 1``, ``1 / x`` beyond."""

@@ -5,10 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from spiking.arguments import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+SMALLEST, LARGEST = 1e-6, 1e6  # of a parameter
 
 
 class _Step(torch.autograd.Function):
@@ -39,20 +47,40 @@ class Surrogate:
         spiking: ``False`` makes a call return the smooth primitive instead of the step.
     """
 
+    above: ClassVar[Mapping[str, float]] = {}  # what a parameter must be greater than, if it is not 0
+    may_vanish: ClassVar[frozenset[str]] = frozenset()  # parameters that may be 0
+
     spiking: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
-        own = self.parameters()
-        for name, value in own.items():
-            if not math.isfinite(value):
-                raise ValueError(f"{type(self).__name__}: {name} must be finite, got {value!r}")
-        if self._positive and any(own[name] <= 0 for name in self._positive):
-            raise ValueError(f"{type(self).__name__}: {', '.join(self._positive)} must be > 0, got {own}")
+        """Check the parameters.
 
-    @property
-    def _positive(self) -> tuple[str, ...]:
-        return ("alpha",) if "alpha" in self.parameters() else ()
+        Raises:
+            TypeError: no number, or ``spiking`` no truth value.
+            ValueError: outside of the domain, which is at most [`SMALLEST`, `LARGEST`], and 0 for slopes that
+                may vanish (`may_vanish`): there, slopes are finite in float32 for all currents.
+        """
+        label = type(self).__name__
+        if not isinstance(self.spiking, bool):
+            raise TypeError(f"{label}: spiking must be True or False, got {shown(self.spiking)}")
+        for name, value in self.parameters().items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{label}: {name} must be a number, got {shown(value)}")
+            if not abs(value) < math.inf:
+                raise ValueError(f"{label}: {name} must be finite, got {shown(value)}")
+            if value == 0 and name in self.may_vanish:
+                continue
+            if not self.above.get(name, 0.0) < value:
+                low = f">= 0, got {shown(value)}" if name in self.may_vanish else self._above(name, value)
+                raise ValueError(f"{label}: {name} must be {low}")
+            if not self.above.get(name, 0.0) + SMALLEST <= value <= LARGEST:
+                raise ValueError(
+                    f"{label}: {name} must lie between {self.above.get(name, 0.0) + SMALLEST:.7g} and"
+                    f" {LARGEST:g}, where its slopes are numbers of float32, got {shown(value)}"
+                )
+
+    def _above(self, name: str, value: float) -> str:
+        return f"> {self.above.get(name, 0.0):g}, got {shown(value)}"
 
     def parameters(self) -> dict[str, float]:
         """The numbers of the formula, by name."""

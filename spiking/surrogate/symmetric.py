@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from spiking.surrogate.base import Surrogate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,10 @@ class SuperSpike(Surrogate):
 class PiecewiseLeakyReLU(Surrogate):
     """Rectangle of half-width ``w`` over a floor ``c``."""
 
+    may_vanish: ClassVar[frozenset[str]] = frozenset({"c"})
+
     w: float = 1.0
     c: float = 0.01
-
-    @property
-    def _positive(self) -> tuple[str, ...]:
-        return ("w",)
 
     def derivative(self, x: Tensor) -> Tensor:
         """``1 / (2 w)`` where ``|x| < w``, else ``c``."""
@@ -170,15 +172,11 @@ class NonzeroSignLogAbs(Surrogate):
 
 @dataclass(frozen=True)
 class QPseudoSpike(Surrogate):
-    """Power law with tail exponent ``alpha``."""
+    """Power law with tail exponent ``alpha``, above 1: else the base of the power becomes negative."""
+
+    above: ClassVar[Mapping[str, float]] = {"alpha": 1.0}
 
     alpha: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Check the exponent."""
-        if self.alpha == 1.0:
-            raise ValueError("QPseudoSpike: alpha must not be 1")
-        super().__post_init__()
 
     def derivative(self, x: Tensor) -> Tensor:
         """``(1 + 2 / (alpha - 1) |x|)^(-alpha)``."""
