@@ -91,6 +91,7 @@ class Description:
             rows.insert(4, ("SOPs", sops))
         for tag, cfg in self.weights.items():
             facts = [f"{k} {v:g}" for k, v in cfg.metrics.items() if get_task(self.task).step_of(k) is None]
+            facts += [_measured_on(cfg)] if cfg.metrics and (cfg.measured or cfg.dataset) else []
             facts += [f"licence {cfg.licence}"] if cfg.licence else []
             rows.append(("weights", f"{self.name}.{tag}" + (f" ({', '.join(facts)})" if facts else "")))
         if not self.weights:
@@ -192,6 +193,14 @@ def count_macs(
     except (RuntimeError, NotImplementedError):  # a step that looks at values, which meta tensors have not
         return None
     return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
+
+
+def _measured_on(cfg: WeightsCfg) -> str:
+    """Which samples the metrics of weights are of."""
+    split, seen, of = (cfg.measured.get(key) for key in ("split", "samples", "of"))
+    data = cfg.measured.get("data") or cfg.dataset
+    count = "" if seen is None else f"{seen:,} " + (f"of {of:,} " if of not in (None, seen) else "")
+    return f"measured on {count}{f'{split} ' if split else ''}samples" + (f" of {data}" if data else "")
 
 
 def _short(value: float) -> str:

@@ -30,6 +30,7 @@ class WeightsCfg:
         dataset: what they were trained on.
         published: the paper's metrics, by name, for comparison.
         metrics: our own metrics, by name, measured with the file at hand.
+        measured: on what: ``split``, ``samples`` and more, see `zoo.files.description.Record`.
         command: the command that made the file.
         seed: its seed.
         model_args: arguments of the entry that the weights need.
@@ -46,6 +47,7 @@ class WeightsCfg:
     dataset: str | None = None
     published: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
     seed: int | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +92,7 @@ def read_weights_cfg(folder: Path) -> WeightsCfg:
         dataset=own.dataset,
         published=dict(own.published),
         metrics=dict(own.metrics),
+        measured=dict(own.measured),
         command=own.command,
         seed=own.seed,
         model_args=dict(described.model_args),
