@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_MODULES = 50_000  # in a network of which no weights are at hand
 LARGEST_NUMBER = 1 << 16  # of an argument; the widths of larger layers are told by the weights
+LARGEST_IMAGE = 3 << 24  # numbers: 3 x 4096 x 4096
 CONVERTED = "converted"
 
 
@@ -115,9 +117,10 @@ def _check_source(arguments: Mapping[str, Any], state: Mapping[str, Tensor], whe
     source = arguments.get("source")
     if not isinstance(source, Mapping) or not isinstance(source.get("architecture"), str):
         raise CheckpointError(f"{where} names no source of the converted network")
-    size = arguments.get("input_size")
-    if not isinstance(size, list | tuple) or not all(isinstance(n, int) and 0 < n <= 4096 for n in size):
-        raise CheckpointError(f"{where}: input_size is {size!r}, expected C, H and W up to 4096")
+    size: Any = arguments.get("input_size")
+    known = isinstance(size, list | tuple) and all(isinstance(n, int) and n > 0 for n in size)
+    if not known or math.prod(size) > LARGEST_IMAGE:
+        raise CheckpointError(f"{where}: input_size is {size!r}, expected C, H and W of an image")
     with torch.device("meta"):
         twin = build_source(source)
     own = {name: tensor.shape for name, tensor in twin.state_dict().items()}

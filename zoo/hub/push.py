@@ -100,8 +100,9 @@ def prepare(
     if os.path.lexists(folder / SETTINGS_FILE):
         files[SETTINGS_FILE] = folder / SETTINGS_FILE
     refuse_links(folder, (FIGURES, CONFIG_FILE, CARD_FILE, *files))
-    files[CARD_FILE] = _card(folder, before, after, repo_id).encode()
-    files[CONFIG_FILE] = replace(after, record=replace(after.recorded, files=_hashes(files))).to_json()
+    card = _card(folder, before, after, repo_id).encode()
+    own = replace(after.recorded, files=_hashes({**files, CARD_FILE: card}))
+    files |= {CONFIG_FILE: replace(after, record=own).to_json(), CARD_FILE: card}
     for name, content in files.items():
         text = content.decode("latin-1") if isinstance(content, bytes) else text_of(content)
         if (what := find_secret(text)) is not None or (token is not None and token in text):
