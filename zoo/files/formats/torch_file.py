@@ -40,7 +40,9 @@ def read_torch(path: Path) -> Any:
                 " loaded; in the program that wrote it, save only the tensors:"
                 " torch.save(model.state_dict(), PATH)"
             ) from error
-        raise CheckpointError(f"{path} is no checkpoint: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path} is no checkpoint: it holds neither an archive of tensors nor a pickle of them"
+        ) from error
     except Exception as error:  # what hostile bytes make of torch's readers is not only their own errors
         raise CheckpointError(f"{path} cannot be read (cut off?): {first_line(error)}") from error
 
