@@ -43,8 +43,18 @@ def exact(noise: float = 0.0) -> Iterator[None]:
         yield
 
 
+_ATTRIBUTE: Any = Tensor.dtype
+DTYPE = _ATTRIBUTE.__get__  # what asking a tensor for its dtype calls; a new object each time
+
+
 class _Widen:
-    """A tensor in float64. Only what is stored, weights and images, comes in less."""
+    """A tensor in float64. Only what is stored, weights and images, comes in less.
+
+    Attributes:
+        stored: the dtype in which it came, None before any did.
+    """
+
+    stored: torch.dtype | None = None
 
     def __init__(self, noise: float) -> None:
         self.noise, self.generator = noise, torch.Generator().manual_seed(0)
@@ -52,10 +62,15 @@ class _Widen:
     def __call__(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == torch.float64:
             return value
+        self.stored = self.stored or value.dtype
         if not self.noise:
             return value.double()
         error = torch.randn(value.shape, generator=self.generator, dtype=torch.float64)
         return value.double() * (1 + self.noise * error.to(value.device))
+
+    def told(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype that a module is told, so that ``torch.finfo`` gives it the numbers of its export."""
+        return self.stored if dtype == torch.float64 and self.stored is not None else dtype
 
 
 class _Calls(TorchFunctionMode):
@@ -68,6 +83,8 @@ class _Calls(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func == DTYPE:
+            return self.widen.told(func(*args))
         if _name(func).endswith("_") or _name(func).startswith("__i"):  # attributes, and changes in place
             return func(*args, **kwargs)
         args, kwargs = tree_map(self.widen, (args, kwargs))

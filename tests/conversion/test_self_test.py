@@ -300,6 +300,15 @@ def test_exact_arithmetic_is_that_of_a_float64_copy():
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
 
 
+def test_numbers_of_the_precision_are_those_of_the_export():
+    def scaled(_, x):
+        return x / (x.square().mean(1, keepdim=True) + 1e4 * torch.finfo(x.dtype).eps).sqrt().to(x.dtype)
+
+    for model in (Between(scaled), Between(scaled).bfloat16(), Between(scaled).double()):
+        snn = prepare(model, "qcfs", 4, input_size=(3, PIXELS, PIXELS))
+        assert self_test(snn, model, images().to(model.head.weight.dtype)) < 1e-13
+
+
 def test_a_random_source_is_named():
     class Random(nn.Module):
         def __init__(self):
