@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -185,6 +186,9 @@ def _calibrate(converted: ConvertedModel, model: nn.Module, batches: Batches | N
     images = to_model(images, reference_tensor(model))
     report.self_test = self_test(converted, model, images)
     report.seconds["self-test"] = time.perf_counter() - began
+    report.remarks = method.remarks(converted)
+    for remark in report.remarks:
+        warnings.warn(remark, stacklevel=3)
     report.rows = site_rows(converted)
     report.images = batches.images if batches is not None else 0
     return report

@@ -51,6 +51,7 @@ class Report:
         self_test: largest difference between the ANN and the network with its neurons bypassed, relative to
             the largest logit.
         seconds: what the steps of the conversion took.
+        remarks: what the method has to say about this network and this T.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Report:
     images: int = 0
     self_test: float = float("nan")
     seconds: dict[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, thresholds as (lowest, highest), for a JSON file."""
@@ -96,6 +98,7 @@ class Report:
         text += [f"not measured: the threshold at {r.name} is {r.fallback}" for r in self.rows if r.fallback]
         if self.images:
             text.append(f"calibrated on {self.images} images")
+        text += self.remarks
         if self.self_test == self.self_test:
             text.append(f"self-test with neurons bypassed: within {self.self_test:.1e} of the source")
         return "\n".join(text)

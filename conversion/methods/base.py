@@ -118,6 +118,10 @@ class Method:
     def update_thresholds(self, network: Network) -> None:
         """Derive anew what depends on T, which has just been changed."""
 
+    def remarks(self, network: Network) -> list[str]:
+        """What a user should know who converts this network for its T; shown in the report, and warned of."""
+        return []
+
     def fine_tuning(self, network: Network) -> str:
         """What training the converted network changes and what it leaves, in a sentence.
 

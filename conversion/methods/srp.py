@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from typing_extensions import override
 
-from conversion.calibration.trained import thresholds_learn
+from conversion.calibration.trained import is_trained, thresholds_learn
 from conversion.methods.base import check_integer, register_method
 from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite
-from conversion.network.site import RECT
+from conversion.network.site import RECT, sites
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spiking.surrogate import Surrogate
 
 MARGIN = 0.001  # in thresholds; neurons with a residual membrane potential above it may fire
+FEW_STEPS = 8  # up to here SRP comes closer than QCFS to a source with ReLU; benchmarks/srp_rehearsal.py
 SILENT = 1e30  # in thresholds; no current brings a membrane this far below the threshold up to it
 
 
@@ -132,6 +133,18 @@ class SRPConversion(IntegratorMethod):
     def first(self, time_steps: int) -> int:
         """The output of the rehearsal is discarded."""
         return self.tau
+
+    @override
+    def remarks(self, network: Network) -> list[str]:
+        """A warning where plain QCFS is likely to come closer."""
+        calibrated = [name for name, site in sites(network).items() if not is_trained(site)]
+        if not self.tau or network.time_steps <= FEW_STEPS or not calibrated:
+            return []
+        return [
+            f"SRP at T = {network.time_steps}: a neuron that the rehearsal silences stays silent at every"
+            " step, so the error does not vanish with T; for a source without trained thresholds plain QCFS"
+            f" (method='qcfs') is likely to be closer above T = {FEW_STEPS}"
+        ]
 
     @override
     def fine_tuning(self, network: Network) -> str:
