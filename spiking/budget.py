@@ -26,7 +26,7 @@ def require_memory(what: str, needed: int, device: torch.device, way_out: str) -
     Raises:
         ValueError: names the bytes and the way out.
     """
-    if needed <= SMALL or torch.compiler.is_compiling() or device.type == "meta":
+    if torch.compiler.is_compiling() or needed <= SMALL or device.type == "meta":
         return
     spare = _spare(device)
     if spare is not None and needed > spare:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spiking import kernels
 from spiking.arguments import shown
-from spiking.budget import require_memory
+from spiking.budget import SMALL, require_memory
 from spiking.surrogate import Surrogate
 
 if TYPE_CHECKING:
@@ -49,12 +49,14 @@ def check(x: Tensor, *states: Tensor | None) -> None:
         raise ValueError("a neuron takes currents [T, B, ...], got a tensor without axes")
     if x.shape[0] == 0:
         raise ValueError(f"a neuron needs at least one time step, got [T, ...] = {tuple(x.shape)}")
-    require_memory(
-        f"the output [T, B, ...] = {tuple(x.shape)} of a neuron",
-        x.numel() * x.element_size(),
-        x.device,
-        "use fewer time steps or a smaller batch, or run the sequence in chunks (spiking.streaming)",
-    )
+    # the words cost a small layer a tenth of its time, and a traced size must not be compared
+    if not torch.compiler.is_compiling() and (needed := x.numel() * x.element_size()) > SMALL:
+        require_memory(
+            f"the output [T, B, ...] = {tuple(x.shape)} of a neuron",
+            needed,
+            x.device,
+            "use fewer time steps or a smaller batch, or run the sequence in chunks (spiking.streaming)",
+        )
     for state in states:
         if state is not None and not (isinstance(state, Tensor) and state.is_floating_point()):
             got = state.dtype if isinstance(state, Tensor) else type(state).__name__
