@@ -51,22 +51,22 @@ NAMES = {
 OPTIONS = {  # without those of Lightning's Trainer
     "fit": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --weights_only -c -h
     """,
     "validate": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --verbose --weights_only -c -h
     """,
     "test": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --verbose --weights_only -c -h
     """,
     "predict": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --output --print_config --return_predictions --seed_everything --tensorboard
+        --model.help --name --output --print_config --return_predictions --seed_everything --tensorboard
         --test_after_fit --top_k --trainer --weights_only -c -h
     """,
     "convert": """

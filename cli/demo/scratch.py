@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,23 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PREFIX = "fulgurite-demo-"
-ENDS = ("SIGTERM", "SIGHUP")  # as a service manager, and a closed terminal, end a program
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder that SIGTERM and SIGHUP delete as well; what killed programs left behind goes, too."""
+    """A folder that is deleted behind the block; what killed programs left behind goes, too."""
     _remove_left_behind()
-    with contextlib.ExitStack() as stack:
-        for number in (getattr(signal, name) for name in ENDS if hasattr(signal, name)):
-            stack.callback(signal.signal, number, signal.signal(number, _leave))
-        path = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
-        yield Path(path)
-
-
-def _leave(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
+    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_left_behind() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import fail, summary
+from cli.signals import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,8 +73,9 @@ def _serve(options: Any) -> None:
         print(f"{options.name}: {url} (Ctrl-C ends it)", flush=True)
         try:
             threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
+        except Stopped as stop:
+            if stop.number != signal.SIGINT:  # Ctrl-C is how the page is meant to end
+                raise
         finally:
             page.close(verbose=False)
 

@@ -234,8 +234,9 @@ ANALOG = {
     "indices": (lambda x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])], set()),
     "batch behind another axis": (lambda x: x.transpose(0, 1).relu().transpose(0, 1), set()),
     "constants of the size of the batch": (lambda x: x + torch.ones(x.shape[0], 8, 1, 1), set()),
-    "leaky ReLU": (F.leaky_relu, {"leaky_relu"}),
-    "cap that starts below 0": (F.hardtanh, {"hardtanh"}),
+    # moved, else the ReLU behind them would make them a ReLU and a capped one, which neurons stand for
+    "leaky ReLU": (lambda x: F.leaky_relu(x) + 0.1, {"leaky_relu"}),
+    "cap that starts below 0": (lambda x: F.hardtanh(x) + 0.5, {"hardtanh"}),
 }
 
 

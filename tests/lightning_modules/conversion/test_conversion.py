@@ -191,7 +191,7 @@ def test_what_cannot_be_says_so(make, tiny_data, trainer):
         make("srpp")
     with pytest.raises(ValueError, match="source has no key 'modle'"):
         ConversionTask(source={"modle": "qcfs_resnet18"})
-    with pytest.raises(conversion.ConversionError, match="does not run on images"):
+    with pytest.raises(conversion.ConversionError, match=r"does not run on inputs \[B, 3, 16\]"):
         ConversionTask(source=Source(model="timm/resnet10t", pretrained=False), input_size=[3, 16])
     task = make(net={"activation": "relu"})
     with pytest.raises(conversion.ConversionError, match=r"calibration: \{samples: 100\}"):

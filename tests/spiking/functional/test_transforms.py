@@ -173,7 +173,7 @@ def plain_types(ops, launch):
 EVERY_RULE = [
     *(launch.rule for _, _, launch in operator_cases().values()),
     rules.Leaky(surrogate.S2NN(2.5, 0.1), leak="none", decay_input=False, hard=False, detach=True),
-    rules.Leaky(surrogate.PiecewiseLeakyReLU(1e-3, -0.25), gain=True, scale_reset=True),
+    rules.Leaky(surrogate.PiecewiseLeakyReLU(1e-3, 0.25), gain=True, scale_reset=True),
     levelled.RateCoded(n=5, kind="relu", fires="offset", two_sided=True, shared=False),
     levelled.Tracking(code="rate", emit="spikes", fires="single", n=1),
 ]
