@@ -73,7 +73,7 @@ def test_settings_of_the_user_win(variable):
 
 
 @glibc
-@pytest.mark.parametrize("command", ["fit", "convert"])
+@pytest.mark.parametrize("command", ["fit", pytest.param("convert", marks=pytest.mark.slow)])
 def test_the_command_line_keeps_memory(command, tmp_path):
     """It is set before the work begins, so a run that fails for its config has set it."""
     (tmp_path / "wrong.yaml").write_text("nonsense: 1\n")

@@ -186,6 +186,7 @@ def test_thresholds_grow_with_the_calibration_set(relu_net, images):
         assert bool((many.v_threshold >= few.v_threshold).all())
 
 
+@pytest.mark.slow
 def test_methods_come_in_the_expected_order(make_qcfs_net, images):
     """On average over networks: parallel and iterated COS lose nothing, COS less than QCFS."""
     runs = {

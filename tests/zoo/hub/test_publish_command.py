@@ -150,6 +150,7 @@ def test_fine_tuned_weights_need_the_licence_of_their_source(run, hub, client, c
     assert "spikingresformer_s.pth, licence: unknown" in hub.files("me/digits")["README.md"].decode()
 
 
+@pytest.mark.slow
 def test_the_command_shows_no_token(run, hub, python):
     words = ("-m", "cli", "publish", str(run.resolve()), "--repo-id", "me/digits")
     ran = python(*words, "--token-from", "env", HF_TOKEN=WRITER, HF_DEBUG="1", HF_HUB_VERBOSITY="debug")
