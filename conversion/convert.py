@@ -228,7 +228,7 @@ def check_model(model: nn.Module) -> None:
             f"the model is in training mode ({training[0]}); call model.eval() first, so that batch norm and"
             " dropout are those of evaluation"
         )
-    wrong = damaged((*model.named_parameters(), *model.named_buffers()))
+    wrong = damaged((*model.named_parameters(), *model.named_buffers()), model)
     if wrong:
         raise ConversionError(f"{listed(wrong)}; the source cannot be converted")
 

@@ -254,7 +254,7 @@ class BaseTask(pl.LightningModule):
         self._require_sound()
 
     def _require_sound(self) -> None:
-        wrong = damaged(self.state_dict().items())
+        wrong = damaged(self.state_dict().items(), self)
         if wrong:
             raise FloatingPointError(
                 f"the weights are damaged {self._where()}: {listed(wrong)}; lower model.init_args.lr, clip"

@@ -63,7 +63,7 @@ def save(
     model = unwrap(model)
     arguments = rebuildable(model)
     state = {k: v.detach() for k, v in model.state_dict().items()}
-    if wrong := damaged(state.items()):
+    if wrong := damaged(state.items(), model):
         raise CheckpointError(f"{listed(wrong)}; {type(model).__name__} is not saved")
     target = Path(directory).expanduser()
     if target.exists() and not target.is_dir():

@@ -22,19 +22,24 @@ SHOWN = 3  # names in an error
 NOT_FINITE, NEGATIVE = "NaN or infinite values", "negative variances"
 
 
-def damaged(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
+def damaged(tensors: Iterable[tuple[str, Tensor]], model: nn.Module) -> dict[str, str]:
     """What is wrong with each tensor that holds impossible numbers, in their order.
+
+    Infinity is no damage in buffers other than running statistics: masks of attention and bounds hold it.
 
     Args:
         tensors: weights and buffers by name, as of ``model.state_dict().items()``.
+        model: whose they are.
     """
+    constants = {name for name, _ in model.named_buffers() if not name.endswith(STATISTICS)}
     found = {}
     for name, tensor in tensors:
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_meta:
             continue
         value = tensor.detach()
         value = value.float() if value.element_size() == 1 else value  # float8 knows no isfinite
-        if not bool(value.isfinite().all()):
+        right = ~value.isnan() if name in constants else value.isfinite()
+        if not bool(right.all()):
             found[name] = NOT_FINITE
         elif name.endswith("running_var") and bool((value < 0).any()):
             found[name] = NEGATIVE

@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 import zoo
 from conversion import ConversionError, convert
+from spiking.measure.finite import damaged
 
 NAN, INF = float("nan"), float("inf")
 STEPS = 8  # of two epochs
@@ -140,3 +141,26 @@ def test_damage_passes_no_door(tmp_path, name, value, what):
     strike(source.state_dict()[own], value)
     with pytest.raises(ConversionError, match=rf"{own} holds {what}"):
         convert(source, "qcfs", 4, torch.randn(4, 1, 8, 8), progress=False)
+
+
+def test_infinity_is_no_damage_in_masks_and_bounds():
+    class Masked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift, self.head = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+            self.register_buffer("mask", torch.full((8,), INF).index_fill(0, torch.tensor([0]), 0.0))
+
+        def forward(self, x):
+            y = self.lift(x).relu()
+            return self.head(y * torch.softmax(-self.mask + y, -1))
+
+    torch.manual_seed(0)
+    model, x = Masked().eval(), torch.randn(8, 6)
+    assert damaged(model.state_dict().items(), model) == {}
+    snn = convert(model, "dcgs", 16, x, progress=False)
+    with torch.no_grad():
+        torch.testing.assert_close(snn(x), model(x), atol=1e-2, rtol=0)
+    strike(model.mask, NAN)
+    assert list(damaged(model.state_dict().items(), model)) == ["mask"]
+    with pytest.raises(ConversionError, match="mask holds NaN"):
+        convert(model, "dcgs", 4, x, progress=False)

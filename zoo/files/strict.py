@@ -106,7 +106,7 @@ def _same_kind(own: torch.dtype, other: torch.dtype) -> bool:
 def _values(model: nn.Module, state: Mapping[str, Tensor], adopt: bool) -> dict[str, list[str]]:
     own = model.state_dict()
     shared = [k for k in own if k in state]
-    wrong = damaged((k, state[k]) for k in shared if state[k].dtype in FLOATS)
+    wrong = damaged(((k, state[k]) for k in shared if state[k].dtype in FLOATS), model)
     return {
         **{
             f"with {kind}": [k for k, found in wrong.items() if found == kind]
