@@ -50,7 +50,7 @@ MODULES: dict[str, tuple[str, dict[str, Any], int]] = {
     "convnext": ("convnext_atto", {}, 96),
     "cpubone": ("cpubone_nano", {}, 96),
     "crossvit": ("crossvit_tiny_240", {}, 240),
-    "csatv2": ("csatv2", {"img_size": 256}, 256),
+    "csatv2": ("csatv2", {}, 256),
     "cspnet": ("cs3darknet_focus_s", {}, 96),
     "cspnext": ("cspnext_tiny", {}, 96),
     "davit": ("davit_tiny", {}, 96),
@@ -146,9 +146,9 @@ def source(module: str) -> tuple[nn.Module, Tensor, Tensor]:
     name, arguments, pixels = MODULES[module]
     torch.manual_seed(0)
     model: Any = timm.create_model(name, num_classes=CLASSES, **arguments).eval()
-    head = model.get_classifier()
-    if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # MLP-Mixer starts from zero logits
-        nn.init.trunc_normal_(head.weight, std=0.02)
+    for head in model.get_classifier().modules():
+        if isinstance(head, nn.Linear) and not bool(head.weight.any()):  # MLP-Mixer starts from zero logits
+            nn.init.trunc_normal_(head.weight, std=0.02)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(STATISTICS + COMPARED, 3, pixels, pixels, generator=generator)
     set_statistics(model, images[:STATISTICS])
