@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from spiking import surrogate
 from spiking.kernels import eager, layout, passes
@@ -67,7 +66,7 @@ def neuron(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple
 
 def _plain(x: Tensor, operands: Operands) -> bool:
     """Whether this is eager mode on ordinary tensors."""
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # of this thread
         return False
     return all(type(t) in (Tensor, torch.nn.Parameter) for t in (x, *operands) if t is not None)
 

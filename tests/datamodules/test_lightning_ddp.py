@@ -61,7 +61,7 @@ def run(folder, devices, batch_size, stop_at=None, resume=None):
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy="ddp_fork" if devices > 1 else "auto",
+        strategy="ddp_spawn" if devices > 1 else "auto",
         max_epochs=2,
         logger=False,
         callbacks=[ModelCheckpoint(dirpath=folder, every_n_train_steps=4, save_top_k=-1)],
