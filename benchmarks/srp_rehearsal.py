@@ -16,8 +16,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
+from rich.progress import track
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from conversion import convert
 from datamodules import MNIST5kDataModule
@@ -85,7 +85,7 @@ def table(rows: dict[str, dict[int, float]]) -> str:
 def over_networks(networks: int) -> None:
     """Random networks: medians, and in how many plain QCFS is the closer one."""
     errors: dict[str, dict[int, list[float]]] = {label: {T: [] for T in STEPS} for label in REHEARSALS}
-    for seed in tqdm(range(networks), miniters=1):
+    for seed in track(range(networks), "networks"):
         source = random_network(seed)
         generator = torch.Generator().manual_seed(10_000 + seed)
         images = torch.randn(48, 3, 12, 12, generator=generator)

@@ -25,10 +25,14 @@ def check_config_files(words: Sequence[str]) -> None:
                 fail(f"{option} needs a file")
             value = words[index + 1]
         path = Path(value)
-        if path.is_file() and not path.read_text(errors="replace").strip():
-            fail(f"the config file {value} is empty")
-        _check_yaml(value, path.read_text(errors="replace") if path.is_file() else value)
-        if path.is_file() or value.lstrip().startswith("{"):  # a mapping typed in place
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            if not text.strip():
+                fail(f"the config file {value} is empty")
+            _check_yaml(value, text)
+            continue
+        if value.lstrip().startswith("{"):  # a mapping typed in place
+            _check_yaml(value, value)
             continue
         if path.is_dir():
             fail(f"--config {value} is a folder; name a YAML file in it")

@@ -44,7 +44,7 @@ def _message(error: Exception) -> str:
     if (memory := out_of_memory(error)) is not None:
         return memory
     if (problem := disk_problem(error)) in FULL.values():
-        return f"{problem}: {summary(error)}. Make room, then use --ckpt_path last"
+        return f"{problem}: {summary(error)}. Make room, then try again (a training: with --ckpt_path last)"
     if isinstance(error, FAULTS):
         return f"{type(error).__name__}: {summary(error)}\n  the traceback is in {_kept(error)}"
     return summary(error)

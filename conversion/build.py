@@ -31,7 +31,7 @@ def build(model: nn.Module, recipe: Mapping[str, Any], method: Method, images: T
         model: the source, in evaluation mode.
         recipe: of `ConvertedModel.recipe`.
         method: that the recipe names.
-        images: two images of noise ``[2, C, H, W]``, for which the source is exported.
+        images: two samples ``[2, ...]`` of `conversion.inputs.example`, for which the source is exported.
 
     Raises:
         ConversionError: the source cannot be exported, or has no place for a neuron.

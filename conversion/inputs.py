@@ -52,22 +52,22 @@ def takes_tokens(model: nn.Module, size: tuple[int, ...], batch: Tensor | None) 
     if batch is not None and not batch.is_floating_point():
         wanted = tokens(model, size)
         failure = _failure(model, wanted)
-        found = True
-    else:
-        wanted = noise(model, size)
-        failure = _failure(model, wanted)
-        found = failure is not None and batch is None and _failure(model, tokens(model, size)) is None
-    if failure is not None and not found:
+        if failure is not None:
+            raise ConversionError(
+                f"the source does not run on tokens {tuple(wanted.shape)}: {failure}"
+            ) from failure
+        return True
+    wanted = noise(model, size)
+    failure = _failure(model, wanted)
+    if failure is not None:
+        if batch is None and _failure(model, tokens(model, size)) is None:
+            return True
         what, sizes = ("images", "(C, H, W)") if len(size) == 3 else ("inputs", "of one sample")
         raise ConversionError(
             f"the source does not run on {what} {axes_of(size)} = {tuple(wanted.shape)}: {failure}; give"
             f" calibration {what} or input_size={sizes} as the model takes them"
         ) from failure
-    if failure is not None and batch is not None:
-        raise ConversionError(
-            f"the source does not run on tokens {tuple(wanted.shape)}: {failure}"
-        ) from failure
-    return found
+    return False
 
 
 def _failure(model: nn.Module, batch: Tensor) -> Exception | None:

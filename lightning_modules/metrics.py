@@ -104,6 +104,12 @@ def repeated_samples(trainer: Any, stage: str, batch: int) -> int:
     return repeated if loader is not None and repeated and batch == len(loader) - 1 else 0
 
 
+def summed(trainer: Any, count: int) -> int:
+    """``count`` over all processes."""
+    number = torch.tensor(count, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(number, reduce_op="sum"))
+
+
 def _padded(counts: Tensor, length: int) -> Tensor:
     """``counts`` made longer; sequences of fewer steps keep their last verdict."""
     missing = length - len(counts)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_modules.record import read_report
 from zoo.files.description import NOTE, PREPROCESSING, noted_preprocessing, preprocessing_of, read_description
+from zoo.files.formats.torch_file import read_torch
 from zoo.files.layout import CONFIG_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
 CLOSE = 1e-3  # of means and standard deviations: what rounding in papers and files leaves
 
@@ -74,16 +75,16 @@ def recorded_in(place: str | Path) -> dict[str, Any]:
         return preprocessing_of(read_description(folder).pretrained_cfg) if described else {}
     if not path.is_file():
         return {}
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return noted_preprocessing(content.get(NOTE) or _of_run(folder.parent))
+    content = read_torch(path)
+    note = content.get(NOTE) if isinstance(content, Mapping) else None
+    return noted_preprocessing(note or _of_run(folder.parent))
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
     """Of a checkpoint that is older than the record in it: what the training of this run wrote down."""
     try:
-        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        return dict(content["training"]["data"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(read_report(folder)["training"]["data"])
+    except (KeyError, TypeError, ValueError):
         return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 import zoo
+from zoo.saving import version_of
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -49,14 +49,7 @@ def hardware(device: torch.device, processes: int = 1) -> str:
 
 def versions() -> dict[str, str]:
     """Of the programs that compute."""
-    return {name: _version(name) for name in ("fulgurite", "torch", "lightning")}
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+    return {name: version_of(name) for name in ("fulgurite", "torch", "lightning")}
 
 
 def network(pl_module: pl.LightningModule) -> Any:

@@ -128,7 +128,7 @@ def load_cfg(cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any]) -> nn.M
 
 def _adopt(model: nn.Module, place: Path, explicit: Mapping[str, Any]) -> None:
     if (place / CONFIG_FILE).is_file():
-        adopt_description(model, place, explicit)
+        adopt_description(model, read_description(place), explicit)
 
 
 def _adopt_own(model: nn.Module, weights: Path, entry: Entry, explicit: Mapping[str, Any]) -> None:
@@ -139,7 +139,7 @@ def _adopt_own(model: nn.Module, weights: Path, entry: Entry, explicit: Mapping[
     except (CheckpointError, OSError):
         return
     if described.architecture == entry.name and (weights.is_dir() or weights.suffix == ".safetensors"):
-        adopt_description(model, folder, explicit)
+        adopt_description(model, described, explicit)
 
 
 def register_with_timm(entry: Entry) -> None:

@@ -13,7 +13,6 @@ from zoo.base import ZooModel
 from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
 from zoo.files.checkpoint import read_checkpoint
-from zoo.files.description import read_description
 from zoo.files.formats.torch_file import first_line
 from zoo.files.strict import load_strict
 from zoo.timm_bridge.names import PLACES
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.files.checkpoint import Checkpoint
+    from zoo.files.description import Description
     from zoo.registry import Entry
 
 
@@ -126,15 +126,16 @@ def _drop_other_classifier(model: ImageClassifier, state: dict[str, Tensor]) -> 
     return set(own)
 
 
-def adopt_description(model: nn.Module, folder: Path, given: Mapping[str, Any] | None = None) -> None:
+def adopt_description(
+    model: nn.Module, described: Description, given: Mapping[str, Any] | None = None
+) -> None:
     """Let the model know what its folder says of it: preprocessing, and names of the classes.
 
     Args:
         model: built from the folder's description.
-        folder: the folder.
+        described: that description.
         given: arguments of the caller; another input than the folder's is one of these.
     """
-    described = read_description(folder)
     recorded, given = described.model_args, given or {}
     other_input = any(
         given.get(key) is not None and given[key] != recorded.get(key) for key in ("img_size", "in_chans")

@@ -73,12 +73,12 @@ def _load(
     cfg = None if described is None else described.pretrained_cfg
     model = build_described(name, arguments, kwargs, beside, where, cfg)
     if described is not None:
-        adopt_description(model, _folder(path), kwargs)
+        adopt_description(model, described, kwargs)
     if found is None:
         return model
     entry = None if is_timm(name) else get_entry(name)
     fill(model, found, str(weights or path), entry, kwargs)
-    _remember_origin(model, path, remote, weights, found)
+    _remember_origin(model, path, described, remote, weights, found)
     return model
 
 
@@ -91,20 +91,24 @@ def _weights_beside(path: Path) -> checkpoint.Checkpoint | None:
 
 
 def _remember_origin(
-    model: Any, path: Path, remote: str | None, weights: str | Path | None, found: checkpoint.Checkpoint
+    model: Any,
+    path: Path,
+    described: Description | None,
+    remote: str | None,
+    weights: str | Path | None,
+    found: checkpoint.Checkpoint,
 ) -> None:
     if is_timm(model_name := architecture_of(model)):
         if found.origin is not None:
             model.origin = found.origin
         elif not path.is_dir():
             model.origin = {"name": Path(weights or path).name, "licence": None, "url": None}
-    elif weights is None and path.is_dir() and model_name:
-        model.origin = _origin(path, remote)
+    elif weights is None and described is not None and path.is_dir() and model_name:
+        model.origin = _origin(path, described, remote)
 
 
-def _origin(folder: Path, remote: str | None) -> dict[str, Any] | None:
+def _origin(folder: Path, described: Description, remote: str | None) -> dict[str, Any] | None:
     """Where the weights of a folder come from: what it says itself, or the folder."""
-    described = read_description(folder)
     own = described.recorded
     if remote is not None:
         name = f"{remote.partition('@')[0]}@{folder.name}"

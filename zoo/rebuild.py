@@ -11,6 +11,7 @@ from torch import nn
 from conversion import ConvertedModel
 from zoo.base import ZooModel
 from zoo.errors import CheckpointError, NotRebuildableError
+from zoo.files.formats.torch_file import first_line
 from zoo.registry import get_entry, is_registered
 from zoo.timm_bridge.arguments import check_timm, check_words
 from zoo.timm_bridge.names import is_timm
@@ -115,7 +116,7 @@ def rebuildable_conversion(model: ConvertedModel) -> dict[str, Any]:
             twin = build_source(source)
     except (TypeError, ValueError, RuntimeError) as error:
         raise NotRebuildableError(
-            f"the source {source} cannot be built again ({str(error).splitlines()[0]}); {way_out}"
+            f"the source {source} cannot be built again ({first_line(error)}); {way_out}"
         ) from error
     expected = {k: tuple(v.shape) for k, v in twin.state_dict().items()}
     own = {k: tuple(v.shape) for k, v in model.state_dict().items() if k in expected}

@@ -13,7 +13,7 @@ from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.layout import sha256_of
-from zoo.loading import load_weights
+from zoo.loading import fill
 from zoo.registry import Entry, get_entry, list_entries
 from zoo.saving import save
 
@@ -191,11 +191,11 @@ def import_checkpoint(
     path = Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; import takes a file, and zoo.load reads folders")
-    state = checkpoint.read_checkpoint(path).state
-    chosen = _choose(path, state, name, arguments)
+    found = checkpoint.read_checkpoint(path)
+    chosen = _choose(path, found.state, name, arguments)
     entry = get_entry(chosen.name)
     model = entry.fn(**chosen.arguments)
-    load_weights(model, path, entry)
+    fill(model, found, str(path), entry)
     origin = {"name": path.name, "licence": licence, "url": url, "sha256": sha256_of(path)}
     return save(
         model.eval(),

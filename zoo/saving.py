@@ -106,7 +106,7 @@ def _record(model: nn.Module, told: Provenance) -> Record:
     steps = getattr(model, "time_steps", None)
     over_time = isinstance(model, ConvertedModel) or (isinstance(model, ZooModel) and model.takes_time_steps)
     return Record(
-        version=_version(),
+        version=version_of(),
         task=task_of(model).name,
         conversion=model.report.to_dict() if isinstance(model, ConvertedModel) else None,
         time_steps=steps if over_time else None,
@@ -157,8 +157,9 @@ def _paper(model: nn.Module) -> str | None:
     return get_entry(name).paper if is_registered(name) else None
 
 
-def _version() -> str:
+def version_of(name: str = "fulgurite") -> str:
+    """Of an installed package; ``"unknown"`` if it is not."""
     try:
-        return importlib.metadata.version("fulgurite")
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"

@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +49,13 @@ def open_image(source: Path | IO[bytes]) -> Image.Image:
     """
     with _one_at_a_time:
         try:
-            _check_size(*_webp_size(source))
-            with Image.open(source, formats=FORMATS) as image:
-                _check_size(*image.size)
-                image.load()
-                return image.copy() if image.format == "GIF" else image
+            # given a name, Pillow maps plain TIFF files into memory, and turned ones come out scrambled
+            with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+                _check_size(*_webp_size(file))
+                with Image.open(file, formats=FORMATS) as image:
+                    _check_size(*image.size)
+                    image.load()
+                    return image.copy() if image.format == "GIF" else image
         except UnidentifiedImageError:
             raise UnreadableImageError(f"This file is no image that can be opened. {NAMES} can.") from None
         except Image.DecompressionBombError as error:
@@ -70,14 +73,10 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _webp_size(source: Path | IO[bytes]) -> tuple[int, int]:
+def _webp_size(file: IO[bytes]) -> tuple[int, int]:
     """Width and height in the header of a WebP file, which Pillow decodes as it opens it; else zeros."""
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            head = file.read(30)
-    else:
-        head = source.read(30)
-        source.seek(0)
+    head = file.read(30)
+    file.seek(0)
     if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
         return 0, 0
     kind, data = head[12:16], head[20:]

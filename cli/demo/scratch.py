@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.processes import is_running
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,17 +33,5 @@ def _remove_left_behind() -> None:
     """Delete the folders of programs that no longer run (SIGKILL, a power cut)."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         found = re.fullmatch(rf"{PREFIX}(\d+)-.*", path.name)
-        if found and not _runs(int(found[1])) and not path.is_symlink():
+        if found and not is_running(int(found[1])) and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)  # those of other users stay: they may not be deleted
-
-
-def _runs(process: int) -> bool:
-    if os.name == "nt":  # there the call below would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True

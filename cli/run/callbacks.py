@@ -15,6 +15,8 @@ from cli.run.resume import CHECKPOINTS, LAST
 from cli.run.stopping import is_asked, stop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import lightning.pytorch as pl
 
 
@@ -62,6 +64,14 @@ class LastCheckpoint(Checkpoint):
         # the comparison skips the batches that only accumulate gradients of the next step
         return bool(self.every_n_steps) and step % self.every_n_steps == 0 and step != self._saved_step
 
+    def _attend(self, trainer: pl.Trainer, save: Callable[[pl.Trainer], None]) -> None:
+        """Save if it is time to, or if a signal asked the run to end, and end it then."""
+        asked = is_asked(trainer)
+        if asked or self._is_due(trainer):
+            save(trainer)
+        if asked:
+            stop()
+
     def _save_before_validation(self, trainer: pl.Trainer) -> None:
         self._validation_is_ahead = True
         self._save(trainer)
@@ -90,21 +100,12 @@ class LastCheckpoint(Checkpoint):
         loop = trainer.fit_loop
         if loop._data_fetcher and loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             return  # `on_validation_start` does it
-        asked = is_asked(trainer)
-        if asked or self._is_due(trainer):
-            self._save(trainer)
-        if asked:
-            stop()
+        self._attend(trainer, self._save)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        asked = is_asked(trainer)
-        if asked or self._is_due(trainer):
-            self._save_before_validation(trainer)
-        if asked:
-            stop()
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._attend(trainer, self._save_before_validation)
 
     @override
     def on_validation_batch_end(

@@ -21,7 +21,7 @@ from cli import errors
 from cli.parser import SpikingParser
 from cli.run import facts, resume
 from cli.run.defaults import as_list, default_callbacks, loggers
-from cli.run.folder import RunFolder, check_output, claim, lock_writable, move_aside, run_folder
+from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder
 from cli.run.lock import release_all
 from cli.run.options import RunOptions
 from cli.run.storage import AtomicCheckpointIO
@@ -105,10 +105,9 @@ class SpikingCLI(LightningCLI):
             check_output(Path(self.options.output))
         if command not in ("fit", "test") or trainer.get("fast_dev_run") or trainer.get("barebones"):
             return folder
-        if command == "test":
-            lock_writable(folder)  # its report is that of the whole run
-            return folder
-        return claim(folder, own=not named and self.settings.get("ckpt_path") is None)
+        # a test's report is that of the whole run, and a run that goes on has its folder
+        own = command == "fit" and not named and self.settings.get("ckpt_path") is None
+        return claim(folder, own=own)
 
     @property
     def settings(self) -> Any:
@@ -128,15 +127,6 @@ class SpikingCLI(LightningCLI):
             )
         if self.folder.checkpoint is not None:
             self.settings.ckpt_path = str(self.folder.checkpoint)
-
-    @override
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except errors.CommandError:
-            raise
-        except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-            raise errors.CommandError(errors.summary(error)) from error
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

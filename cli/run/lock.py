@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cli.errors import CommandError
+from cli.processes import is_running
 
 YOUNG = 60.0  # seconds for which a lock that cannot be read may still be in the making
 
@@ -38,13 +39,8 @@ class Holder:
         """Whether it has ended for certain; of other machines nobody here knows."""
         if self.host != socket.gethostname():
             return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return _started(self.pid) != self.started
+        # what it started as may be hidden, of processes of other users
+        return not is_running(self.pid) or _started(self.pid) not in ("", self.started)
 
 
 def _started(pid: int) -> str:

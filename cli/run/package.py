@@ -9,13 +9,12 @@ from typing import Any
 import zoo
 from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
-from lightning_modules.record import chosen_on_these
+from lightning_modules.record import REPORT, chosen_on_these
 from zoo.files.description import preprocessing_of
 from zoo.files.layout import FIGURES, SETTINGS_FILE, sha256_of
 from zoo.hub.push import refuse_links
 
 CONFIG = "config.yaml"
-REPORT = "report.json"
 
 
 def is_run(folder: Path) -> bool:

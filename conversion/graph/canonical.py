@@ -17,7 +17,7 @@ ATEN = torch.ops.aten
 
 
 def canonical(graph: fx.Graph) -> None:
-    """Bring views, casts and norms of ``graph`` to the forms that the rules of conversion know."""
+    """Bring views, casts, norms and fused sums of ``graph`` to forms that conversion has rules for."""
     _plain_views(graph)
     _plain_types(graph)
     _single_norms(graph)

@@ -37,13 +37,10 @@ def separate_constants(program: Program) -> None:
         ops.refuse_random(node)
         name = ops.op_name(node.target)
         like = node.args[0] if node.args else None
-        if name in SHAPED and node.args[1] in signals:
+        if name in SHAPED and node in signals:
             _replace(node, SHAPED[name], (like, sizes.of(node)))
         elif name in ops.FILLED and like in signals:
-            value = ops.FILLED[name]
-            if value is None:
-                value = node.args[2 if name == "new_full" else 1]
-            _fill(node, value, program.image, sizes)
+            _fill(node, ops.filled_with(node), program.image, sizes)
 
 
 def _fill(node: fx.Node, value: Any, image: fx.Node, sizes: _Sizes) -> None:

@@ -29,8 +29,8 @@ def export(model: nn.Module, example: Tensor) -> Program:
     """A `Program` of a copy of ``model``, which must be in evaluation mode.
 
     Args:
-        model: maps ``[B, C, H, W]`` to ``[B, K]`` or ``[B, N, K]``.
-        example: images ``[B, C, H, W]``, B of at least 2, on the device of the model.
+        model: maps ``[B, ...]`` to ``[B, K]`` or ``[B, N, K]``.
+        example: samples ``[B, ...]``, B of at least 2, on the device of the model.
 
     Raises:
         ConversionError: the model cannot be exported.

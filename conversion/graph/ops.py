@@ -32,6 +32,7 @@ from conversion.graph.tables import (
     PRODUCTS,
     RANDOM,
     REFUSED,
+    REWRITTEN,
     SHAPE,
     SUMS,
     WEIGHTED,
@@ -57,6 +58,7 @@ __all__ = [
     "IsSignal",
     "Role",
     "UnsupportedOperationError",
+    "filled_with",
     "has_rule",
     "is_filled",
     "is_integer",
@@ -100,6 +102,13 @@ def is_filled(node: fx.Node) -> bool:
     return node.op == "call_function" and op_name(node.target) == "new_full"
 
 
+def filled_with(node: fx.Node) -> Any:
+    """What a node of `FILLED` holds in every place: a number or a node."""
+    name = op_name(node.target)
+    value = FILLED[name]
+    return node.args[2 if name == "new_full" else 1] if value is None else value
+
+
 def role(node: fx.Node, is_signal: IsSignal) -> Role:
     """What a call of an operator means for the signal.
 
@@ -112,45 +121,27 @@ def role(node: fx.Node, is_signal: IsSignal) -> Role:
             module that it belongs to.
     """
     name = op_name(node.target)
-    rule = next((rule for names, rule in _rules() if name in names), None)
+    rule = next((rule for names, rule in RULES if name in names), None)
     if rule is None:
         raise _unsupported(node, name)
     found = rule(node, name, is_signal)
-    counts = name != "getitem" and not all(_is_real(a) for a in (node, *_signals(node, is_signal)))
-    if counts and (name not in SHAPE or any(_is_real(a) for a in (node, *_signals(node, is_signal)))):
-        return "nonlinear"
+    if name != "getitem":
+        real = [_is_real(a) for a in (node, *_signals(node, is_signal))]
+        if not all(real) and (name not in SHAPE or any(real)):
+            return "nonlinear"
     return found
 
 
 def has_rule(target: Any) -> bool:
     """Whether an operator need not be taken apart into others."""
     name = op_name(target)
-    shaped = name in FILLED or name in ("type_as", "view_as", "reshape_as", "expand_as", "baddbmm", "addmm")
-    return shaped or target in INTEGERS or any(name in names for names, _ in _rules())
+    return name in FILLED or name in REWRITTEN or any(name in names for names, _ in RULES)
 
 
 def refuse_random(node: fx.Node) -> None:
     """Raise an error if ``node`` draws numbers, whatever it depends on."""
     if op_name(node.target) in RANDOM:
         raise _unsupported(node, op_name(node.target))
-
-
-def _rules() -> tuple[tuple[frozenset[str], Rule], ...]:
-    """The groups of operations, each with the function that gives the role of one; the first group counts."""
-    return (
-        (frozenset({"getitem"}), _affine),
-        (ACTIVATIONS, _activation),
-        (NONLINEAR, _nonlinear),
-        (WEIGHTED, _weighted),
-        (SUMS, _affine),
-        (frozenset(ASSIGNMENTS), _assignment),
-        (frozenset(BLENDS), _blend),
-        (LINEAR, _linear),
-        (SHAPE, _shape),
-        (PRODUCTS, _product),
-        (frozenset({"div"}), _quotient),
-        (MASKS, _masked),
-    )
 
 
 def _affine(node: fx.Node, name: str, is_signal: IsSignal) -> Role:
@@ -254,3 +245,20 @@ def _argument(node: fx.Node, index: int, key: str, default: Any) -> Any:
     if len(node.args) > index:
         return node.args[index]
     return node.kwargs.get(key, default)
+
+
+# the groups of operations, each with the function that gives the role of one; the first group counts
+RULES: tuple[tuple[frozenset[str], Rule], ...] = (
+    (frozenset({"getitem"}), _affine),
+    (ACTIVATIONS, _activation),
+    (NONLINEAR, _nonlinear),
+    (WEIGHTED, _weighted),
+    (SUMS, _affine),
+    (frozenset(ASSIGNMENTS), _assignment),
+    (frozenset(BLENDS), _blend),
+    (LINEAR, _linear),
+    (SHAPE, _shape),
+    (PRODUCTS, _product),
+    (frozenset({"div"}), _quotient),
+    (MASKS, _masked),
+)

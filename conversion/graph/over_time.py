@@ -135,7 +135,7 @@ class GraphOverTime:
                 operands.append(self.get(a, "static"))
             elif self.program.layouts.are_known(a):
                 layout = self.program.layout(a)
-                unit = Apart(self.clock, layout, False)
+                unit = Apart(self.clock, layout)
                 operands.append(self.call(f"{UNITS}.{node.name}_{a.name}", unit, operand(a)))
             else:
                 operands.append(operand(a))
@@ -149,7 +149,7 @@ class GraphOverTime:
         """`_changed` for what belongs to no single image, ``[T, ...]``."""
         source = self._made[node, own]
         if own == "static":
-            new = self.call(f"{UNITS}.{node.name}_steps", Apart(self.clock, None, True), source)
+            new = self.call(f"{UNITS}.{node.name}_steps", Apart(self.clock, None), source)
             self._made[node, "step"] = self._made[node, "mean"] = new
             return new
         unit = RunningMean() if form == "mean" else Increments()

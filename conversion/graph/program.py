@@ -24,7 +24,7 @@ class Program:
     Attributes:
         root: the copy; parameters and layers keep their paths.
         graph: one placeholder, one output, calls in between; nodes carry example values in ``meta["val"]``.
-        input_shape: shape of one image, ``(C, H, W)``.
+        input_shape: shape of one sample, ``(C, H, W)`` of an image.
         layouts: where the tensors hold the batch.
     """
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from conversion.graph.ops import op_name
+from conversion.graph.ops import FILLED, filled_with, op_name
 from conversion.graph.program import attribute
+from conversion.graph.tables import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,31 +23,21 @@ if TYPE_CHECKING:
 ATEN = torch.ops.aten
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 # elementwise operations with a bend or a jump: without one of them nothing is a ReLU
-BENT = _names(
+BENT = names(
     """
     abs absolute gt greater ge greater_equal lt less le less_equal where masked_fill maximum minimum fmax fmin
     clamp clip clamp_min clamp_max threshold sign sgn heaviside relu relu6 hardtanh leaky_relu elu celu
     index_put max min
     """
 )
-SMOOTH = _names(
+SMOOTH = names(
     """
     mul multiply add sub subtract rsub neg negative div divide true_divide _to_copy to clone contiguous alias
     detach lift_fresh_copy logical_not bitwise_not logical_and bitwise_and
     """
 )
-# one number in every place, whatever tensor gives them their shape, and the argument that holds it
-FILLED = {
-    **dict.fromkeys(("zeros_like", "zeros", "new_zeros"), 0.0),
-    **dict.fromkeys(("ones_like", "ones", "new_ones"), 1.0),
-}
-FILLED_WITH = {"full_like": 1, "full": 1, "new_full": 2, "scalar_tensor": 0}
-RESHAPED = _names(
+RESHAPED = names(
     "expand reshape view unsqueeze expand_as view_as clone detach alias _to_copy to lift_fresh_copy"
 )
 MOST = 8  # roots of a fragment that are tried, from the nearest on
@@ -130,10 +121,8 @@ class Fragments:
         if node.op != "call_function":
             return None
         name = op_name(node.target)
-        if name in FILLED:
-            return torch.tensor(FILLED[name], dtype=torch.float64)
-        if name in FILLED_WITH:
-            value = node.args[FILLED_WITH[name]] if len(node.args) > FILLED_WITH[name] else None
+        if name in FILLED or name == "scalar_tensor":
+            value = node.args[0] if name == "scalar_tensor" else filled_with(node)
             return torch.tensor(value, dtype=torch.float64) if isinstance(value, int | float) else None
         source = node.args[0] if node.args else None
         return self.constants.get(source) if name in RESHAPED and isinstance(source, fx.Node) else None

@@ -107,9 +107,9 @@ class _Rewriter:
         role = self.signals.role(node)
         form = self._form(node, role)
         exact = role in ("nonlinear", "activation")
-        if exact and form != "static":
-            self.ledger.note_analog(node)
         joins = self.program.joins_images(node)
+        if exact and form != "static" and not joins:  # else it is noted as between images
+            self.ledger.note_analog(node)
 
         def operand(a: fx.Node) -> fx.Node:
             return self._operand(a, form, node)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """The words of ``text``."""
     return frozenset(text.split())
 
 
 # affine whatever the other operands are, as long as only one kind of operand is the signal
-SHAPE = _names(
+SHAPE = names(
     """
     view reshape _unsafe_view permute transpose t unsqueeze squeeze expand clone contiguous slice select
     unbind split split_with_sizes chunk cat stack roll flatten unflatten alias detach _to_copy to
@@ -21,7 +22,7 @@ SHAPE = _names(
     replication_pad3d rot90 moveaxis tile squeeze_ unsqueeze_ diagonal diag_embed tril triu
     """
 )
-LINEAR = _names(
+LINEAR = names(
     """
     neg mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
     _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d cumsum col2im batch_norm
@@ -29,7 +30,7 @@ LINEAR = _names(
     """
 )
 # affine in every operand
-SUMS = _names("add sub rsub slice_scatter select_scatter diagonal_scatter copy")
+SUMS = names("add sub rsub slice_scatter select_scatter diagonal_scatter copy")
 # affine in what is read and written, as long as the positions do not depend on the image
 ASSIGNMENTS = {
     "index_put": (0, 2), "index_add": (0, 3), "index_copy": (0, 3), "scatter": (0, 3), "scatter_add": (0, 3),
@@ -37,13 +38,11 @@ ASSIGNMENTS = {
 }  # fmt: skip
 # affine in these operands, as long as the others do not depend on the image
 BLENDS = {"lerp": (0, 1), "grid_sampler_2d": (0,), "grid_sampler_3d": (0,)}
-WEIGHTED = _names(
-    "conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d linear"
-)
+WEIGHTED = names("conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d linear")
 # affine in any one operand
-PRODUCTS = _names("mul matmul bmm mm mv einsum linalg_vecdot dot addbmm addcmul _trilinear")
-MASKS = _names("where masked_fill")  # affine if the mask does not depend on the image
-NONLINEAR = _names(
+PRODUCTS = names("mul matmul bmm mm mv einsum linalg_vecdot dot addbmm addcmul _trilinear")
+MASKS = names("where masked_fill")  # affine if the mask does not depend on the image
+NONLINEAR = names(
     """
     gelu silu sigmoid tanh hardswish hardsigmoid softmax _softmax _safe_softmax log_softmax _log_softmax
     layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm leaky_relu elu celu
@@ -62,11 +61,11 @@ NONLINEAR = _names(
 ACTIVATIONS = frozenset({"relu", "hardtanh", "relu6", "fulgurite.qcfs"})
 
 # (multiplications of) these have weights: a neuron in front of them turns products into sums
-MATRIX_PRODUCTS = _names("matmul bmm mm mv einsum linalg_vecdot")
+MATRIX_PRODUCTS = names("matmul bmm mm mv einsum linalg_vecdot")
 ATTENTION = "scaled_dot_product_attention"
 # sums of products, whether their operands get neurons or not
-MULTIPLIES = PRODUCTS - _names("mul addcmul") | {ATTENTION}
-COPIES = _names("embedding one_hot")  # these look values up and compute none
+MULTIPLIES = PRODUCTS - names("mul addcmul") | {ATTENTION}
+COPIES = names("embedding one_hot")  # these look values up and compute none
 
 # of a shape, a type and a number, and of no value of a signal
 FILLED = {
@@ -74,7 +73,10 @@ FILLED = {
     "ones": 1, "ones_like": 1, "new_ones": 1, "full": None, "full_like": None, "new_full": None, "fill": None,
 }  # fmt: skip
 
-RANDOM = _names(
+# written in other operators before any rule is asked for
+REWRITTEN = names("type_as view_as reshape_as expand_as baddbmm addmm")
+
+RANDOM = names(
     """
     rand randn randint randperm rand_like randn_like randint_like bernoulli normal normal_functional uniform
     exponential cauchy geometric log_normal poisson multinomial native_dropout rrelu_with_noise_functional
@@ -90,7 +92,7 @@ REFUSED = {
     "_pdist_forward": "takes distances between the images of a batch",
     "_embedding_bag": "has no rule; use embedding and a sum",
     **dict.fromkeys(
-        _names("_fft_r2c _fft_c2c _fft_c2r view_as_complex view_as_real complex polar angle"),
+        names("_fft_r2c _fft_c2c _fft_c2r view_as_complex view_as_real complex polar angle"),
         "makes complex numbers, which no neuron can send; write it as two products with real matrices",
     ),
 }

@@ -135,12 +135,6 @@ class Method:
         return dataclasses.asdict(self)
 
 
-def check_integer(label: str, value: int, low: int) -> None:
-    """Raise an error that names a setting that must be an integer of at least ``low``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{label} must be an integer of at least {low}, got {value!r}")
-
-
 METHODS: dict[str, type[Method]] = {}
 
 

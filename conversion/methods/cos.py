@@ -19,10 +19,11 @@ import torch
 from typing_extensions import override
 
 from conversion.calibration.trained import thresholds_learn
-from conversion.methods.base import check_integer, register_method
+from conversion.methods.base import register_method
 from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite
 from conversion.network.site import RECT
+from spiking.arguments import integer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,8 +190,8 @@ class COSConversion(IntegratorMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("rho", self.rho, 1)
-        check_integer("iterations", self.iterations, 0)
+        integer("rho", self.rho, 1)
+        integer("iterations", self.iterations, 0)
 
     @override
     def window(self, time_steps: int) -> int:

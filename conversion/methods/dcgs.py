@@ -37,9 +37,10 @@ from conversion.calibration.threshold_iteration import (
 )
 from conversion.graph.activations import require_only_relu
 from conversion.graph.placement import at_activations, at_operands
-from conversion.methods.base import check_integer, register_method
+from conversion.methods.base import register_method
 from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
+from spiking.arguments import integer
 from spiking.functional import multi_threshold
 from spiking.levels import MAX_LEVELS, Levels
 
@@ -183,7 +184,7 @@ class DCGSConversion(GradedMethod):
     include_head: bool | None = None
 
     def __post_init__(self) -> None:
-        check_integer("levels", self.levels, 0)
+        integer("levels", self.levels, 0)
         if self.policy not in get_args(Policy):
             raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}, got {self.policy!r}")
         if self.code not in get_args(Code):
@@ -208,7 +209,7 @@ class DCGSConversion(GradedMethod):
     def _check_headroom(self) -> None:
         if self.headroom is None:
             return
-        check_integer("headroom", self.headroom, 0)
+        integer("headroom", self.headroom, 0)
         if self.headroom and not self.levels:
             raise ValueError("levels=0 stands for one threshold, above which there is no headroom")
         if self.levels + self.headroom > MAX_LEVELS:

@@ -25,9 +25,10 @@ from conversion.calibration.fallback import Magnitudes
 from conversion.calibration.observe import run_observed
 from conversion.calibration.statistics import Average, base_quantiles
 from conversion.graph.placement import at_operands
-from conversion.methods.base import check_integer, register_method
+from conversion.methods.base import register_method
 from conversion.methods.graded import GradedMethod
 from conversion.network.site import Site, sites
+from spiking.arguments import integer
 from spiking.functional import multi_threshold
 from spiking.levels import Levels
 
@@ -137,8 +138,8 @@ class ECMTConversion(GradedMethod):
     include_head: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("levels", self.levels, 1)
-        check_integer("softmax_levels", self.softmax_levels, 1)
+        integer("levels", self.levels, 1)
+        integer("softmax_levels", self.softmax_levels, 1)
         if not 0.5 < self.percent < 1.0:
             raise ValueError(f"percent must lie between 0.5 and 1, got {self.percent!r}")
         object.__setattr__(self, "gelu_bases", tuple(self.gelu_bases))  # YAML and JSON bring lists

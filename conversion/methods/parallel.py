@@ -19,7 +19,7 @@ from conversion.calibration.batches import reference_tensor, to_model
 from conversion.calibration.observe import check_rule, find_thresholds, single_step
 from conversion.calibration.trained import all_trained, check_trained, thresholds_learn
 from conversion.graph import ops
-from conversion.methods.base import Method, check_integer, register_method
+from conversion.methods.base import Method, register_method
 from conversion.methods.parallel_neuron import (
     MOMENTUM,
     calibrate_step,
@@ -29,6 +29,7 @@ from conversion.methods.parallel_neuron import (
     parallel_spikes,
 )
 from conversion.network.site import Site, overridden, sites
+from spiking.arguments import integer
 
 if TYPE_CHECKING:
     from torch import Tensor, fx
@@ -105,7 +106,7 @@ class ParallelConversion(Method):
 
     def __post_init__(self) -> None:
         check_rule(self.threshold)
-        check_integer("passes", self.passes, 1)
+        integer("passes", self.passes, 1)
         if not 0.0 <= self.momentum < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum!r}")
 

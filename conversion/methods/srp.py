@@ -18,10 +18,11 @@ import torch
 from typing_extensions import override
 
 from conversion.calibration.trained import is_trained, thresholds_learn
-from conversion.methods.base import check_integer, register_method
+from conversion.methods.base import register_method
 from conversion.methods.integrate_fire import V_INIT, integrate_fire
 from conversion.methods.integrator import IntegratorMethod, IntegratorSite
 from conversion.network.site import RECT, sites
+from spiking.arguments import integer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +123,7 @@ class SRPConversion(IntegratorMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("tau", self.tau, 0)
+        integer("tau", self.tau, 0)
 
     @override
     def window(self, time_steps: int) -> int:

@@ -13,21 +13,20 @@ if TYPE_CHECKING:
 
 
 class Apart(nn.Module):
-    """``[..., T * B, ...]``, or a static ``[..., B, ...]``, -> ``[T, ..., B, ...]``.
+    """``[..., T * B, ...]``, or a static ``[...]``, -> ``[T, ...]``.
 
     Args:
         clock: of the network.
-        layout: where the input holds the batch; None where a static one mixes it.
-        static: whether the input is the same at every step.
+        layout: where the input holds the batch; None for a static one, which is the same at every step.
     """
 
-    def __init__(self, clock: Clock, layout: Layout | None, static: bool) -> None:
+    def __init__(self, clock: Clock, layout: Layout | None) -> None:
         super().__init__()
-        self.clock, self.layout, self.static = clock, layout, static
+        self.clock, self.layout = clock, layout
 
     def forward(self, x: Tensor) -> Tensor:
         """Time in an axis of its own, in front."""
-        if self.static or self.layout is None:
+        if self.layout is None:
             return x.expand(self.clock.window, *x.shape)
         at, outer = self.layout
         split: Tensor = x.unflatten(at, (outer, self.clock.window, -1))

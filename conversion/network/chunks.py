@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from spiking.neurons.base import Temporal
+from spiking.neurons.stream import sessions
 from spiking.streaming import as_one, streaming
 
 if TYPE_CHECKING:
@@ -43,9 +43,8 @@ def in_chunks(network: nn.Module, clock: Clock, x: Tensor, steps: bool = False, 
     Inside `spiking.streaming` the stream goes on.
     """
     whole = clock.time_steps
-    streams = any(m.stream is not None for m in network.modules() if isinstance(m, Temporal))
     parts = []
-    with as_one(network) if streams else streaming(network):
+    with as_one(network) if sessions(network.modules()) else streaming(network):
         for begin in range(0, whole, chunk):
             with clock.running(min(chunk, whole - begin)):
                 parts.append(nn.Module.__call__(network, x, steps=True))

@@ -136,12 +136,15 @@ class _Counter(fx.Interpreter):
         self.evaluations += self._at(once, first_only=static)
         self.ann_evaluations += once
 
+    def _sent(self, node: fx.Node, operation: Operation) -> Tensor:
+        """Where the input of a layer sends something, ``[T, B, ...]``, or a static one ``[1, B, ...]``."""
+        x: Tensor = self.env[self._signals(node, operation)[0]]
+        values = operation.layouts[0].unfold(x, 1 if operation.form == "static" else self.steps)
+        return _moved(values) if operation.form == "mean" and self.means else values != 0
+
     def _layer(self, node: fx.Node, operation: Operation) -> LayerOperations:
         """A layer with weights."""
-        x: Tensor = self.env[self._signals(node, operation)[0]]
-        static, means = operation.form == "static", operation.form == "mean"
-        values = operation.layouts[0].unfold(x, 1 if static else self.steps)
-        sent = _moved(values) if means and self.means else values != 0
+        sent = self._sent(node, operation)
         weight = self._weight(node)
         if operation.kind == "linear":
             work = linear(sent, weight.shape[0])
@@ -151,10 +154,7 @@ class _Counter(fx.Interpreter):
 
     def _projection(self, node: fx.Node, operation: Operation) -> LayerOperations:
         """A product of a signal and a constant: a linear layer without a name."""
-        x: Tensor = self.env[self._signals(node, operation)[0]]
-        static, means = operation.form == "static", operation.form == "mean"
-        values = operation.layouts[0].unfold(x, 1 if static else self.steps)
-        sent = _moved(values) if means and self.means else values != 0
+        sent = self._sent(node, operation)
         dense = int(self._masked(node, operation, len(sent), torch.ones_like(sent))[0])
         work = Work(
             reached=self._masked(node, operation, len(sent), sent),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from datamodules.loading.errors import DataError
 
@@ -33,7 +33,8 @@ def open_image(path: str | Path, in_chans: int = 3) -> Image.Image:
     try:
         # given a name, Pillow maps plain TIFF files into memory, and turned ones come out scrambled
         with Path(path).open("rb") as file, Image.open(file) as image:
-            return eight_bit(image, in_chans)
+            found = eight_bit(image, in_chans)
+            return found.copy() if found is image else found
     except FileNotFoundError:
         raise DataError(f"no such image: {path}") from None
     except IN_THE_WAY as error:
@@ -55,7 +56,9 @@ def eight_bit(image: Image.Image, in_chans: int = 3) -> Image.Image:
         ValueError: values without a known scale: negative, above 65535 or not finite.
     """
     source = image.format  # which a turned copy has not
-    image = ImageOps.exif_transpose(image)
+    image.load()  # in which the mode may change
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else the library would make a copy
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F" or image.mode.startswith("I"):
         image = Image.fromarray(_scaled(np.asarray(image), _full_scale(image, source)))
     elif image.mode in ALPHA or "transparency" in image.info:

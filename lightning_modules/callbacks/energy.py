@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from typing_extensions import override
 
+from lightning_modules.metrics import summed
 from spiking import EnergyReport, OperationCounter
 from spiking.measure.metrics import EnergyMetric, SynapticOperations
 
@@ -70,8 +70,7 @@ class Energy(pl.Callback):
         self.samples = 0
         if counter is None or not counter.samples:
             return
-        count = torch.tensor(counter.samples, device=trainer.strategy.root_device)
-        self.samples = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        self.samples = summed(trainer, counter.samples)
         self.report = counter.report()
         for name, metric in (
             ("sops", SynapticOperations()),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.data import extract_batch_size
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,7 @@ from typing_extensions import override
 import zoo
 from lightning_modules import figures, record
 from lightning_modules.callbacks.energy import Energy
-from lightning_modules.metrics import repeated_samples
+from lightning_modules.metrics import repeated_samples, summed
 from lightning_modules.record import REPORT, TESTS, hardware
 from zoo.files.atomic import write_text
 from zoo.files.layout import sha256_of
@@ -131,8 +130,7 @@ class RunReport(pl.Callback):
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        count = torch.tensor(self._samples, device=trainer.strategy.root_device)
-        self._samples = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        self._samples = summed(trainer, self._samples)
 
     @override
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

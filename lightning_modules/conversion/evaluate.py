@@ -63,6 +63,7 @@ class Comparison:
 
     Attributes:
         samples: how many samples the accuracies are means over.
+        energy_samples: how many of them operations were counted on.
         ann_accuracy: top-1 of the source.
         ann_macs: of one sample.
         ann_energy_mj: of one sample.
@@ -70,6 +71,7 @@ class Comparison:
     """
 
     samples: int
+    energy_samples: int
     ann_accuracy: float
     ann_macs: float
     ann_energy_mj: float
@@ -139,6 +141,7 @@ def compare(
             snn.time_steps = before
     return Comparison(
         samples=run.samples,
+        energy_samples=operations.samples,
         ann_accuracy=run.ann_accuracy,
         ann_macs=operations.ann_macs / operations.samples,
         ann_energy_mj=operations.ann_macs / operations.samples * E_MAC * 1e-9,

@@ -18,7 +18,7 @@ import zoo
 from lightning_modules import figures
 from lightning_modules.conversion.evaluate import Comparison, compare
 from lightning_modules.preprocessing import match
-from lightning_modules.record import hardware, split_text, versions
+from lightning_modules.record import REPORT, hardware, split_text, versions
 from lightning_modules.source import Calibration, Source
 from spiking.measure.energy import E_AC, E_MAC
 from zoo.files.atomic import write_text
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from conversion import ConvertedModel
-
-REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,17 +113,12 @@ class ConversionRun:
         told = getattr(self.data, "splits", None)
         split = told().get("test") if callable(told) else None
         facts = self.data.facts() if hasattr(self.data, "facts") else {}
-        sizes: list[Any] = [getattr(self.data, name, None) for name in ("eval_batch_size", "batch_size")]
-        size = next((int(size) for size in sizes if size), 0)
-        counted = comparison.samples
-        if self.energy_batches:
-            counted = min(counted, self.energy_batches * size) or counted
         return {
             "data": facts.get("name"),
             "split": None if split is None else split.name,
             "samples": comparison.samples,
             "of": None if split is None else split.samples,
-            "energy_samples": counted,
+            "energy_samples": comparison.energy_samples,
         }
 
 
@@ -224,20 +217,21 @@ def write(
         The folder.
     """
     facts: dict[str, Any] = run.data.facts() if hasattr(run.data, "facts") else {}
+    measured, programs = run.measured(comparison), versions()
     with tempfile.TemporaryDirectory(prefix="fulgurite-") as scratch:  # those there change with the network
         zoo.save(
             snn,
             folder,
             metrics=metrics(comparison, snn.time_steps),
-            measured={**run.measured(comparison), "command": command, "versions": versions()},
+            measured={**measured, "command": command, "versions": programs},
             source=run.source.facts(snn),
-            training={"versions": versions()},
+            training={"versions": programs},
             dataset={k: facts.get(k) for k in ("name", "hub_id", "licence")},
             command=command,
             settings=settings,
             seed=seed,
             hardware=hardware(next(snn.parameters()).device),
-            figures=_draw(comparison, snn.time_steps, Path(scratch), split_text(run.measured(comparison))),
+            figures=_draw(comparison, snn.time_steps, Path(scratch), split_text(measured)),
             label_names=facts.get("class_names"),
             pretrained_cfg=preprocessing_of(facts),
         )
@@ -246,7 +240,7 @@ def write(
         "recipe": snn.recipe,
         "conversion": snn.report.to_dict(),
         "calibration": run.calibration and asdict(run.calibration),
-        "measured": run.measured(comparison),
+        "measured": measured,
         "comparison": comparison.to_dict(),
         "command": command,
         "seed": seed,

@@ -21,7 +21,6 @@ from zoo.files.layout import (
     SAVING,
     SETTINGS_FILE,
     WEIGHTS_FILE,
-    check_shard_names,
     sha256_of,
 )
 from zoo.files.switch import Switch, is_switched, recover, refuse_foreign, switch, written_by_us
@@ -170,10 +169,7 @@ def _clear(folder: Path) -> None:
 def _write(staging: Path, content: Content) -> dict[str, str]:
     """All files; their hashes by name, apart from that of the description."""
     described = content.description
-    main = write_weights(staging, content.state, described.architecture, content.max_shard_size)
-    weights = {main: sha256_of(staging / main)}
-    if main == INDEX_FILE:
-        weights |= check_shard_names(staging / main)
+    main, weights = write_weights(staging, content.state, described.architecture, content.max_shard_size)
     described = replace(described, record=replace(described.recorded, sha256=weights[main]))
     for image in content.figures:
         write_bytes(staging / FIGURES / image.name, image.read_bytes())

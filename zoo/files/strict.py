@@ -61,13 +61,12 @@ def check_structure(
 
 
 def check_finite(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors with NaN or infinite values.
+    """Refuse tensors with impossible numbers; see `spiking.measure.finite.damaged`.
 
     Raises:
         CheckpointError: names them.
     """
-    broken = [k for k, v in state.items() if v.dtype in FLOATS and not bool(v.isfinite().all())]
-    _refuse(model, {"with NaN or infinite values": broken}, source)
+    _refuse(model, _impossible(model, state), source)
 
 
 def structure(
@@ -106,17 +105,20 @@ def _same_kind(own: torch.dtype, other: torch.dtype) -> bool:
 def _values(model: nn.Module, state: Mapping[str, Tensor], adopt: bool) -> dict[str, list[str]]:
     own = model.state_dict()
     shared = [k for k in own if k in state]
-    wrong = damaged(((k, state[k]) for k in shared if state[k].dtype in FLOATS), model)
     return {
-        **{
-            f"with {kind}": [k for k, found in wrong.items() if found == kind]
-            for kind in (NOT_FINITE, NEGATIVE)
-        },
+        **_impossible(model, {k: state[k] for k in shared}),
         "that would be rounded": [
             f"{k}: {_name(state[k])} into {_name(own[k])}, so write them in that precision"
             for k in shared
             if not (adopt and own[k].dtype in FLOATS) and _would_be_rounded(state[k], own[k].dtype)
         ],
+    }
+
+
+def _impossible(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    wrong = damaged(((k, v) for k, v in state.items() if v.dtype in FLOATS), model)
+    return {
+        f"with {kind}": [k for k, what in wrong.items() if what == kind] for kind in (NOT_FINITE, NEGATIVE)
     }
 
 

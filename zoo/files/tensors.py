@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MAX_SHARD = "5GB"  # above it the Hub advises several files; 10^9 bytes each
 
 
-def write_weights(folder: Path, state: Mapping[str, Tensor], name: str, max_shard_size: int | str) -> str:
+def write_weights(
+    folder: Path, state: Mapping[str, Tensor], name: str, max_shard_size: int | str
+) -> tuple[str, dict[str, str]]:
     """Write a state dict.
 
     Args:
@@ -32,7 +34,7 @@ def write_weights(folder: Path, state: Mapping[str, Tensor], name: str, max_shar
         max_shard_size: weights above it go into several files with an index.
 
     Returns:
-        Name of the file that leads to all tensors.
+        Name of the file that leads to all tensors, and the SHA-256 of every file by name, that one first.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -48,14 +50,14 @@ def write_weights(folder: Path, state: Mapping[str, Tensor], name: str, max_shar
         _write_tensors(folder / file, part, metadata)
         hashes[file] = sha256_of(folder / file)
     if not plan.is_sharded:
-        return WEIGHTS_FILE
+        return WEIGHTS_FILE, hashes
     total = sum(v.numel() * v.element_size() for v in state.values())
     index = {
         "metadata": {"total_size": total, "sha256": hashes},
         "weight_map": plan.tensor_to_filename,
     }
     write_bytes(folder / INDEX_FILE, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
-    return INDEX_FILE
+    return INDEX_FILE, {INDEX_FILE: sha256_of(folder / INDEX_FILE), **hashes}
 
 
 def _write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from zoo.errors import CheckpointError, HubError, HubFileNotFoundError
 from zoo.files.atomic import write_text
 from zoo.files.checkpoint import HashError
 from zoo.files.layout import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, check_shard_names
-from zoo.hub.explain import explain
+from zoo.hub.explain import explain, unexplained
 from zoo.hub.token import endpoint, find_token, harmless
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ def _is_sound(path: Path) -> bool:
 
 
 def _failed(error: Exception, repo_id: str, name: str, revision: str) -> HubError:
-    reason = explain(error, repo_id, find_token(), revision=revision, file=name)
+    token = find_token()
+    reason = explain(error, repo_id, token, revision=revision, file=name) or unexplained(error, token)
     at = "" if revision == "main" else f"@{revision}"
     return HubFileNotFoundError(
         f"{name} of hf-hub:{repo_id}{at} could not be fetched and is not in the local cache: {reason}"

@@ -21,29 +21,6 @@ def explain(
     revision: str | None = None,
     file: str | None = None,
     writing: bool = False,
-) -> str:
-    """What went wrong between us and the Hub, and the way out.
-
-    Whatever is not known better is blamed on the answer: a hostile or broken server makes the client library
-    raise nearly anything (KeyError, AssertionError, ...).
-    """
-    reason = find_reason(error, repo_id, token, revision=revision, file=file, writing=writing)
-    if reason is not None:
-        return reason
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror or _line(error)}"
-    said = f"{type(error).__name__}: {scrub(_line(error), token)}"
-    return f"{endpoint()} gives an answer that is not the Hub's ({said})"
-
-
-def find_reason(
-    error: BaseException,
-    repo_id: str,
-    token: str | None,
-    *,
-    revision: str | None = None,
-    file: str | None = None,
-    writing: bool = False,
 ) -> str | None:
     """What went wrong between us and the Hub, and the way out; ``None`` if it is another matter."""
     from huggingface_hub import errors
@@ -83,11 +60,15 @@ def find_reason(
             f"{hub} is not to be asked now (HF_HUB_OFFLINE, or no connection); fetch it once while online,"
             " or use 'local-dir:PATH'"
         )
+    return None
+
+
+def unexplained(error: BaseException, token: str | None) -> str:
+    """What to say where `explain` knows nothing: a broken server makes the client raise nearly anything."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or _line(error)}"
-    return (
-        f"{hub} gives an answer that is not the Hub's ({type(error).__name__}: {scrub(_line(error), token)})"
-    )
+    said = f"{type(error).__name__}: {scrub(_line(error), token)}"
+    return f"{endpoint()} gives an answer that is not the Hub's ({said})"
 
 
 def _explain_status(

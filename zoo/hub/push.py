@@ -25,7 +25,7 @@ from zoo.files.layout import (
     check_shard_names,
     sha256_of,
 )
-from zoo.hub.explain import explain
+from zoo.hub.explain import explain, unexplained
 from zoo.hub.secrets import find_secret, text_of
 from zoo.hub.token import endpoint, harmless
 
@@ -207,6 +207,7 @@ def _send(
         return bounded(lambda: _publish(api, files, repo_id, private, revision, message))
     except Exception as error:
         reason = explain(error, repo_id, token, revision=revision, writing=True)
+        reason = reason or unexplained(error, token)
         raise HubError(f"{repo_id} was not published: {reason}") from harmless(error, token)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import checkpoint
+from zoo.files.formats.torch_file import first_line
 from zoo.files.strict import check_finite, load_strict, structure
-from zoo.hub.explain import find_reason
+from zoo.hub.explain import explain
 from zoo.hub.token import find_token
 from zoo.timm_bridge.adapt import CHANGES, adapted
 from zoo.timm_bridge.arguments import BEYOND
@@ -45,9 +47,9 @@ def load_timm(
         raise
     except Exception as error:
         cfg = pretrained_cfg(name)
-        reason = find_reason(error, cfg.hf_hub_id or name, find_token())
+        reason = explain(error, cfg.hf_hub_id or name, find_token())
         if reason is None:
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
         raise FileNotFoundError(
             f"the weights of timm/{name} could not be fetched: {reason}; give a file with weights=PATH"
             " or ask for random ones with pretrained=False"
@@ -63,11 +65,7 @@ def _from_file(name: str, weights: str, kwargs: Mapping[str, Any]) -> nn.Module:
     differs = any(structure(model, found.state).values())
     if differs and any(kwargs.get(key) is not None for key in CHANGES):
         check_finite(model, found.state, weights)
-
-        def build(arguments: Mapping[str, Any], **options: Any) -> nn.Module:
-            return _build(name, arguments, **options)
-
-        model, fresh = adapted(build, model, found.state, kwargs, weights)
+        model, fresh = adapted(functools.partial(_build, name), model, found.state, kwargs, weights)
         if fresh:
             warnings.warn(
                 f"{weights} was trained for another number of classes; the classifier of"

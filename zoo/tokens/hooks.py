@@ -84,7 +84,12 @@ class Call:
         self.sizes: list[Tensor | None] = [None] * (blocks + 1)  # tokens in each token, before a block
 
 
-_CALLS = threading.local()
+class _Calls(threading.local):
+    def __init__(self) -> None:
+        self.by_reduction: WeakKeyDictionary[TokenReduction, Call] = WeakKeyDictionary()
+
+
+_CALLS = _Calls()
 
 
 class TokenReduction(nn.Module):
@@ -146,9 +151,7 @@ class TokenReduction(nn.Module):
         """What the hooks of the running forward pass hand to each other; every thread has its own."""
         if torch.compiler.is_compiling():  # values of a trace, which later calls do not read
             return self._traced
-        calls: WeakKeyDictionary[TokenReduction, Call] = _CALLS.__dict__.setdefault(
-            "by_reduction", WeakKeyDictionary()
-        )
+        calls = _CALLS.by_reduction
         if self not in calls:
             calls[self] = Call(len(self.points))
         return calls[self]

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cli.demo.opening import FORMATS, MOST_PIXELS, UnreadableImageError, open_dropped, open_image
 
@@ -39,6 +39,22 @@ def test_the_named_formats_open_by_content(kind, name, tmp_path):
     assert open_dropped(SimpleNamespace(url=url, path=None)).size == (8, 6)
     assert open_dropped(SimpleNamespace(url=None, path=str(tmp_path / name))).size == (8, 6)
     assert open_dropped(None) is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_turned_tiff_files_are_upright(mode, tmp_path):
+    """Pillow maps plain ones into memory if it is given their name, and gets turned ones wrong."""
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 5
+    upright = (
+        Image.fromarray(values) if mode == "I;16" else Image.fromarray(values.astype(np.uint8)).convert(mode)
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right makes it upright
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "x.tiff", exif=exif)
+    for source in (tmp_path / "x.tiff", io.BytesIO((tmp_path / "x.tiff").read_bytes())):
+        shown = ImageOps.exif_transpose(open_image(source))
+        assert np.array_equal(np.asarray(shown), np.asarray(upright))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.eps", "x.jpg"])

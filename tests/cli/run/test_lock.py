@@ -7,11 +7,15 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_only
 
 from cli.errors import CommandError
 from cli.run import lock
+from cli.run.cli import SpikingCLI
 from cli.run.folder import check_output, claim, lock_writable, move_aside, run_folder
 
 
@@ -50,13 +54,20 @@ def test_a_second_run_gets_a_folder_of_its_own_or_a_reason(tmp_path, other):
 
 
 def test_ranks_of_one_run_share_its_folder(tmp_path, other, monkeypatch):
-    from lightning.pytorch.utilities import rank_zero_only
-
     folder = tmp_path / "x"
     held_by(folder, **other)
     first = claim(folder, own=True)
     monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
     assert claim(folder, own=True) == first == folder.with_name("x.1")
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_later_processes_of_a_command_go_where_the_first_one_is(command, tmp_path, other, monkeypatch):
+    held_by(tmp_path / "run", **other)
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    settings = Namespace(trainer=Namespace(), ckpt_path=None)
+    process = SimpleNamespace(settings=settings, config=Namespace(subcommand=command))
+    assert SpikingCLI._claim(process, tmp_path / "run", named=True) == tmp_path / "run"
 
 
 def test_processes_that_were_started_together_are_refused_instead_of_parted(tmp_path, other, monkeypatch):

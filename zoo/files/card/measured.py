@@ -40,10 +40,9 @@ def where(own: Record, task: Task) -> str:
     if seen is None:
         if data is None:
             return ""
-        told = split if split == "test" or split is None else f"{split} set"
-        if told == "test" or split is None:
+        if split in (None, "test"):
             return task.tested.format(data).rstrip(".")
-        return f"On the {told} of {data}"
+        return f"On the {split} set of {data}"
     count = f"{seen:,} of the {of:,}" if of not in (None, seen) else f"{seen:,}"
     split_name = {"test": "test samples", "validation": "validation samples", None: "samples"}
     name = split_name.get(split, f"samples {split}")
