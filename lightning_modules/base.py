@@ -44,12 +44,14 @@ class BaseTask(pl.LightningModule):
         paper: arXiv id of the method.
         monitor: name of the logged value that tells the best checkpoint.
         mode: ``"max"`` or ``"min"``: which of its values is the best.
+        output: what ``predict`` writes if the user names nothing; a folder if it has no suffix.
     """
 
     method: ClassVar[str] = ""
     paper: ClassVar[str | None] = None
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
+    output: ClassVar[str] = "predictions.csv"
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class BaseTask(pl.LightningModule):
         """What writes the outputs of ``predict``.
 
         Args:
-            output: the file that the user named.
+            output: the file or folder to write.
             class_names: labels by class number.
             top_k: labels in each line of a table.
             explain: what else is to be shown.

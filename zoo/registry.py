@@ -40,8 +40,9 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """Name of the file that registers it."""
-        return self.fn.__module__.rpartition(".")[2]
+        """Name of the file, or the folder in `zoo.models`, that registers it."""
+        parts = self.fn.__module__.split(".")
+        return parts[2] if parts[:2] == ["zoo", "models"] else parts[-1]
 
     @property
     def weights(self) -> dict[str, WeightsCfg]:

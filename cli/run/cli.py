@@ -101,8 +101,6 @@ class SpikingCLI(LightningCLI):
     def _claim(self, folder: Path, named: bool) -> Path:
         """The folder of this run, which no other run writes to at the same time."""
         trainer, command = self.settings.trainer, str(self.config.subcommand)
-        if command == "predict":
-            check_output(Path(self.options.output))
         if command not in ("fit", "test") or trainer.get("fast_dev_run") or trainer.get("barebones"):
             return folder
         # a test's report is that of the whole run, and a run that goes on has its folder
@@ -113,6 +111,11 @@ class SpikingCLI(LightningCLI):
     def settings(self) -> Any:
         """What was parsed for the subcommand."""
         return self.config[self.config.subcommand]
+
+    @property
+    def output(self) -> Path:
+        """What predict writes."""
+        return Path(self.options.output or self.model.output)
 
     # -- building ------------------------------------------------------------------------------
 
@@ -138,9 +141,10 @@ class SpikingCLI(LightningCLI):
         given = as_list(config.get("callbacks"))
         added = default_callbacks(given, config, self.model, folder, options, fitting=command == "fit")
         if command == "predict":
+            check_output(self.output, folder=not Path(self.model.output).suffix)
             names = getattr(self.datamodule, "class_names", ())
             added += self.model.prediction_callbacks(
-                Path(options.output), class_names=names, top_k=options.top_k, explain=options.explain
+                self.output, class_names=names, top_k=options.top_k, explain=options.explain
             )
         if config.get("enable_model_summary") is None:
             kwargs["enable_model_summary"] = False  # its operation counts know no spikes: 0
@@ -203,7 +207,7 @@ class SpikingCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict; what the task's callbacks write is not kept in memory, too."""
         kwargs["return_predictions"] = False
-        output = Path(self.options.output)
+        output = self.output
         if output.exists() and self.trainer.is_global_zero:
             rank_zero_info(f"the earlier {output} is kept as {move_aside(output)}")
         try:

@@ -192,14 +192,15 @@ def lock_writable(folder: Path) -> None:
         raise CommandError(_unwritable(folder, error)) from error
 
 
-def check_output(path: Path) -> None:
-    """Make sure that a file can be written.
+def check_output(path: Path, folder: bool = False) -> None:
+    """Make sure that a file, or a folder of files, can be written.
 
     Raises:
         CommandError: it cannot.
     """
-    if path.is_dir():
-        raise CommandError(f"--output {path} is a folder; name a file in it")
+    if path.exists() and path.is_dir() != folder:
+        wrong, right = ("a file", "a folder") if folder else ("a folder", "a file in it")
+        raise CommandError(f"--output {path} is {wrong}; name {right}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

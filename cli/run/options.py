@@ -16,7 +16,8 @@ class RunOptions:
             trained or converted weights, test these before it, too.
         tensorboard: Write TensorBoard files besides metrics.csv.
         checkpoint_every_n_steps: Optimiser steps between two checkpoints within an epoch; 0: only at its end.
-        output: Table that predict writes.
+        output: File or folder that predict writes; what the task names if missing: predictions.csv for
+            classifiers.
         top_k: Labels in each line of predict's table.
         explain: tokens: predict also draws where the important tokens of each image are.
     """
@@ -25,6 +26,6 @@ class RunOptions:
     test_after_fit: bool = False
     tensorboard: bool = False
     checkpoint_every_n_steps: int = 500
-    output: str = "predictions.csv"
+    output: str | None = None
     top_k: int = 5
     explain: Literal["tokens"] | None = None

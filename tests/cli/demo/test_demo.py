@@ -10,8 +10,8 @@ from PIL import Image
 import spiking
 import zoo
 from cli.demo import page
+from cli.demo.classification import frames
 from cli.demo.explain import class_names, explain, prepare
-from cli.demo.server import frames
 from cli.main import main
 from conversion import convert
 from datamodules import MNIST5kDataModule

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 import zoo
+from cli.demo.classification import build
 from cli.demo.explain import explain
-from cli.demo.server import build, launch
+from cli.demo.server import launch
 from cli.main import main
 from datamodules import MNIST5kDataModule
 from tests.browser import CHROMIUM, MISSING, Browser

@@ -28,7 +28,8 @@ NAME = "spiking_cnn_nano"
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Host and port of a running page."""
-    from cli.demo.server import build, launch
+    from cli.demo.classification import build
+    from cli.demo.server import launch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("dropped")))

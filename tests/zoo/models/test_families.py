@@ -26,7 +26,7 @@ def test_image_statistics_are_written_once():
     assert holders == {"preprocessing.py"}
 
 
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", zoo.list_models(task="classification"))
 def test_statistics_fit_the_channels(name):
     cfg = get_entry(name).cfg
     assert len(cfg["mean"]) == len(cfg["std"]) == cfg["input_size"][0]
@@ -45,7 +45,9 @@ def test_stages_need_a_width_each(name):
         zoo.create(name, layers=(1, 1), planes=(8, 8, 8))
 
 
-@pytest.mark.parametrize("name", [n for n in zoo.list_models() if n.endswith(("_nano", "resnet20"))])
+@pytest.mark.parametrize(
+    "name", [n for n in zoo.list_models(task="classification") if n.endswith(("_nano", "resnet20"))]
+)
 def test_feature_info_names_the_stages(name):
     with torch.device("meta"):
         model = zoo.create(name)
