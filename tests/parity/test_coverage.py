@@ -15,7 +15,6 @@ NOT_YET = {
     "baaivision/Emu3.5": "language models with spikes are not built yet",
     "Proxy-Target": "reinforcement learning is not built yet",
     "zeyuwang-zju/UP-Diff": "conditional diffusion is not built yet",
-    "chenkang455/USP-Gaussian": "reconstruction from spike cameras is not built yet",
 }
 
 
