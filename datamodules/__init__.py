@@ -19,6 +19,7 @@ from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader
 from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.loading.splits import stratified_split
+from datamodules.spike_camera import SpikeSceneDataModule, SyntheticSpikeSceneDataModule
 from datamodules.synthetic import SyntheticDataModule
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.events import EventPipeline
@@ -50,7 +51,9 @@ __all__ = [
     "MNIST5kDataModule",
     "NMNISTDataModule",
     "Recording",
+    "SpikeSceneDataModule",
     "SyntheticDataModule",
+    "SyntheticSpikeSceneDataModule",
     "TensorPipeline",
     "TinyImageNetDataModule",
     "TrainSampler",

@@ -44,7 +44,8 @@ NAMES = {
         CIFAR10DVSDataModule CIFAR10DataModule ClassificationDataModule DVSGestureDataModule
         DataError DigitsDataModule EpochLoader EvalSampler EventDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
-        MNIST5kDataModule NMNISTDataModule Recording SyntheticDataModule TensorPipeline
+        MNIST5kDataModule NMNISTDataModule Recording SpikeSceneDataModule SyntheticDataModule
+        SyntheticSpikeSceneDataModule TensorPipeline
         TinyImageNetDataModule TrainSampler stratified_split
     """,
 }

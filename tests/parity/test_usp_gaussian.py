@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
 import zoo
+from datamodules.spike_camera import DatFile, noise_positions, simulate_physical, simulate_simple, write_dat
 from lightning_modules import reconstruction_losses as losses
 from spiking import camera
 from tests.parity.goldens import over_files
@@ -47,6 +49,50 @@ def motion(vector):
     turned = torch.cat([vector[..., 6:], vector[..., 3:6]], -1)
     out[..., :3, :3], out[..., :3, 3] = trajectory.rotation_matrix(turned), vector[..., :3]
     return out
+
+
+def filmed(golden):
+    """Frames ``[T, H, W]`` by the sidecar's rule, in float32."""
+    T, H, W = size(golden)
+    y, x, k = (
+        torch.arange(H).float()[:, None],
+        torch.arange(W).float(),
+        torch.arange(T).float()[:, None, None],
+    )
+    mean, height, along, down, moves, bend, turns = (round(float(c), 6) for c in golden["frames_rule"])
+    waves = torch.sin(along * x + down * y + moves * k) * torch.cos(bend * y - turns * k)
+    return (mean + height * waves).clamp(0, 1)
+
+
+@over_files("sim.phase", "sim.spikes", "v2s.phase", "v2s.spikes", "frames_rule")
+def test_simulators(golden):
+    frames = filmed(golden)
+    physical = simulate_physical(frames.numpy(), golden["sim.phase"].numpy())
+    assert np.array_equal(physical, unpacked(golden, "sim.spikes").numpy())
+    threshold = float(re.search(r"threshold ([\d.]+\d)", golden.sidecar["v2s"]).group(1))
+    simple = simulate_simple(frames.numpy(), golden["v2s.phase"].numpy(), threshold)
+    assert np.array_equal(simple, unpacked(golden, "v2s.spikes").numpy())
+
+
+@over_files("noise.first_gaussians", "noise.positions")
+def test_noise(golden):
+    draws = golden["noise.first_gaussians"].numpy()
+    positions = golden["noise.positions"].numpy()
+    got = noise_positions(math.prod(size(golden)), lambda count: np.append(draws, np.full(count, 1e12)))
+    assert np.array_equal(got, positions[: len(got)])
+    assert len(got) == min(len(draws), len(positions))
+    assert positions.max() < math.prod(size(golden)) - 1
+
+
+@over_files("dat.bytes_first*frames", "sim.spikes")
+def test_bytes_of_files(golden, tmp_path):
+    (key,) = [key for key in golden.keys if key.startswith("dat.bytes_first")]
+    count = int(re.search(r"first(\d+)frames", key).group(1))
+    spikes = unpacked(golden, "sim.spikes").numpy()
+    write_dat(tmp_path / "a.dat", spikes[:count])
+    assert (tmp_path / "a.dat").read_bytes() == golden[key].numpy().tobytes()
+    _, H, W = spikes.shape
+    assert np.array_equal(DatFile(tmp_path / "a.dat", height=H, width=W)[:], spikes[:count])
 
 
 @over_files("sim.spikes", "tfp_long", "tfi_*", "voxel")
