@@ -3,6 +3,8 @@
 from datamodules.arrays import ArrayDataModule
 from datamodules.base import BaseDataModule
 from datamodules.classification import ClassificationDataModule
+from datamodules.control.data import ControlDataModule
+from datamodules.control.replay import ReplayBuffer, Transitions
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.cifar10_dvs import CIFAR10DVSDataModule
 from datamodules.events.dvs_gesture import DVSGestureDataModule
@@ -36,6 +38,7 @@ __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "ClassificationDataModule",
+    "ControlDataModule",
     "DVSGestureDataModule",
     "DataError",
     "DigitsDataModule",
@@ -51,11 +54,13 @@ __all__ = [
     "MNIST5kDataModule",
     "NMNISTDataModule",
     "Recording",
+    "ReplayBuffer",
     "SpikeSceneDataModule",
     "SyntheticDataModule",
     "SyntheticSpikeSceneDataModule",
     "TensorPipeline",
     "TinyImageNetDataModule",
     "TrainSampler",
+    "Transitions",
     "stratified_split",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -49,6 +49,7 @@ class BaseDataModule(pl.LightningDataModule):
     title: str = ""  # of the data set, for cards; its identifier on the Hub; its licence
     hub_id: str | None = None
     licence: str | None = None
+    linked_facts: ClassVar[tuple[str, ...]] = ()  # attributes that a task takes over as its arguments
     in_memory = True  # decides the default number of workers
 
     def __init__(
@@ -125,7 +126,8 @@ class BaseDataModule(pl.LightningDataModule):
             "evaluation": repr(self.eval_transform),
             "seed": str(self.seed),
         }
-        return "\n".join(f"{key:<11}{value}" for key, value in lines.items())
+        width = 1 + max(map(len, lines))
+        return "\n".join(f"{key:<{width}}{value}" for key, value in lines.items())
 
     # -- loaders -------------------------------------------------------------------------------
 

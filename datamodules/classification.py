@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -47,6 +47,7 @@ class ClassificationDataModule(BaseDataModule):
         ValueError: a side below 1, or a wrong augmentation.
     """
 
+    linked_facts: ClassVar[tuple[str, ...]] = ("num_classes", "in_chans", "input_size")
     num_classes: int
     in_chans: int
     class_names: tuple[str, ...]

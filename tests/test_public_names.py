@@ -41,12 +41,12 @@ NAMES = {
     """,
     "datamodules": """
         ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
-        CIFAR10DVSDataModule CIFAR10DataModule ClassificationDataModule DVSGestureDataModule
+        CIFAR10DVSDataModule CIFAR10DataModule ClassificationDataModule ControlDataModule DVSGestureDataModule
         DataError DigitsDataModule EpochLoader EvalSampler EventDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
-        MNIST5kDataModule NMNISTDataModule Recording SpikeSceneDataModule SyntheticDataModule
-        SyntheticSpikeSceneDataModule TensorPipeline
-        TinyImageNetDataModule TrainSampler stratified_split
+        MNIST5kDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
+        SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
+        TinyImageNetDataModule TrainSampler Transitions stratified_split
     """,
 }
 OPTIONS = {  # without those of Lightning's Trainer

@@ -61,8 +61,10 @@ class LastCheckpoint(Checkpoint):
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         step = trainer.global_step
-        # the comparison skips the batches that only accumulate gradients of the next step
-        return bool(self.every_n_steps) and step % self.every_n_steps == 0 and step != self._saved_step
+        # several optimisers step several times a batch and may pass a multiple without halting there; a batch
+        # that only accumulates gradients of the next step changes nothing
+        every = self.every_n_steps
+        return bool(every) and step // every > self._saved_step // every
 
     def _attend(self, trainer: pl.Trainer, save: Callable[[pl.Trainer], None]) -> None:
         """Save if it is time to, or if a signal asked the run to end, and end it then."""

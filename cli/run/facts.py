@@ -1,4 +1,4 @@
-"""Facts of the data that a task takes over: K, C and the size of its input."""
+"""Facts of the data that a task takes over: sizes of its input, number of classes, limits of actions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cli.errors import CommandError
+from cli.errors import CommandError, subclasses
+from datamodules import BaseDataModule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightning.pytorch.cli import LightningArgumentParser
 
-    from datamodules import BaseDataModule
-
-FACTS = ("num_classes", "in_chans", "input_size")
-
 
 def link(parser: LightningArgumentParser) -> None:
-    """Let the data module tell the task these facts."""
-    for name in FACTS:
+    """Let the data module tell the task what it has to tell, whatever its kind; the parser skips the rest."""
+    kinds = subclasses(BaseDataModule).values()
+    for name in dict.fromkeys(name for kind in kinds for name in getattr(kind, "linked_facts", ())):
         parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
 
@@ -36,7 +34,7 @@ def refuse_other_facts(data: BaseDataModule, settings: Any, words: Sequence[str]
         CommandError: they differ.
     """
     values = settings.model.get("init_args") or {}
-    for name in _typed(settings, words):
+    for name in _typed(data.linked_facts, settings, words):
         fact = getattr(data, name)
         fact = list(fact) if isinstance(fact, tuple) else fact  # as YAML brings it
         value = values.get(name)
@@ -47,7 +45,7 @@ def refuse_other_facts(data: BaseDataModule, settings: Any, words: Sequence[str]
             )
 
 
-def _typed(settings: Any, words: Sequence[str]) -> list[str]:
+def _typed(facts: Sequence[str], settings: Any, words: Sequence[str]) -> list[str]:
     given: set[str] = set()
     for path in settings.get("config") or []:
         content = yaml.safe_load(path.read_text()) or {}
@@ -58,4 +56,4 @@ def _typed(settings: Any, words: Sequence[str]) -> list[str]:
         option = word.partition("=")[0]
         if option.startswith("--model."):
             given.add(option.removeprefix("--model.").removeprefix("init_args."))
-    return [name for name in FACTS if name in given]
+    return [name for name in facts if name in given]

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from cli.errors import CommandError
 from cli.run import lock
-from cli.run.resume import BEST, CHECKPOINTS, LAST, read_progress
+from cli.run.resume import BEST, CHECKPOINTS, LAST, logged_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,8 @@ class RunFolder:
 
     @property
     def kept_steps(self) -> int | None:
-        """Optimiser steps whose rows of ``metrics.csv`` stay when a fit goes on; None starts a new table."""
-        return read_progress(self.checkpoint) if self.goes_on and isinstance(self.checkpoint, Path) else None
+        """Steps whose rows of ``metrics.csv`` stay when a fit goes on; None starts a new table."""
+        return logged_rows(self.checkpoint) if self.goes_on and isinstance(self.checkpoint, Path) else None
 
     @property
     def command(self) -> str:

@@ -128,6 +128,19 @@ def read_progress(path: Path) -> int:
     return step
 
 
+def logged_rows(path: Path) -> int:
+    """Rows of ``metrics.csv`` that a whole checkpoint counts on: its optimiser steps, if it says no other.
+
+    A task with several optimisers takes more steps of them than there are batches.
+    """
+    import torch
+
+    step = read_progress(path)
+    content: Any = {} if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    rows = content.get("logged_steps", step)
+    return rows if isinstance(rows, int) else step
+
+
 def check_fits(path: Path, module: BaseTask, training: bool) -> None:
     """Compare a checkpoint with the module it is to be loaded into, before anything is changed.
 

@@ -1,0 +1,1 @@
+"""Environments, episodes and replay for agents."""
