@@ -65,8 +65,8 @@ class ControlDataModule(BaseDataModule):
     it takes from `sample`. A batch of evaluation holds seeds of whole episodes for `play`. An epoch is the
     number of steps between two evaluations. A checkpoint holds random states and the episode so far; the
     transitions go to ``replay.bin`` beside it, each once, whenever a checkpoint is written. A run that
-    goes on from any checkpoint of its folder equals one that was never interrupted, in an environment that draws from
-    its own generator alone.
+    goes on from any checkpoint of its folder equals one that was never interrupted, in an environment
+    that draws from its own generator alone.
 
     Args:
         env: id of an environment of gymnasium with continuous actions, ``MODULE:ID`` for foreign ones.
