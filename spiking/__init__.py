@@ -5,7 +5,7 @@
 [0.0, 1.0, 0.0, 1.0]
 """
 
-from spiking import encode, layers
+from spiking import camera, encode, layers
 from spiking.functional import codes, multi_threshold
 from spiking.kernels.cpu.memory import keep_memory
 from spiking.levels import Levels
@@ -61,6 +61,7 @@ __all__ = [
     "OperationCounter",
     "SlidingPSN",
     "Tracking",
+    "camera",
     "check_finite",
     "codes",
     "encode",

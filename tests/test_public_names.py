@@ -17,7 +17,7 @@ NAMES = {
     "spiking": """
         CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
         LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
-        Tracking check_finite codes encode get_neuron get_surrogate keep_memory layers list_neurons
+        Tracking camera check_finite codes encode get_neuron get_surrogate keep_memory layers list_neurons
         list_surrogates multi_threshold profile_energy streaming
     """,
     "conversion": """

@@ -15,6 +15,7 @@ from lightning_modules import reconstruction_losses as losses
 from spiking import camera
 from tests.parity.goldens import over_files
 from zoo.models.usp_gaussian import trajectory
+from zoo.models.usp_gaussian.projection import rotation_matrices
 
 pytestmark = pytest.mark.golden
 
@@ -47,7 +48,7 @@ def motion(vector):
     """Translation and quaternion (x, y, z, w) ``[..., 7]`` -> ``[..., 4, 4]``."""
     out = torch.eye(4).expand(*vector.shape[:-1], 4, 4).clone()
     turned = torch.cat([vector[..., 6:], vector[..., 3:6]], -1)
-    out[..., :3, :3], out[..., :3, 3] = trajectory.rotation_matrix(turned), vector[..., :3]
+    out[..., :3, :3], out[..., :3, 3] = rotation_matrices(turned), vector[..., :3]
     return out
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from zoo.models.usp_gaussian.projection import rotation_matrices
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,18 +63,6 @@ def inverse(quaternion: Tensor) -> Tensor:
     return torch.cat([quaternion[..., :1], -quaternion[..., 1:]], -1)
 
 
-def rotation_matrix(quaternion: Tensor) -> Tensor:
-    """Quaternions ``[..., 4]`` (w, x, y, z), normalised here -> rotations ``[..., 3, 3]``."""
-    w, x, y, z = nn.functional.normalize(quaternion, dim=-1).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    matrix: Tensor = torch.stack(rows, -1).unflatten(-1, (3, 3))
-    return matrix
-
-
 def _translation(xi: Tensor) -> Tensor:
     """The translation ``[..., 3]`` of ``exp(xi)``: the left Jacobian of the rotation times ``rho``."""
     rho, omega = xi[..., :3], xi[..., 3:]
@@ -93,7 +83,7 @@ def se3_exp(xi: Tensor) -> Tensor:
 
 
 def _motion(translation: Tensor, quaternion: Tensor) -> Tensor:
-    upper = torch.cat([rotation_matrix(quaternion), translation.unsqueeze(-1)], -1)
+    upper = torch.cat([rotation_matrices(quaternion), translation.unsqueeze(-1)], -1)
     last = upper.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*upper.shape[:-2], 1, 4)
     return torch.cat([upper, last], -2)
 
