@@ -14,7 +14,6 @@ NOT_YET = {
     "baaivision/URSA": "discrete flow matching is not built yet",
     "baaivision/Emu3.5": "language models with spikes are not built yet",
     "Proxy-Target": "reinforcement learning is not built yet",
-    "zeyuwang-zju/UP-Diff": "conditional diffusion is not built yet",
 }
 
 
