@@ -145,8 +145,12 @@ def integrate(
     if T and whole:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         shared = cores if frames.size >= _SHARED_FROM else 1
-        with ThreadPoolExecutor(threads or shared) as pool:
-            list(pool.map(work, range(0, whole, CHUNK)))
+        if (count := threads or shared) > 1:
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(work, range(0, whole, CHUNK)))
+        else:  # a pool takes longer to start than a small stream to integrate
+            for first in range(0, whole, CHUNK):
+                work(first)
     if pixels > whole:  # the last ones, among idle neighbours
         rest = np.zeros((T, LANES), dtype=np.float32)
         rest[:, : pixels - whole] = frames[:, whole:]
