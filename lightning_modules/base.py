@@ -11,11 +11,11 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from typing_extensions import override
 
 from lightning_modules import optimizer_state
-from lightning_modules.optimizer import Schedule, StepSchedule, decay_groups
+from lightning_modules.optimizer import CountedSchedule, Schedule, StepSchedule, decay_groups
 from spiking.measure.finite import damaged, listed, weight_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -183,7 +183,7 @@ class BaseTask(pl.LightningModule):
 
     @override
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if isinstance(scheduler, StepSchedule):
+        if isinstance(scheduler, CountedSchedule):
             scheduler.step(self.global_step)
         else:
             super().lr_scheduler_step(scheduler, metric)
@@ -192,10 +192,11 @@ class BaseTask(pl.LightningModule):
     def on_train_start(self) -> None:
         """Take what was configured, or found since, in the place of what a checkpoint brought."""
         for config in self.trainer.lr_scheduler_configs:
-            if isinstance(schedule := config.scheduler, StepSchedule):
-                if self.lr != self._scheduled_lr:  # as `LearningRateFinder` sets it
-                    schedule.change_rate(self._scheduled_lr, self.lr)
-                    self._scheduled_lr = self.lr
+            schedule: Any = config.scheduler
+            if isinstance(schedule, StepSchedule) and self.lr != self._scheduled_lr:
+                schedule.change_rate(self._scheduled_lr, self.lr)  # as `LearningRateFinder` sets it
+                self._scheduled_lr = self.lr
+            if isinstance(schedule, CountedSchedule):
                 schedule.take_back(self.global_step)
         optimizer_state.put_gradients(self, self._gradients)
         self._gradients = {}
@@ -215,6 +216,13 @@ class BaseTask(pl.LightningModule):
             checkpoint["optimizer_parameters"] = optimizer_state.names(self)
             checkpoint["gradients"] = optimizer_state.accumulated_gradients(self)
 
+    def match_state(self, state: Mapping[str, Tensor]) -> None:
+        """Let parameters whose number changes in training have that of a checkpoint; none by default.
+
+        Args:
+            state: the checkpoint's, about to be compared and loaded.
+        """
+
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fit the optimiser's state to the groups of now.
@@ -222,6 +230,7 @@ class BaseTask(pl.LightningModule):
         Raises:
             ValueError: it is that of another optimiser.
         """
+        self.match_state(checkpoint.get("state_dict") or {})
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         optimizer_state.refuse_other(checkpoint, self.optimizer_name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
+from typing_extensions import override
 
 import spiking
 
@@ -49,7 +51,26 @@ def decay_groups(module: nn.Module, weight_decay: float, decay_all: bool = False
     return groups[::-1]
 
 
-class StepSchedule:
+class CountedSchedule(abc.ABC):
+    """Learning rates by the number of optimiser steps alone, so that there is no state to resume."""
+
+    @abc.abstractmethod
+    def step(self, done: int) -> None:
+        """Set the rates after ``done`` optimiser steps."""
+
+    @abc.abstractmethod
+    def take_back(self, done: int) -> None:
+        """Put what is configured in the place of what a checkpoint brought."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty, see above."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing is to be done
+        """Pass over what a checkpoint holds."""
+
+
+class StepSchedule(CountedSchedule):
     """A schedule of timm, counted in optimiser steps. It has no state.
 
     The rate depends on the number of steps alone, so that a run which goes on with another length or
@@ -106,8 +127,8 @@ class StepSchedule:
         timm.step_update(done // self.hold * self.hold)
         return float(stand_in.param_groups[0]["lr"])
 
+    @override
     def step(self, done: int) -> None:
-        """Set the rates after ``done`` optimiser steps."""
         for group in self.optimizer.param_groups:
             if "initial_lr" in group:
                 group["lr"] = self.rate(group["initial_lr"], done) * group.get("lr_scale", 1.0)
@@ -123,8 +144,8 @@ class StepSchedule:
         start = self.rate(leader, since)
         group["lr"] = group["scheduled_lr"] = lr * self.rate(leader, done) / start if start else lr
 
+    @override
     def take_back(self, done: int) -> None:
-        """Put the configured rate, weight decay and momentum in the place of what a checkpoint brought."""
         for group, configured in zip(self.optimizer.param_groups, self._configured, strict=False):
             group.update(configured)
         self._done = done
@@ -136,9 +157,25 @@ class StepSchedule:
             lr = configured["initial_lr"]
             configured["initial_lr"] = new if lr == old else lr * new / old
 
-    def state_dict(self) -> dict[str, Any]:
-        """Empty, see above."""
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Pass over what a checkpoint holds."""
+class GroupSchedule(CountedSchedule):
+    """Every group's rate falls exponentially from its ``lr`` to its ``final_lr`` over the run.
+
+    Args:
+        optimizer: whose groups have a ``final_lr``.
+        steps: of the whole run.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: int) -> None:
+        self.optimizer, self.steps = optimizer, steps
+        self._configured = [(group["lr"], group["final_lr"]) for group in optimizer.param_groups]
+
+    @override
+    def step(self, done: int) -> None:
+        share = min(1.0, done / self.steps)
+        for group, (first, last) in zip(self.optimizer.param_groups, self._configured, strict=True):
+            group["lr"] = first * (last / first) ** share
+
+    @override
+    def take_back(self, done: int) -> None:
+        self.step(done)

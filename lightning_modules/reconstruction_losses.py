@@ -112,6 +112,40 @@ def joint_loss(rendered: Tensor, reconstructed: Tensor, flip: bool = True) -> Te
     return torch.minimum(forwards, (rendered.flip(0) - images).abs().mean()) if flip else forwards
 
 
+def loss_terms(
+    rendered: Tensor | None,
+    reconstructed: Tensor | None,
+    spikes: Tensor,
+    frames: Sequence[int],
+    *,
+    flip: bool = True,
+    multi_reblur: bool = True,
+) -> dict[str, Tensor]:
+    """The terms of one view's loss, whose sum is trained on.
+
+    Args:
+        rendered: ``[M, C, H, W]``; None leaves out ``gs`` and ``joint``.
+        reconstructed: ``[M, H, W]``; None leaves out ``recon`` and ``joint``.
+        spikes: ``[T, H, W]``.
+        frames: of the M images.
+        flip: see `joint_loss`.
+        multi_reblur: whether ``recon`` is `multi_reblur_loss` or `single_reblur_loss`.
+
+    Returns:
+        ``gs``, ``recon`` and ``joint``, as far as they are asked for.
+    """
+    terms: dict[str, Tensor] = {}
+    if rendered is not None:
+        terms["gs"] = rendering_loss(rendered, tfp(spikes))
+    if reconstructed is not None and multi_reblur:
+        terms["recon"] = multi_reblur_loss(reconstructed, spikes, frames)
+    elif reconstructed is not None:
+        terms["recon"] = single_reblur_loss(reconstructed, tfp(spikes))
+    if rendered is not None and reconstructed is not None:
+        terms["joint"] = joint_loss(rendered, reconstructed, flip)
+    return terms
+
+
 def scale_regularizer(log_scales: Tensor, max_ratio: float = 10.0, weight: float = 0.1) -> Tensor:
     """How far Gaussians are more elongated than ``max_ratio``: 0 for those that are not.
 

@@ -20,9 +20,10 @@ from zoo.rebuild import architecture_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from _typeshed import DataclassInstance
     from torch import nn
 
-S = TypeVar("S", "Source", "Calibration")
+S = TypeVar("S", bound="DataclassInstance")
 
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")  # of a run, in this order
 

@@ -159,7 +159,9 @@ def check_fits(path: Path, module: BaseTask, training: bool) -> None:
     if path.is_dir():
         return
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    stored, own = content["state_dict"], module.state_dict()
+    stored = content["state_dict"]
+    module.match_state(stored)
+    own = module.state_dict()
     shapes = [
         f"{key} is {_shape(stored[key])} there, {_shape(own[key])} here"
         for key in own
