@@ -8,6 +8,7 @@ from lightning_modules.conversion.task import ConversionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
 from lightning_modules.shortcut import ShortcutTask
+from lightning_modules.spike_reconstruction import SpikeReconstructionTask
 
 __all__ = [
     "AccuracyOverTime",
@@ -23,6 +24,7 @@ __all__ = [
     "ResumableState",
     "RunReport",
     "ShortcutTask",
+    "SpikeReconstructionTask",
     "TokenMaps",
     "compare",
     "mean_logit_loss",
