@@ -23,31 +23,22 @@ def scene_scores(
 
     Args:
         made: images at ``frames``.
-        frames: M frames; the middle one must be among them.
+        frames: M frames around the middle one.
         sharp: true images ``[K, H, W]``.
         at: their frames.
         factor: of the brightness.
 
     Returns:
-        ``psnr`` and its like of the rendering, or of Recon-Net where nothing is rendered;
-        ``sequence_psnr``..., ``recon_psnr``..., ``recon_sequence_psnr``...
+        ``psnr`` and its like of `sequence_scores` for the rendering, or for Recon-Net where nothing is
+        rendered; with ``recon_`` in front for Recon-Net.
     """
-    found: dict[str, float] = {}
-    kinds = {"": made.grey, "recon_": made.reconstructed}
-    if made.rendered is None:
-        kinds[""] = made.reconstructed
-    middle = list(frames).index(MIDDLE)
-    several = len(set(frames) & set(at)) > 1
-    for prefix, images in kinds.items():
-        if images is None:
-            continue
-        if MIDDLE in at:
-            one = sequence_scores(images[middle : middle + 1], sharp, [MIDDLE], at, factor=factor)
-            found |= {f"{prefix}{name}": value for name, value in one.items()}
-        if several:
-            whole = sequence_scores(images, sharp, frames, at, factor=factor)
-            found |= {f"{prefix}sequence_{name}": value for name, value in whole.items()}
-    return found
+    kinds = {"": made.reconstructed if made.grey is None else made.grey, "recon_": made.reconstructed}
+    return {
+        f"{prefix}{name}": value
+        for prefix, images in kinds.items()
+        if images is not None
+        for name, value in sequence_scores(images, sharp, frames, at, factor).items()
+    }
 
 
 def baseline_scores(spikes: Tensor, sharp: Tensor, at: Sequence[int], factor: float) -> dict[str, float]:
@@ -57,6 +48,6 @@ def baseline_scores(spikes: Tensor, sharp: Tensor, at: Sequence[int], factor: fl
     half = camera.SHORT // 2
     means = {"tfp": camera.tfp(spikes), "short_tfp": camera.tfp(spikes, MIDDLE - half, MIDDLE + half)}
     return {
-        f"{name}_psnr": sequence_scores(mean.unsqueeze(0), sharp, [MIDDLE], at, factor=factor)["psnr"]
+        f"{name}_psnr": sequence_scores(mean.unsqueeze(0), sharp, [MIDDLE], at, factor)["psnr"]
         for name, mean in means.items()
     }

@@ -108,9 +108,9 @@ class SpikeReconstructionTask(BaseTask):
         if background not in ("random", "black"):
             raise ValueError(f"background must be 'random' or 'black', got {background!r}")
         if not 0 < opacity < 1 or (scale is not None and scale <= 0) or degree_every < 1:
+            found = f"{opacity!r}, {scale!r} and {degree_every!r}"
             raise ValueError(
-                "opacity must lie in (0, 1), scale be positive and degree_every at least 1, got"
-                f" {opacity!r}, {scale!r} and {degree_every!r}"
+                f"opacity must lie in (0, 1), scale be positive and degree_every at least 1, got {found}"
             )
         self.save_hyperparameters()
         built: Any = build(model, dict(model_args or {}))
@@ -159,10 +159,7 @@ class SpikeReconstructionTask(BaseTask):
         """
         scene = getattr(getattr(self.trainer, "datamodule", None), "scene", None)
         if scene is None:
-            raise ValueError(
-                f"{type(self).__name__} trains on data with a scene, such as SyntheticSpikeSceneDataModule;"
-                f" got {type(getattr(self.trainer, 'datamodule', None)).__name__}"
-            )
+            raise ValueError("the data have no scene; those of SyntheticSpikeSceneDataModule and its like do")
         self.lens = Lens.of(scene)
         views = len(scene.camera_to_world)
         self._check_views(views)
@@ -185,8 +182,7 @@ class SpikeReconstructionTask(BaseTask):
             )
         if self.densifier is not None and self.trainer.world_size > 1:
             raise ValueError(
-                "Gaussians cannot be added on several processes: set model.init_args.densification to false,"
-                " or trainer.devices to 1"
+                "Gaussians are added on one process only: set densification to false, or devices to 1"
             )
 
     def _follow_sizes(self) -> None:
@@ -202,10 +198,8 @@ class SpikeReconstructionTask(BaseTask):
         data = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         scene = getattr(data, "scene", None)
         if scene is not None and len(scene.camera_to_world) != len(knots):
-            raise ValueError(
-                f"the checkpoint is of a scene with {len(knots)} views, the data have"
-                f" {len(scene.camera_to_world)}"
-            )
+            views = len(scene.camera_to_world)
+            raise ValueError(f"the checkpoint is of a scene with {len(knots)} views, the data have {views}")
         self.model.resize(len(means), len(knots))
         self._follow_sizes()
 

@@ -52,7 +52,7 @@ class SceneWriter(BasePredictionWriter):
             kinds = {"rendered": made.grey, "reconstructed": made.reconstructed}
             for kind, images in kinds.items():
                 if images is not None:
-                    write_sequence(self.output / kind / str(names[view]), images.clamp(0, 1).cpu())
+                    write_sequence(self.output / kind / str(names[view]), images.clamp(0, 1))
             self.count += 1
 
     @override
@@ -69,9 +69,10 @@ class SceneWriter(BasePredictionWriter):
             gaussians.base,
             gaussians.rest,
         )
-        write_ply(self.output / "scene.ply", *(value.detach().cpu() for value in values))
+        place = {"scale": scene.scale, "offset": scene.offset}
+        write_ply(self.output / "scene.ply", *values, **place)
         poses = corrected_poses(model, scene.camera_to_world.to(gaussians.means.device))
-        write_poses(self.output / "transforms.json", scene, poses.cpu())
+        write_poses(self.output / "transforms.json", scene, poses)
         rank_zero_info(f"{self.count} views, {len(gaussians)} Gaussians and poses written to {self.output}")
 
 

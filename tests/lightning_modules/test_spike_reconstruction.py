@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import lightning.pytorch as pl
@@ -134,7 +135,8 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(tmp_path):
 
 def test_rates_fall_from_the_first_to_the_last(tmp_path):
     class Rates(pl.Callback):
-        seen: list = []
+        def __init__(self):
+            self.seen = []
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             self.seen.append({g["name"]: g["lr"] for g in trainer.optimizers[0].param_groups})
@@ -161,12 +163,32 @@ def test_scores_of_all_kinds(tmp_path):
     run = trainer(tmp_path, 1, limit_val_batches=1)
     run.fit(task, datamodule=(data := scene()))
     scores = run.test(task, datamodule=data, verbose=False)[0]
-    for kind in ("", "sequence_", "recon_", "recon_sequence_"):
-        assert 0 < scores[f"test/{kind}psnr"] < 60
-        assert -1 <= scores[f"test/{kind}ssim"] <= 1
+    for kind in ("psnr", "psnr_sequence", "recon_psnr", "recon_psnr_sequence"):
+        assert 0 < scores[f"test/{kind}"] < 60
+        assert -1 <= scores[f"test/{kind.replace('psnr', 'ssim')}"] <= 1
     assert scores["test/short_tfp_psnr"] > 10
     assert scores["test/tfp_psnr"] > 5
     assert "val/loss" in run.callback_metrics or scores["test/loss"] > 0
+
+
+def test_prediction_writes_a_scene(tmp_path):
+    data = scene()
+    task = fit(build(), tmp_path, 2, data=data)
+    out = tmp_path / "scene"
+    run = trainer(tmp_path, 1, *task.prediction_callbacks(out))
+    run.predict(task, datamodule=data, return_predictions=False)
+    for kind in ("rendered", "reconstructed"):
+        folders = sorted((out / kind).iterdir())
+        assert [f.name for f in folders] == sorted(data.scene.names)
+        assert {len(list(f.glob("*.png"))) for f in folders} == {5}
+        assert all(len(list(f.glob("*.gif"))) == 1 for f in folders)
+    assert (out / "scene.ply").read_bytes().startswith(b"ply\n")
+    poses = json.loads((out / "transforms.json").read_text())["frames"]
+    want = corrected_poses(task.model, data.scene.camera_to_world)
+    got = torch.tensor([frame["transform_matrix"] for frame in poses])
+    torch.testing.assert_close(got.float(), want, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="a scene has no tokens"):
+        task.prediction_callbacks(out, explain="tokens")
 
 
 def test_corrected_poses_are_those_of_the_middle(tmp_path):
@@ -205,7 +227,7 @@ def test_wrong_settings_are_refused(options, message):
 
 
 def test_data_that_make_no_scene_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="trains on data with a scene, such as SyntheticSpikeScene"):
+    with pytest.raises(ValueError, match="the data have no scene; those of SyntheticSpikeSceneDataModule"):
         fit(build(), tmp_path, 1, data=datamodules.SyntheticDataModule(image_size=8))
     one = scene()
     one.setup()
