@@ -71,7 +71,6 @@ class SpikeReconstructionTask(BaseTask):
         background: ``"random"`` colours in training, so that nothing hides there, or ``"black"``.
         brightness: what images are multiplied by before they are compared with true ones; 2 is the
             authors', missing: what the camera's rate says.
-        **arguments: see `BaseTask`; rates and schedule are those above.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -100,9 +99,8 @@ class SpikeReconstructionTask(BaseTask):
         scale: float | None = None,
         background: Literal["random", "black"] = "random",
         brightness: float | None = 2.0,
-        **arguments: Any,
     ) -> None:
-        super().__init__(**{"optimizer": "adam", **arguments})
+        super().__init__(optimizer="adam")
         if mode not in PARTS:
             raise ValueError(f"mode must be one of {', '.join(map(repr, PARTS))}, got {mode!r}")
         if background not in ("random", "black"):

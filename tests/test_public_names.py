@@ -36,7 +36,8 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime BaseTask ClassificationTask Comparison ConversionTask
-        Energy FiringRate Point RasterFigure ResumableState RunReport ShortcutTask TokenMaps compare
+        Energy FiringRate Point RasterFigure ResumableState RunReport ShortcutTask
+        SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,
     "datamodules": """
@@ -108,6 +109,10 @@ TASK_OPTIONS = {
         mixup_prob mixup_switch_prob model model_args momentum num_classes optimizer schedule
         schedule_interval source tet_lambda tet_phi time_steps token_reduction warmup_epochs
         warmup_lr weight_decay
+    """,
+    "SpikeReconstructionTask": """
+        background binning brightness degree_every densification flip knots_every mode model
+        model_args multi_reblur opacity rates scale virtual_views
     """,
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zoo.models.usp_gaussian.trajectory import rotation_matrix
+from zoo.models.usp_gaussian.projection import rotation_matrices
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -181,7 +181,7 @@ class _Halves:
     """Means and sizes of the parts of split Gaussians."""
 
     def __init__(self, gaussians: Gaussians, which: Tensor, first: int) -> None:
-        sizes, turns = gaussians.scales[which], rotation_matrix(gaussians.quaternions[which])
+        sizes, turns = gaussians.scales[which], rotation_matrices(gaussians.quaternions[which])
         away = torch.einsum("nij,nj->ni", turns, sizes * torch.randn_like(sizes))
         self.values = {"means": gaussians.means[which] + away, "log_scales": (sizes / SHRINK).log()}
         self.first = first

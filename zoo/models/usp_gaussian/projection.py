@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-
-from zoo.models.usp_gaussian.trajectory import rotation_matrix
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +44,17 @@ class Projected:
     visible: Tensor
 
 
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """Quaternions w, x, y, z ``[..., 4]`` of any length but 0 -> rotations ``[..., 3, 3]``."""
+    w, x, y, z = functional.normalize(quaternions, dim=-1).unbind(-1)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
 def project(
     means: Tensor, quaternions: Tensor, scales: Tensor, world_to_camera: Tensor, intrinsics: Intrinsics
 ) -> Projected:
@@ -68,7 +78,7 @@ def project(
     right, down, forward = rotation.unbind(1)
     across = (fx / z).unsqueeze(-1) * (right.unsqueeze(1) - (x / z).unsqueeze(-1) * forward.unsqueeze(1))
     along = (fy / z).unsqueeze(-1) * (down.unsqueeze(1) - (y / z).unsqueeze(-1) * forward.unsqueeze(1))
-    axes = rotation_matrix(quaternions) * scales.unsqueeze(-2)
+    axes = rotation_matrices(quaternions) * scales.unsqueeze(-2)
     u = torch.einsum("vni,nij->vnj", across, axes)
     v = torch.einsum("vni,nij->vnj", along, axes)
     xx, xy, yy = (u * u).sum(-1), (u * v).sum(-1), (v * v).sum(-1)
