@@ -62,8 +62,9 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
     """Read weights from a file or a folder of ``zoo.save``.
 
     Accepted: ``.safetensors``; torch files that hold tensors and plain values only, being a bare
-    state dict, one under ``"model"`` or ``"state_dict"`` (with ``module.`` or ``_orig_mod.`` in
-    front of the names or not), or a Lightning checkpoint of a task, whose network is ``model.*``.
+    state dict, one under ``"model"``, ``"state_dict"`` or nerfstudio's ``"pipeline"`` (with ``module.`` or
+    ``_orig_mod.`` in front of the names or not), or a Lightning checkpoint of a task, whose network is
+    ``model.*``.
 
     Whatever is known about the file is compared before a tensor is read: the SHA-256 that a description or
     an index beside it records, and the checksums that archives of torch hold.
@@ -171,7 +172,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
     origin = content.get("origin")
     lightning = "pytorch-lightning_version" in content
     preprocessing = noted_preprocessing(content.get(NOTE)) if lightning else {}
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "pipeline"):
         if isinstance(content.get(key), dict):
             content = content[key]
             break

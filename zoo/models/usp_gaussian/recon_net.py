@@ -18,6 +18,7 @@ from spiking.camera import BINS, SHORT
 from spiking.layers import fold_time
 from zoo.base import ZooModel
 from zoo.build import build_model
+from zoo.errors import CheckpointError
 from zoo.layers.convolution import conv3x3, leaky_defaults, neuron_factory
 from zoo.registry import register_model
 
@@ -30,6 +31,7 @@ Inputs = Literal["two", "one"]
 # mean square of what a layer with neurons sees, by its name: spikes of the camera, sums of four, own spikes
 POWER = {"preprocess_spk": 0.25, "preprocess_voxel": 1.5}
 HIDDEN_POWER = 0.15
+SCENE = "spike_net."
 NEURON_DEFAULTS = leaky_defaults(surrogate="atan", decay_input=False)
 
 
@@ -173,11 +175,31 @@ class SpikingReconNet(ReconNet):
                 nn.init.zeros_(bias)
 
 
+def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Map the authors' keys to ours: they are the same, in a file that may hold a whole scene, and repeated.
+
+    Their network lists its layers a second time under ``seq``, and a checkpoint of nerfstudio has it among
+    Gaussians and cameras as ``_model.spike_net``.
+    """
+    if any(SCENE in key for key in state):
+        state = {key.partition(SCENE)[2]: value for key, value in state.items() if SCENE in key}
+    depth = getattr(model, "depth", 0)
+    names = {f"seq.{i}": f"convBlock{i + 1}" for i in range(depth)} | {f"seq.{depth}": "conv"}
+    for key in [key for key in state if key.startswith("seq.")]:
+        own = names.get(key.rpartition(".")[0].removesuffix(".0"), "")
+        twin = state.get(key.replace(key[: len("seq.0")], own, 1))
+        if twin is None or not torch.equal(twin, state[key]):
+            raise CheckpointError(f"{key} is not the weight that the file has under {own or 'its own name'}")
+        del state[key]
+    return state
+
+
 @register_model(
     paper="2411.10504",
     task="reconstruction",
     cfg={"short_window": SHORT, "long_window_bins": BINS, "output": "grey image [B, 1, H, W]"},
     small={"channels": (4, 8, 4, 4)},
+    checkpoint_filter_fn=checkpoint_filter_fn,
 )
 def usp_recon_net(**kwargs: Any) -> ReconNet:
     """0.20 M parameters, trained from scratch for each scene; ``neuron="lif"`` makes it a spiking one."""

@@ -60,6 +60,31 @@ def test_authors_layout_loads_strictly(tmp_path, stream):
         zoo.load("usp_recon_net", weights=tmp_path / "cut.pth", channels=[6, 8, 6, 4])
 
 
+@pytest.mark.parametrize("inputs", ["two", "one"])
+@pytest.mark.parametrize("scene", [False, True])
+def test_authors_files_repeat_their_layers(tmp_path, inputs, scene):
+    net = small(inputs=inputs)
+    theirs = dict(net.state_dict())
+    blocks = [name for name in dict.fromkeys(k.split(".")[0] for k in theirs) if name.startswith("convB")]
+    for i, name in enumerate([*blocks, "conv"]):  # nn.Sequential(convBlock1, ..., conv)
+        theirs |= {k.replace(name, f"seq.{i}", 1): v for k, v in theirs.items() if k.startswith(f"{name}.")}
+    assert len(theirs) == 2 * len(net.state_dict()) - 4 * (inputs == "two")
+    content = theirs
+    if scene:  # a checkpoint of nerfstudio
+        content = {f"_model.spike_net.{k}": v for k, v in theirs.items()}
+        content = {"step": 30_000, "pipeline": {**content, "_model.gauss_params.means": torch.zeros(5, 3)}}
+    path = tmp_path / "theirs.ckpt"
+    torch.save(content, path)
+    loaded = zoo.load("usp_recon_net", weights=path, channels=[6, 8, 6, 4], inputs=inputs)
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in loaded.state_dict().items())
+    torch.save({**theirs, "seq.0.0.weight": theirs["seq.0.0.weight"] + 1}, path)
+    with pytest.raises(zoo.CheckpointError, match=r"seq\.0\.0\.weight is not .* under convBlock1"):
+        zoo.load("usp_recon_net", weights=path, channels=[6, 8, 6, 4], inputs=inputs)
+    torch.save({**theirs, "seq.7.weight": theirs["conv.weight"]}, path)
+    with pytest.raises(zoo.CheckpointError, match=r"seq\.7\.weight is not .* under its own name"):
+        zoo.load("usp_recon_net", weights=path, channels=[6, 8, 6, 4], inputs=inputs)
+
+
 @pytest.mark.parametrize("neuron", ["lif", "if", "plif"])
 def test_with_spiking_neurons(stream, neuron, tmp_path):
     net = small(neuron=neuron, time_steps=3)
