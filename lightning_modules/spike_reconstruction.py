@@ -283,6 +283,7 @@ class SpikeReconstructionTask(BaseTask):
 
     @override
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Let the knots step once in many steps."""
         self.held.hold(self.model.trajectory.knots, self.global_step + 1)
 
     @override

@@ -33,9 +33,6 @@ class SceneDataModule(BaseDataModule):
     Args:
         batch_size: views in a step; 1, as the authors have it.
         kwargs: see `BaseDataModule`.
-
-    Attributes:
-        scene: what is known about the scene, once `setup` has run.
     """
 
     def __init__(self, *, batch_size: int = 1, **kwargs: Any) -> None:
@@ -50,7 +47,7 @@ class SceneDataModule(BaseDataModule):
 
     @property
     def scene(self) -> SpikeScene:
-        """What is known about the scene.
+        """What is known about the scene, once `setup` has run.
 
         Raises:
             DataError: `setup` has not run.
