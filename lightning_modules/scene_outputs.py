@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_C0 = 0.28209479177387814  # the constant function among spherical harmonics
+
 
 class SceneFacts(Protocol):
     """What a data module tells about a scene; see `datamodules.spike_camera.SpikeScene`."""
@@ -99,6 +101,7 @@ def write_ply(
     *,
     scale: float = 1.0,
     offset: Sequence[float] = (0.0, 0.0, 0.0),
+    brightness: float = 1.0,
 ) -> None:
     """Gaussians under the property names of 3D Gaussian Splatting (arXiv 2308.04079), as viewers want them.
 
@@ -113,25 +116,21 @@ def write_ply(
         sh_rest: further ones, ``[G, R, 3]`` or ``[G, R, 1]``, where R + 1 is a square.
         scale: of the scene, see `SceneFacts`; the file is in the coordinates of the scene's files.
         offset: of the scene.
+        brightness: what colours are multiplied by; those of a spike camera are half as bright as the scene.
 
     Raises:
         ValueError: no Gaussians, shapes that do not fit, or numbers of coefficients that are no square.
     """
-    count = len(means)
-    shapes = {"log_scales": (log_scales, 3), "quaternions": (quaternions, 4)}
-    if count == 0:
-        raise ValueError("there are no Gaussians to write")
-    for name, (tensor, columns) in shapes.items():
-        if tensor.shape != (count, columns):
-            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, expected {(count, columns)}")
-    more = sh_dc.new_zeros(count, 0, 3) if sh_rest is None else sh_rest.expand(-1, -1, 3)
-    if math.isqrt(more.shape[1] + 1) ** 2 != more.shape[1] + 1 or more.shape[0] != count:
-        raise ValueError(f"sh_rest has the shape {tuple(more.shape)}, expected [{count}, d^2 - 1, 3]")
-    rest = more.transpose(1, 2).reshape(count, -1)  # all coefficients of red, then of green, of blue
+    more = sh_dc.new_zeros(len(means), 0, 3) if sh_rest is None else sh_rest.expand(-1, -1, 3)
+    count = _checked(means, log_scales, quaternions, more)
+    base = brightness * sh_dc + (brightness - 1) * 0.5 / _C0
+    rest = brightness * more.transpose(1, 2).reshape(
+        count, -1
+    )  # all coefficients of red, then of green, of blue
     placed = means / scale + torch.as_tensor(offset).to(means)
     columns_ = [
         *((placed, ["x", "y", "z"]), (torch.zeros_like(means), ["nx", "ny", "nz"])),
-        *((sh_dc.expand(-1, 3), _numbered("f_dc", 3)), (rest, _numbered("f_rest", rest.shape[1]))),
+        *((base.expand(-1, 3), _numbered("f_dc", 3)), (rest, _numbered("f_rest", rest.shape[1]))),
         *((opacity_logits.reshape(count, 1), ["opacity"]),),
         *((log_scales - math.log(scale), _numbered("scale", 3)),),
         *((torch.nn.functional.normalize(quaternions, dim=-1), _numbered("rot", 4)),),
@@ -172,6 +171,19 @@ def write_poses(path: Path, scene: SceneFacts, camera_to_world: Tensor) -> None:
         ],
     }
     write_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+def _checked(means: Tensor, log_scales: Tensor, quaternions: Tensor, rest: Tensor) -> int:
+    """The number of Gaussians, if all have it."""
+    count = len(means)
+    if count == 0:
+        raise ValueError("there are no Gaussians to write")
+    for name, tensor, columns in (("log_scales", log_scales, 3), ("quaternions", quaternions, 4)):
+        if tensor.shape != (count, columns):
+            raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, expected {(count, columns)}")
+    if math.isqrt(rest.shape[1] + 1) ** 2 != rest.shape[1] + 1 or rest.shape[0] != count:
+        raise ValueError(f"sh_rest has the shape {tuple(rest.shape)}, expected [{count}, d^2 - 1, 3]")
+    return count
 
 
 def _numbered(name: str, count: int) -> list[str]:

@@ -307,13 +307,14 @@ class SpikeReconstructionTask(BaseTask):
         for exposure, sharp, at in zip(
             exposures(batch), batch["sharp"], batch["sharp_frames"].tolist(), strict=True
         ):
-            found = scene_scores(self(exposure, self.frames), self.frames, sharp, at, self._factor)
+            found = scene_scores(self(exposure, self.frames), self.frames, sharp, at, self.factor)
             if stage == "test":
-                found |= baseline_scores(exposure.spikes, sharp, at, self._factor)
+                found |= baseline_scores(exposure.spikes, sharp, at, self.factor)
             self.log_dict({f"{stage}/{k}": v for k, v in found.items()}, batch_size=1)
 
     @property
-    def _factor(self) -> float:
+    def factor(self) -> float:
+        """What images in spikes a frame are multiplied by to be as bright as the scene."""
         return 1 / self.lens.rate if self.brightness is None else self.brightness
 
     @override
@@ -332,7 +333,7 @@ class SpikeReconstructionTask(BaseTask):
         found = {}
         for exposure in exposures(batch):
             made = self(exposure, self.frames)
-            found[exposure.view] = Made(*(None if x is None else self._factor * x for x in made))
+            found[exposure.view] = Made(*(None if x is None else self.factor * x for x in made))
         return found
 
     @override

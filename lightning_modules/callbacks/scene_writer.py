@@ -57,10 +57,13 @@ class SceneWriter(BasePredictionWriter):
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        task: Any = pl_module
         if not trainer.is_global_zero:
             return
-        model: Any = pl_module.get_submodule("model")
-        scene, gaussians = _scene(trainer), model.gaussians
+        if task.variant == "recon_only":
+            rank_zero_info(f"{self.count} views written to {self.output}; this mode has no Gaussians")
+            return
+        model, scene, gaussians = task.model, _scene(trainer), task.model.gaussians
         values = (
             gaussians.means,
             gaussians.log_scales,
@@ -69,7 +72,7 @@ class SceneWriter(BasePredictionWriter):
             gaussians.base,
             gaussians.rest,
         )
-        place = {"scale": scene.scale, "offset": scene.offset}
+        place = {"scale": scene.scale, "offset": scene.offset, "brightness": task.factor}
         write_ply(self.output / "scene.ply", *values, **place)
         poses = corrected_poses(model, scene.camera_to_world.to(gaussians.means.device))
         write_poses(self.output / "transforms.json", scene, poses)

@@ -94,7 +94,7 @@ def test_trains_tests_and_predicts(path, tmp_path, monkeypatch):
                 assert film.size == (SIZE["width"], SIZE["height"])
 
 
-@pytest.mark.parametrize("mode", ["static"])
+@pytest.mark.parametrize("mode", ["static", "recon_only"])
 def test_modes_by_an_override(mode, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = ROOT / "configs" / "usp_gaussian" / "synthetic.yaml"
@@ -103,6 +103,9 @@ def test_modes_by_an_override(mode, tmp_path, monkeypatch):
     main(["fit", "--config", "small.yaml", "--model.init_args.mode", mode])
     (table,) = (tmp_path / "runs").glob("*/metrics.csv")
     assert "train/loss" in table.read_text()
+    written = ["rendered", "scene.ply", "transforms.json"] if mode == "static" else ["reconstructed"]
+    main(["predict", "--config", str(table.parent / "config.yaml"), "--ckpt_path", "last", "--output", "out"])
+    assert sorted(path.name for path in Path("out").iterdir()) == written
 
 
 def test_bad_data_are_told_in_a_line(tmp_path, monkeypatch, capsys):

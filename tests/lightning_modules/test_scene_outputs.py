@@ -76,6 +76,16 @@ def test_they_are_where_the_files_have_them(tmp_path):
     assert torch.equal(read["f_dc_0"], read["f_dc_2"])  # grey
 
 
+def test_they_are_as_bright_as_the_scene(tmp_path):
+    *values, dc, rest = gaussians(rest=3)
+    scene_outputs.write_ply(tmp_path / "scene.ply", *values, dc, rest, brightness=2.0)
+    read = read_ply(tmp_path / "scene.ply")
+    for c in range(3):
+        before, after = (0.5 + 0.28209479 * base for base in (dc[:, c], read[f"f_dc_{c}"]))
+        torch.testing.assert_close(after, 2 * before)
+    assert torch.equal(read["f_rest_1"], 2 * rest[:, 1, 0])
+
+
 def test_gaussians_that_cannot_be_written(tmp_path):
     means, log_scales, turned, opacity, dc, rest = gaussians()
     path = tmp_path / "scene.ply"
