@@ -24,7 +24,7 @@ def write_zoo_table(path: Path) -> None:
         rows.append(
             [
                 f"`{name}`",
-                f"{entry.parameters:,}",
+                "unknown" if entry.parameters is None else f"{entry.parameters:,}",
                 "-" if entry.macs is None else f"{entry.macs / 1e6:,.1f} M",
                 str(entry.time_steps) if entry.spiking else "-",
                 "x".join(map(str, entry.input_size or ())) or "-",

@@ -29,7 +29,7 @@ class Description:
         name: of the entry, or ``timm/NAME``.
         family: the file it is written in.
         task: what it is for.
-        parameters: their number.
+        parameters: their number; None if a library is missing to build it and the entry does not say.
         spiking: whether it has neurons and takes T; the analog ones do not.
         time_steps: T for still images; 1 for analog networks.
         num_classes: K of the default classifier; None for other tasks.
@@ -42,7 +42,7 @@ class Description:
     name: str
     family: str
     task: str
-    parameters: int
+    parameters: int | None
     spiking: bool
     time_steps: int
     num_classes: int | None
@@ -78,7 +78,7 @@ class Description:
         rows = [
             ("family", self.family),
             ("task", self.task),
-            ("parameters", f"{self.parameters:,}"),
+            ("parameters", "unknown" if self.parameters is None else f"{self.parameters:,}"),
             ("MACs", macs),
             ("time steps", f"T = {self.time_steps}" if self.spiking else "none, an ANN"),
             *self._inputs(),
@@ -117,8 +117,7 @@ def describe(name: str) -> Description:
     if name.startswith(PREFIX):
         return _describe_timm(name.removeprefix(PREFIX))
     entry = get_entry(name)
-    with torch.device("meta"):
-        model = entry.fn()
+    model = None if entry.parameters is not None else _on_meta(entry.fn)
     size = entry.cfg.get("input_size")
     classes = getattr(model, "num_classes", entry.cfg.get("num_classes"))
     task = get_task(entry.task)
@@ -126,7 +125,7 @@ def describe(name: str) -> Description:
         name=entry.name,
         family=entry.family,
         task=entry.task,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=entry.parameters if model is None else sum(p.numel() for p in model.parameters()),
         spiking="time_steps" in getattr(model, "model_args", {}),
         time_steps=int(getattr(model, "time_steps", 1)),
         num_classes=None if classes is None else int(classes),
@@ -136,6 +135,15 @@ def describe(name: str) -> Description:
         weights=entry.weights,
         build=entry.fn,
     )
+
+
+def _on_meta(build: Callable[..., nn.Module]) -> nn.Module | None:
+    """The model without its numbers; None where a library is missing."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except ModuleNotFoundError:
+        return None
 
 
 def _describe_timm(name: str) -> Description:

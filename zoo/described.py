@@ -135,7 +135,7 @@ def _named(where: str) -> Iterator[None]:
     """Errors that wrong arguments cause deep inside a network name the description."""
     try:
         yield
-    except (CheckpointError, ValueError, TypeError):
+    except (CheckpointError, ValueError, TypeError, ModuleNotFoundError):
         raise
     except Exception as error:
         kind = type(error).__name__

@@ -85,7 +85,7 @@ def matched(
     Raises:
         CheckpointError: the entry's filter cannot map them.
     """
-    state = dict(found.state)
+    state = found.with_parts(entry.parts if entry is not None else ())
     if entry is not None and entry.checkpoint_filter_fn is not None:
         try:
             state = entry.checkpoint_filter_fn(state, model)

@@ -11,7 +11,7 @@ import torch
 
 from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
-from zoo.files import checkpoint
+from zoo.files.checkpoint import Checkpoint, read_checkpoint
 from zoo.files.layout import sha256_of
 from zoo.loading import fill
 from zoo.registry import Entry, get_entry, list_entries
@@ -67,27 +67,30 @@ class Fit:
         return f"{self.name}: {'; '.join(parts) or 'fits'}"
 
 
-def fit(state: Mapping[str, Tensor], entry: Entry, arguments: Mapping[str, Any] | None = None) -> Fit:
+def fit(
+    found: Mapping[str, Tensor] | Checkpoint, entry: Entry, arguments: Mapping[str, Any] | None = None
+) -> Fit:
     """Compare a checkpoint with an entry, which is built on the meta device; its filter maps the keys.
 
     Args:
-        state: tensors by name.
+        found: tensors by name, or the file that was read, which may hold further parts of the network.
         entry: the entry.
         arguments: of the entry; ``num_classes`` and ``in_chans`` are read off the shapes unless given.
     """
     given = dict(arguments or {})
+    state = found.with_parts(entry.parts) if isinstance(found, Checkpoint) else found
     model = _on_meta(entry, given)
     try:
         theirs = _mapped(state, entry, model)
     except CheckpointError as error:
         return replace(_compare(state, entry.name, model, given), refusal=str(error))
-    found = _compare(theirs, entry.name, model, given)
+    first = _compare(theirs, entry.name, model, given)
     told = {k: v for k, v in _told_by_shapes(theirs, entry, model).items() if k not in given}
-    if found.misshapen and told:
+    if first.misshapen and told:
         model = _on_meta(entry, {**given, **told})
         better = _compare(_mapped(state, entry, model), entry.name, model, {**given, **told})
-        return min(found, better, key=lambda one: one.faults)
-    return found
+        return min(first, better, key=lambda one: one.faults)
+    return first
 
 
 def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> nn.Module:
@@ -145,19 +148,23 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def recognize(state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> list[Fit]:
+def recognize(
+    found: Mapping[str, Tensor] | Checkpoint, arguments: Mapping[str, Any] | None = None
+) -> list[Fit]:
     """How well every entry fits, the best first; those without faults can be loaded strictly.
 
     Args:
-        state: tensors by name, as ``zoo.read_checkpoint(PATH).state``.
+        found: what ``zoo.read_checkpoint(PATH)`` read, or tensors by name.
         arguments: of the entry, where the shapes do not tell them; entries that do not take them are left
             out.
     """
     fits = []
     for name in list_entries():
         try:
-            fits.append(fit(state, get_entry(name), arguments))
+            fits.append(fit(found, get_entry(name), arguments))
         except (TypeError, ValueError):  # it has no such argument, or not such a value
+            continue
+        except ModuleNotFoundError:  # of a library that is not installed nothing can be compared
             continue
     return sorted(fits, key=lambda one: (one.faults, one.name))
 
@@ -191,8 +198,8 @@ def import_checkpoint(
     path = Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; import takes a file, and zoo.load reads folders")
-    found = checkpoint.read_checkpoint(path)
-    chosen = _choose(path, found.state, name, arguments)
+    found = read_checkpoint(path)
+    chosen = _choose(path, found, name, arguments)
     entry = get_entry(chosen.name)
     model = entry.fn(**chosen.arguments)
     fill(model, found, str(path), entry)
@@ -212,15 +219,15 @@ def import_checkpoint(
     )
 
 
-def _choose(path: Path, state: Mapping[str, Tensor], name: str | None, arguments: Mapping[str, Any]) -> Fit:
+def _choose(path: Path, read: Checkpoint, name: str | None, arguments: Mapping[str, Any]) -> Fit:
     if name is not None:
-        found = fit(state, get_entry(name), arguments)
+        found = fit(read, get_entry(name), arguments)
         if found.faults:
-            fits = recognize(state, arguments)
+            fits = recognize(read, arguments)
             better = f"; it fits {fits[0].name}" if fits and not fits[0].faults else ""
             raise UnrecognizedError(f"{path} does not fit {found}{better}")
         return found
-    fits = recognize(state, arguments)
+    fits = recognize(read, arguments)
     exact = [one for one in fits if not one.faults]
     if len(exact) == 1:
         return exact[0]
@@ -231,7 +238,8 @@ def _choose(path: Path, state: Mapping[str, Tensor], name: str | None, arguments
         )
     near = [*fits[:SHOWN], *[one for one in fits[SHOWN:] if one.refusal][:1]]
     lines = "\n".join(f"  {one}" for one in near)
+    first = ", ".join(list(read.state)[:SHOWN])
     raise UnrecognizedError(
-        f"{path} ({len(state)} tensors, the first are {', '.join(list(state)[:SHOWN])}) fits no entry; the"
-        f" nearest are\n{lines}\nIf one of them is right, name it with --as and its arguments"
+        f"{path} ({len(read.state)} tensors, the first are {first}) fits no entry; the nearest are\n{lines}\n"
+        "If one of them is right, name it with --as and its arguments"
     )

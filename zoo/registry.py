@@ -12,7 +12,7 @@ from zoo.files.weights import WeightsCfg, find_weights
 from zoo.tasks import CLASSIFICATION, get_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -37,6 +37,8 @@ class Entry:
     checkpoint_filter_fn: FilterFn | None
     listed: bool = True
     small: Mapping[str, Any] | None = None
+    parameters: int | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -94,6 +96,8 @@ def register_model(
     checkpoint_filter_fn: FilterFn | None = None,
     listed: bool = True,
     small: Mapping[str, Any] | None = None,
+    parameters: int | None = None,
+    parts: Sequence[str] = (),
 ) -> Callable[[F], F]: ...
 def register_model(
     fn: F | None = None,
@@ -109,6 +113,8 @@ def register_model(
     checkpoint_filter_fn: FilterFn | None = None,
     listed: bool = True,
     small: Mapping[str, Any] | None = None,
+    parameters: int | None = None,
+    parts: Sequence[str] = (),
 ) -> F | Callable[[F], F]:
     """Register a function under its own name; use bare or with arguments. Who listens, hears of it.
 
@@ -125,6 +131,10 @@ def register_model(
         checkpoint_filter_fn: ``f(state_dict, model) -> state_dict``; maps the authors' own keys.
         small: arguments of a member with the same code and a hundredth of the work, by which the entry is
             tested; one entry a family needs it.
+        parameters: their number, of an analog network that takes a heavy library to build, so that it can be
+            listed and described without.
+        parts: names of further state dicts in the authors' files that belong to the network beside its own;
+            their tensors reach ``checkpoint_filter_fn`` as ``NAME.KEY``.
         listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments.
 
     Returns:
@@ -147,6 +157,8 @@ def register_model(
             checkpoint_filter_fn=checkpoint_filter_fn,
             listed=listed,
             small=small,
+            parameters=parameters,
+            parts=tuple(parts),
         )
         _add(entry)
         return function

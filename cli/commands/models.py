@@ -81,7 +81,7 @@ def _print(options: Any) -> None:
     if options.pretrained:
         rows = [row for row in rows if row.weights]
     if limit is not None:
-        rows = [row for row in rows if row.parameters <= limit]
+        rows = [row for row in rows if row.parameters is not None and row.parameters <= limit]
     if not rows:
         fail(f"no model matches '{options.pattern}' with these filters; leave one out")
     _show(rows, options.macs)
@@ -124,7 +124,11 @@ def _show(rows: list[Description], macs: bool) -> None:
             overflow="fold",
         )
     for row in rows:
-        cells = [row.name, *([row.task] if tasks else []), f"{row.parameters:,}"]
+        cells = [
+            row.name,
+            *([row.task] if tasks else []),
+            "-" if row.parameters is None else f"{row.parameters:,}",
+        ]
         cells += ["-" if row.macs is None else f"{row.macs:,}"] if macs else []
         cells += [str(row.time_steps) if row.spiking else "-"]
         cells += ["x".join(str(n) for n in row.input_size or ()) or "-"]

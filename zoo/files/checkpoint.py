@@ -25,6 +25,7 @@ from zoo.files.layout import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -48,7 +49,7 @@ class Checkpoint:
     """Tensors of a checkpoint by name, whether we wrote it, and of a run what it notes: settings, origin.
 
     The origin is that of the weights that the run started from, empty if these were random, and None where
-    the file does not tell.
+    the file does not tell. Files of authors may hold further state dicts, the parts, beside the network's.
     """
 
     state: dict[str, Tensor]
@@ -56,6 +57,12 @@ class Checkpoint:
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] | None = None
+    parts: dict[str, Callable[[], dict[str, Tensor]]] = field(default_factory=dict)
+
+    def with_parts(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The state, and the tensors of these parts, read now, as ``NAME.KEY``."""
+        found = {name: self.parts[name]() for name in names if name in self.parts}
+        return {**self.state, **{f"{name}.{k}": v for name, part in found.items() for k, v in part.items()}}
 
 
 def read_checkpoint(path: Path, sha256: str | None = None) -> Checkpoint:
@@ -172,8 +179,10 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
     origin = content.get("origin")
     lightning = "pytorch-lightning_version" in content
     preprocessing = noted_preprocessing(content.get(NOTE)) if lightning else {}
+    parts: dict[str, Callable[[], dict[str, Tensor]]] = {}
     for key in ("model", "state_dict", "pipeline"):
         if isinstance(content.get(key), dict):
+            parts = {} if lightning else _parts(content, key, path)
             content = content[key]
             break
     state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
@@ -189,7 +198,25 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         hyper_parameters=hyper if isinstance(hyper, dict) else {},
         preprocessing=preprocessing,
         origin=origin if lightning and isinstance(origin, dict) else None,
+        parts=parts,
     )
+
+
+def _parts(
+    content: Mapping[Any, Any], network: str, path: Path
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """The state dicts beside that of the network: mappings of names to tensors and nothing else."""
+
+    def reader(part: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        return lambda: _clean(_own(part, path))
+
+    found: dict[str, Callable[[], dict[str, Tensor]]] = {}
+    for name, part in content.items():
+        if name == network or not isinstance(name, str) or not isinstance(part, dict) or not part:
+            continue
+        if all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in part.items()):
+            found[name] = reader(part)
+    return found
 
 
 def _own(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from zoo.registry import register_model
 
 PAPER = "2407.11578"
 VALUES = "image in [-1, 1], change map -1 or 1"
+PARTS = ("autoencoder",)
 NOTE = "the authors' checkpoint holds UNet and autoencoder; captions are embedded by model.embed_captions"
 
 
@@ -19,6 +20,8 @@ NOTE = "the authors' checkpoint holds UNet and autoencoder; captions are embedde
     task="image-to-image",
     cfg={"image": (3, 512, 512), "change_map": (1, 512, 512), "latent": (4, 64, 64), "values": VALUES},
     checkpoint_filter_fn=filter_checkpoint,
+    parts=PARTS,
+    parameters=1_174_526_706,
     note=NOTE,
     small={
         "image_size": 32, "branch_size": 16, "layout_size": 32, "channels": (32, 64), "context": 16,
@@ -36,6 +39,8 @@ def up_diff_levir(**kwargs: Any) -> UpDiff:
     task="image-to-image",
     cfg={"image": (3, 256, 256), "change_map": (1, 256, 256), "latent": (4, 32, 32), "values": VALUES},
     checkpoint_filter_fn=filter_checkpoint,
+    parts=PARTS,
+    parameters=1_174_489_842,
     note=NOTE,
 )
 def up_diff_sysu(**kwargs: Any) -> UpDiff:
@@ -48,6 +53,7 @@ def up_diff_sysu(**kwargs: Any) -> UpDiff:
     paper=PAPER,
     task="image-to-image",
     cfg={"image": (3, 16, 16), "change_map": (1, 16, 16), "latent": (3, 16, 16), "values": VALUES},
+    parameters=692_096,
 )
 def up_diff_tiny(**kwargs: Any) -> UpDiff:
     """UP-Diff of 0.7 million parameters on images of 16 x 16 pixels, without autoencoder and captions."""

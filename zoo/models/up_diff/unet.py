@@ -28,6 +28,9 @@ class UNetSizes:
         heads: of all attentions.
         context: channels of text embeddings and layout tokens.
         groups: of all group norms.
+
+    Raises:
+        ValueError: they do not fit each other.
     """
 
     latent_channels: int = 4
@@ -37,6 +40,15 @@ class UNetSizes:
     heads: int = 8
     context: int = 768
     groups: int = 32
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.attention):
+            raise ValueError(
+                f"channels has {len(self.channels)} resolutions, attention {len(self.attention)}"
+            )
+        for label, parts in (("heads", self.heads), ("groups", self.groups)):
+            if wrong := [width for width in self.channels if width % parts]:
+                raise ValueError(f"channels must be multiples of the {parts} {label}, got {wrong[0]}")
 
 
 class Tokens(nn.Module):
