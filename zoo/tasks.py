@@ -51,7 +51,7 @@ COSTS: Mapping[str, Metric] = {
 
 def plain_facts(cfg: Mapping[str, Any]) -> Rows:
     """Rows of a table about inputs and outputs: what the entry's ``cfg`` says in plain values."""
-    hidden = ("architecture", "paper_ids")
+    hidden = ("architecture", "paper_ids", "call")
     return [
         (
             key.replace("_", " ").capitalize(),
@@ -87,7 +87,7 @@ class Task:
         tags: further tags of its repositories.
         metrics: how well it does, by the name under which it is logged; the most important ones first.
         headline: the metric that counts most; ``HEADLINE_t3`` is its value after three steps.
-        call: the line of Python that uses ``model``.
+        call: the lines of Python that use ``model``, where the entry's ``cfg`` has none under that name.
         tested: a sentence of where the metrics were measured, with ``{}`` for the data.
         unknown: what remains unknown beyond these data.
         quality: what time steps change.

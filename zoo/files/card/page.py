@@ -39,7 +39,7 @@ def write_card(
         _summary(described, task),
         table([("", ""), *_facts(described, task, size)]),
         "## Use",
-        _use(task, repo_id),
+        _use(described.pretrained_cfg.get("call") or task.call, task, repo_id),
         *measured(own, task),
         *published(own),
         *_training(own),
@@ -102,9 +102,9 @@ def _source(own: Record) -> str:
     return text
 
 
-def _use(task: Task, repo_id: str | None) -> str:
+def _use(call: str, task: Task, repo_id: str | None) -> str:
     where = f"hf-hub:{repo_id}" if repo_id else "local-dir:PATH"
-    lines = ["```python", "import zoo", "", f'model = zoo.load("{where}")', task.call]
+    lines = ["```python", "import zoo", "", f'model = zoo.load("{where}")', call]
     if task.timm:
         lines += ["", "import timm  # knows the network once zoo is imported", ""]
         lines += [f'model = timm.create_model("{where}", pretrained=True)']

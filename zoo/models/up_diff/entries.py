@@ -10,15 +10,24 @@ from zoo.models.up_diff.official import filter_checkpoint
 from zoo.registry import register_model
 
 PAPER = "2407.11578"
-VALUES = "image in [-1, 1], change map -1 or 1"
 PARTS = ("autoencoder",)
 NOTE = "the authors' checkpoint holds UNet and autoencoder; captions are embedded by model.embed_captions"
+
+
+def _facts(side: int, latent: tuple[int, int, int]) -> dict[str, Any]:
+    return {
+        "image": (3, side, side),
+        "change_map": (1, side, side),
+        "latent": latent,
+        "values": "image in [-1, 1], change map -1 or 1",
+        "call": "from zoo.models.up_diff import sample\n\nafter = sample(model, before, change_map)",
+    }
 
 
 @register_model(
     paper=PAPER,
     task="image-to-image",
-    cfg={"image": (3, 512, 512), "change_map": (1, 512, 512), "latent": (4, 64, 64), "values": VALUES},
+    cfg=_facts(512, (4, 64, 64)),
     checkpoint_filter_fn=filter_checkpoint,
     parts=PARTS,
     parameters=1_174_526_706,
@@ -37,7 +46,7 @@ def up_diff_levir(**kwargs: Any) -> UpDiff:
 @register_model(
     paper=PAPER,
     task="image-to-image",
-    cfg={"image": (3, 256, 256), "change_map": (1, 256, 256), "latent": (4, 32, 32), "values": VALUES},
+    cfg=_facts(256, (4, 32, 32)),
     checkpoint_filter_fn=filter_checkpoint,
     parts=PARTS,
     parameters=1_174_489_842,
@@ -52,7 +61,7 @@ def up_diff_sysu(**kwargs: Any) -> UpDiff:
 @register_model(
     paper=PAPER,
     task="image-to-image",
-    cfg={"image": (3, 16, 16), "change_map": (1, 16, 16), "latent": (3, 16, 16), "values": VALUES},
+    cfg=_facts(16, (3, 16, 16)),
     parameters=692_096,
 )
 def up_diff_tiny(**kwargs: Any) -> UpDiff:

@@ -9,9 +9,9 @@ Images lie in [-1, 1]; a change map ``[N, 1, H, W]`` is 1 where something change
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -153,6 +153,12 @@ class UpDiff(ZooModel):
                 if ".proj_sem." in name:
                     nn.init.zeros_(parameter)
         self.set_trained(trained)
+
+    def configuration(self, cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry's facts with the sizes of this network."""
+        side = self.image_size
+        sizes = {"image": (3, side, side), "change_map": (1, side, side)}
+        return {**cfg, **sizes, "latent": self.latent_shape(side, side)}
 
     # -- images and latents ------------------------------------------------------------------------
 
