@@ -131,10 +131,9 @@ def register_model(
         checkpoint_filter_fn: ``f(state_dict, model) -> state_dict``; maps the authors' own keys.
         small: arguments of a member with the same code and a hundredth of the work, by which the entry is
             tested; one entry a family needs it.
-        parameters: their number, of an analog network that takes a heavy library to build, so that it can be
-            listed and described without.
-        parts: names of further state dicts in the authors' files that belong to the network beside its own;
-            their tensors reach ``checkpoint_filter_fn`` as ``NAME.KEY``.
+        parameters: their number, of an analog network that is listed without the library that builds it.
+        parts: state dicts of the authors' files, beside the network's own, that belong to it; their tensors
+            reach ``checkpoint_filter_fn`` as ``NAME.KEY``.
         listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments.
 
     Returns:
@@ -144,22 +143,16 @@ def register_model(
     def register(function: F) -> F:
         image = {"input_size": input_size, "num_classes": num_classes}
         given: dict[str, Any] = {key: value for key, value in image.items() if value is not None}
-        if paper is not None:
-            given["paper_ids"] = f"arXiv:{paper}"
+        given |= {} if paper is None else {"paper_ids": f"arXiv:{paper}"}
         entry = Entry(
             name=_valid_name(function),
             fn=function,
-            paper=paper,
-            task=task,
+            paper=paper, task=task, note=note, listed=listed, small=small, parameters=parameters,
             cfg={**get_task(task).defaults, **given, **(cfg or {}), "architecture": function.__name__},
             declared=dict(weights or {}),
-            note=note,
             checkpoint_filter_fn=checkpoint_filter_fn,
-            listed=listed,
-            small=small,
-            parameters=parameters,
             parts=tuple(parts),
-        )
+        )  # fmt: skip
         _add(entry)
         return function
 
