@@ -7,6 +7,7 @@ from lightning_modules.conversion.evaluate import Comparison, Point, compare
 from lightning_modules.conversion.task import ConversionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
+from lightning_modules.proxy_target import ProxyTargetTask
 from lightning_modules.shortcut import ShortcutTask
 from lightning_modules.spike_reconstruction import SpikeReconstructionTask
 
@@ -20,6 +21,7 @@ __all__ = [
     "Energy",
     "FiringRate",
     "Point",
+    "ProxyTargetTask",
     "RasterFigure",
     "ResumableState",
     "RunReport",

@@ -45,6 +45,8 @@ class BaseTask(pl.LightningModule):
         monitor: name of the logged value that tells the best checkpoint.
         mode: ``"max"`` or ``"min"``: which of its values is the best.
         output: what ``predict`` writes if the user names nothing; a folder if it has no suffix.
+        curves: logged values that a run draws in the end, by panel; around one of which ``NAME_std`` is
+            logged, too, a band shows it.
     """
 
     method: ClassVar[str] = ""
@@ -52,6 +54,10 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     output: ClassVar[str] = "predictions.csv"
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        "loss": ("train/loss", "val/loss"),
+        "accuracy": ("train/acc1", "val/acc1"),
+    }
 
     def __init__(
         self,

@@ -28,13 +28,24 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def curves(loss: Mapping[str, Curve], accuracy: Mapping[str, Curve]) -> Figure:
-    """Loss and accuracy against the optimiser step, one line for each name."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, lines, label in zip(figure.subplots(1, 2), (loss, accuracy), ("loss", "accuracy"), strict=True):
+def curves(
+    panels: Mapping[str, Mapping[str, Curve]], spreads: Mapping[str, Sequence[float]] | None = None
+) -> Figure:
+    """What was logged against the step, one line for each name.
+
+    Args:
+        panels: curves by name, for each quantity.
+        spreads: standard deviations at the points of some of the curves, drawn as bands.
+    """
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    columns = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, lines) in zip(columns, panels.items(), strict=True):
         for (name, (x, y)), colour in zip(lines.items(), (BLUE, ORANGE, GREY), strict=False):
             few = len(x) < 50
             axes.plot(x, y, color=colour, label=name, marker="o" if few else None, lw=1.2, ms=3)
+            if spread := (spreads or {}).get(name):
+                low, high = ([a + s * b for a, b in zip(y, spread, strict=True)] for s in (-1, 1))
+                axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         if lines:

@@ -36,7 +36,7 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime BaseTask ClassificationTask Comparison ConversionTask
-        Energy FiringRate Point RasterFigure ResumableState RunReport ShortcutTask
+        Energy FiringRate Point ProxyTargetTask RasterFigure ResumableState RunReport ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,

@@ -43,6 +43,7 @@ COSTS: Mapping[str, Metric] = {
     "sops": Metric(label="synaptic operations", unit="per sample", hub="sops"),
     "macs": Metric(label="multiply-accumulates", unit="per sample", hub="macs"),
     "energy_mj": Metric(label="energy", unit="mJ per sample", hub="energy_mj"),
+    "paper_energy_mj": Metric(label="energy at the paper's constants", unit="mJ per sample"),
     "ann_energy_mj": Metric(
         label="energy of the same network as an ANN", unit="mJ per sample", hub="ann_energy_mj"
     ),
@@ -148,7 +149,11 @@ CONTROL = Task(
     noun="agent",
     pipeline_tag="reinforcement-learning",
     tags=("reinforcement-learning",),
-    metrics={"return": Metric(label="mean return of an episode", hub="mean_reward")},
+    metrics={
+        "return": Metric(label="mean return of an episode", hub="mean_reward"),
+        "return_std": Metric(label="standard deviation of the return over episodes"),
+        "episode_steps": Metric(label="mean length of an episode", unit="decisions"),
+    },
     headline="return",
     call="actions = model(observations)",
     tested="In {}.",

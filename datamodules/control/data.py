@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from datamodules.base import BaseDataModule
 from datamodules.control.episodes import Episodes, Outcome, TrainingEnvironment
+from datamodules.control.film import Film, film
 from datamodules.control.replay import ReplayBuffer, ReplayLog, Transitions
 from datamodules.control.spaces import Spaces, make_env, read_spaces
 from datamodules.loading.datasets import BatchDataset, Key, split_keys
@@ -275,6 +276,14 @@ class ControlDataModule(BaseDataModule):
     def play(self, policy: Callable[[Tensor], Tensor], seeds: Sequence[int]) -> tuple[list[float], list[int]]:
         """Play whole episodes side by side; see `Episodes.play`."""
         return self._episodes.play(policy, seeds)
+
+    def film(self, policy: Callable[[Tensor], Tensor], seed: int) -> Film:
+        """Play an episode and keep what it looks like.
+
+        Raises:
+            DataError: this machine cannot draw the environment.
+        """
+        return film(self.env, self.spaces, policy, seed)
 
     @override
     def teardown(self, stage: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from typing_extensions import override
@@ -11,22 +11,44 @@ from lightning_modules.metrics import summed
 from spiking import EnergyReport, OperationCounter
 from spiking.measure.metrics import EnergyMetric, SynapticOperations
 
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
 
 class Energy(pl.Callback):
     """Logs ``test/sops``, ``test/energy_mj`` and ``test/ann_energy_mj``, means over samples.
 
-    Energy takes 4.6 pJ a MAC and 0.9 pJ a synaptic operation (45 nm, Horowitz, ISSCC 2014).
+    Energy takes 4.6 pJ a MAC and 0.9 pJ a synaptic operation (45 nm, Horowitz, ISSCC 2014). Where a paper has
+    constants of its own, ``test/paper_energy_mj`` is the energy at those, so that its numbers compare.
 
     Args:
         batches: test batches that are counted, on every process; 0 counts all. Counting is exact and costs
             about another forward pass.
+        paper_pj_per_mac: a paper's constant; with the next one, or neither.
+        paper_pj_per_sop: the same for synaptic operations.
+
+    Raises:
+        ValueError: a negative number, or one of the constants without the other.
 
     Attributes:
+        constants: the paper's, None without.
         report: operations of every layer, from the first process.
         samples: how many were counted, on all processes.
     """
 
-    def __init__(self, batches: int = 4) -> None:
+    def __init__(
+        self,
+        batches: int = 4,
+        paper_pj_per_mac: float | None = None,
+        paper_pj_per_sop: float | None = None,
+    ) -> None:
+        if (paper_pj_per_mac is None) != (paper_pj_per_sop is None):
+            raise ValueError("paper_pj_per_mac and paper_pj_per_sop are given together or not at all")
+        self.constants: dict[str, float] | None = None
+        if paper_pj_per_mac is not None and paper_pj_per_sop is not None:
+            if min(paper_pj_per_mac, paper_pj_per_sop) < 0:
+                raise ValueError("paper_pj_per_mac and paper_pj_per_sop must be 0 or more")
+            self.constants = {"pj_per_mac": paper_pj_per_mac, "pj_per_sop": paper_pj_per_sop}
         if batches < 0:
             raise ValueError(f"batches must be 0 or more, got {batches}")
         self.batches = batches
@@ -72,11 +94,14 @@ class Energy(pl.Callback):
             return
         self.samples = summed(trainer, counter.samples)
         self.report = counter.report()
-        for name, metric in (
-            ("sops", SynapticOperations()),
-            ("energy_mj", EnergyMetric()),
-            ("ann_energy_mj", EnergyMetric(ann=True)),
-        ):
+        wanted: dict[str, Metric] = {
+            "sops": SynapticOperations(),
+            "energy_mj": EnergyMetric(),
+            "ann_energy_mj": EnergyMetric(ann=True),
+        }
+        if self.constants is not None:
+            wanted["paper_energy_mj"] = EnergyMetric(False, **self.constants)
+        for name, metric in wanted.items():
             metric.to(pl_module.device)
             metric.update(counter)
             pl_module.log(f"test/{name}", metric.compute())

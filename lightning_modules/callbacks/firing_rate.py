@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_modules import figures, record
-from spiking import FiringRateMonitor
+from spiking import FiringRateMonitor, Neuron
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ class FiringRate(pl.Callback):
     """Logs ``val/firing_rate`` and ``test/firing_rate``: spikes per neuron and step.
 
     Sums are taken over all batches and processes. After a test, ``figures/firing_rates.png`` in the run's
-    folder shows every layer.
+    folder shows every layer. Nothing is logged of an ANN, so that one configuration can train both.
 
     Attributes:
         rates: rates of the last evaluation by path of the neuron.
@@ -31,6 +31,8 @@ class FiringRate(pl.Callback):
         self._monitor: FiringRateMonitor | None = None
 
     def _begin(self, task: pl.LightningModule) -> None:
+        if not any(isinstance(module, Neuron) for module in task.get_submodule("model").modules()):
+            return
         self._monitor = FiringRateMonitor(task.get_submodule("model"))
         self._monitor.__enter__()
 

@@ -23,6 +23,8 @@ from zoo.files.atomic import write_text
 from zoo.files.layout import sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from lightning_modules.figures import Curve
     from zoo import Task
 
@@ -143,7 +145,7 @@ class RunReport(pl.Callback):
         earlier = record.read_report(run)
         training = earlier.get("training") if folder == run else None
         if folder == run:
-            self._draw_curves(folder, training)
+            self._draw_curves(folder, training, getattr(pl_module, "curves", {}))
         report: dict[str, Any] = {
             **({"training": training} if training else {}),
             **({"before": earlier["before"]} if training and earlier.get("before") else {}),
@@ -177,6 +179,7 @@ class RunReport(pl.Callback):
                 **record.subject(trainer, pl_module),
                 "samples": self._samples,
                 "energy_samples": None if energy is None else energy.samples,
+                "energy_constants": None if energy is None else energy.constants,
                 "command": self.command,
                 "precision": str(trainer.precision),
                 "hardware": hardware(trainer.strategy.root_device, trainer.world_size),
@@ -185,19 +188,22 @@ class RunReport(pl.Callback):
             },
         }
 
-    def _draw_curves(self, folder: Path, training: dict[str, Any] | None) -> None:
+    def _draw_curves(
+        self, folder: Path, training: dict[str, Any] | None, wanted: Mapping[str, Sequence[str]]
+    ) -> None:
         path = folder / "metrics.csv"
         if not path.is_file():
             return
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         on = ((training or {}).get("chosen") or {}).get("split")
-        loss = {_label(name, on): _curve(rows, name) for name in ("train/loss", "val/loss")}
-        accuracy = {_label(name, on): _curve(rows, name) for name in ("train/acc1", "val/acc1")}
-        loss = {name: curve for name, curve in loss.items() if curve[0]}
-        accuracy = {name: curve for name, curve in accuracy.items() if curve[0]}
-        if loss or accuracy:
-            figures.save(figures.curves(loss, accuracy), folder / "figures" / "curves.png")
+        panels = {
+            quantity: {_label(n, on): curve for n in names if (curve := _curve(rows, n))[0]}
+            for quantity, names in wanted.items()
+        }
+        spreads = {_label(n, on): _curve(rows, f"{n}_std")[1] for names in wanted.values() for n in names}
+        if any(panels.values()):
+            figures.save(figures.curves(panels, spreads), folder / "figures" / "curves.png")
 
 
 def _label(name: str, split: str | None) -> str:
@@ -231,12 +237,22 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per sample{over}"))
     if "test/energy_mj" in metrics:
         energy, ann = metrics["test/energy_mj"], metrics.get("test/ann_energy_mj", float("nan"))
-        rows.append(("energy", f"{energy * 1e3:.3f} uJ per sample (4.6 pJ a MAC, 0.9 pJ a SOP){over}"))
-        rows.append(("the same network as an ANN", f"{ann * 1e3:.3f} uJ, {ann / energy:.1f} times as much"))
+        rows.append(("energy", f"{_energy(energy)} per sample (4.6 pJ a MAC, 0.9 pJ a SOP){over}"))
+        rows.append(("the same network as an ANN", f"{_energy(ann)}, {ann / energy:.1f} times as much"))
+    if "test/paper_energy_mj" in metrics:
+        told = measured.get("energy_constants") or {}
+        constants = f" ({told['pj_per_mac']:g} pJ a MAC, {told['pj_per_sop']:g} pJ a SOP)" if told else ""
+        text = f"{_energy(metrics['test/paper_energy_mj'])} per sample{constants}"
+        rows.append(("energy at the paper's constants", text))
     if report["checkpoint"]:
         rows.append(("checkpoint", report["checkpoint"]))
     rows += [("figure", name) for name in report["figures"]]
     return rows
+
+
+def _energy(mj: float) -> str:
+    """In uJ; what is tiny in nJ."""
+    return f"{mj * 1e3:.3f} uJ" if mj >= 1e-4 else f"{mj * 1e6:.3f} nJ"
 
 
 def _quality(metrics: dict[str, float], task: Task, split: str) -> list[tuple[str, str]]:

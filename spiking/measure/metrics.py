@@ -44,21 +44,26 @@ class SynapticOperations(_PerSample):
 
 
 class EnergyMetric(_PerSample):
-    """Energy of one sample in mJ: 4.6 pJ a MAC, 0.9 pJ a synaptic operation (45 nm).
+    """Energy of one sample in mJ: 4.6 pJ a MAC, 0.9 pJ a synaptic operation (45 nm), or other constants.
 
     Args:
         ann: charge the same network as an ANN instead, every layer dense and once.
+        pj_per_mac: energy of a multiply-accumulate.
+        pj_per_sop: energy of a synaptic operation.
         **arguments: of ``torchmetrics.Metric``.
     """
 
     higher_is_better = False
 
-    def __init__(self, ann: bool = False, **arguments: Any) -> None:
+    def __init__(
+        self, ann: bool = False, pj_per_mac: float = E_MAC, pj_per_sop: float = E_AC, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self.ann = ann
+        self.pj_per_mac, self.pj_per_sop = pj_per_mac, pj_per_sop
 
     def compute(self) -> Tensor:
         """Energy in mJ, 0-d; NaN before any sample."""
         if self.ann:
-            return self._mean(3) * (E_MAC * 1e-9)
-        return (self._mean(1) * E_MAC + self._mean(2) * E_AC) * 1e-9
+            return self._mean(3) * (self.pj_per_mac * 1e-9)
+        return (self._mean(1) * self.pj_per_mac + self._mean(2) * self.pj_per_sop) * 1e-9

@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.golden, pytest.mark.skipif(not FILES, reason=ABSENT)]
 NOT_YET = {
     "baaivision/URSA": "discrete flow matching is not built yet",
     "baaivision/Emu3.5": "language models with spikes are not built yet",
-    "Proxy-Target": "reinforcement learning is not built yet",
 }
 
 
