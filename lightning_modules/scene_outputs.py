@@ -124,21 +124,21 @@ def write_ply(
     more = sh_dc.new_zeros(len(means), 0, 3) if sh_rest is None else sh_rest.expand(-1, -1, 3)
     count = _checked(means, log_scales, quaternions, more)
     base = brightness * sh_dc + (brightness - 1) * 0.5 / _C0
-    rest = brightness * more.transpose(1, 2).reshape(
-        count, -1
-    )  # all coefficients of red, then of green, of blue
-    placed = means / scale + torch.as_tensor(offset).to(means)
-    columns_ = [
-        *((placed, ["x", "y", "z"]), (torch.zeros_like(means), ["nx", "ny", "nz"])),
-        *((base.expand(-1, 3), _numbered("f_dc", 3)), (rest, _numbered("f_rest", rest.shape[1]))),
-        *((opacity_logits.reshape(count, 1), ["opacity"]),),
-        *((log_scales - math.log(scale), _numbered("scale", 3)),),
-        *((torch.nn.functional.normalize(quaternions, dim=-1), _numbered("rot", 4)),),
-    ]
-    table = torch.cat([tensor.detach().float().cpu() for tensor, _ in columns_], 1)
+    # all coefficients of red, then of green, of blue
+    rest = brightness * more.transpose(1, 2).reshape(count, -1)
+    parts = {
+        ("x", "y", "z"): means / scale + torch.as_tensor(offset).to(means),
+        ("nx", "ny", "nz"): torch.zeros_like(means),
+        _numbered("f_dc", 3): base.expand(-1, 3),
+        _numbered("f_rest", rest.shape[1]): rest,
+        ("opacity",): opacity_logits.reshape(count, 1),
+        _numbered("scale", 3): log_scales - math.log(scale),
+        _numbered("rot", 4): torch.nn.functional.normalize(quaternions, dim=-1),
+    }
+    table = torch.cat([part.detach().float().cpu() for part in parts.values()], 1)
     if not bool(table.isfinite().all()):
         raise ValueError("the Gaussians are not finite")
-    names = [name for _, listed in columns_ for name in listed]
+    names = [name for listed in parts for name in listed]
     head = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
     head += [f"property float {name}" for name in names] + ["end_header", ""]
     with replacing(path) as file:
@@ -186,8 +186,8 @@ def _checked(means: Tensor, log_scales: Tensor, quaternions: Tensor, rest: Tenso
     return count
 
 
-def _numbered(name: str, count: int) -> list[str]:
-    return [f"{name}_{i}" for i in range(count)]
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{i}" for i in range(count))
 
 
 def _picture(image: Tensor) -> Image.Image:
