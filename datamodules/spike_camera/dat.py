@@ -68,14 +68,14 @@ class DatFile:
         return np.ascontiguousarray(spikes[..., ::-1, :]) if self.flip else spikes
 
     def central(self, frames: int) -> npt.NDArray[np.uint8]:
-        """The frames in the middle of the stream, ``[frames, H, W]``.
+        """The frames around frame T // 2, ``[frames, H, W]``.
 
         Raises:
             DataError: the stream is shorter.
         """
         if len(self) < frames:
             raise DataError(f"{self.path} has {len(self)} frames, {frames} are needed")
-        start = (len(self) - frames) // 2
+        start = len(self) // 2 - frames // 2
         return self[start : start + frames]
 
 

@@ -42,7 +42,8 @@ def test_it_is_mapped_and_not_loaded(tmp_path):
     write_dat(tmp_path / "a.dat", spikes)
     read = DatFile(tmp_path / "a.dat", height=4, width=8)
     assert isinstance(read._packed.base, np.memmap)
-    assert np.array_equal(read.central(177), spikes[11:188])
+    assert np.array_equal(read.central(177), spikes[12:189])  # 100 - 88 to 100 + 88
+    assert read.central(200).shape == read.shape
     with pytest.raises(DataError, match=r"a.dat has 200 frames, 201 are needed"):
         read.central(201)
 
