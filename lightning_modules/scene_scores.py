@@ -38,6 +38,7 @@ def scene_scores(
         for prefix, images in kinds.items()
         if images is not None
         for name, value in sequence_scores(images, sharp, frames, at, factor).items()
+        if name != "reversed"
     }
 
 

@@ -19,6 +19,7 @@ from lightning_modules.source import as_plain
 from lightning_modules.start import FIRST_WEIGHTS, build
 from spiking import camera
 from zoo.models.usp_gaussian import Densification, Densifier, USPGaussian
+from zoo.models.usp_gaussian.backends import check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,6 +115,7 @@ class SpikeReconstructionTask(BaseTask):
         built: Any = build(model, dict(model_args or {}))
         if not isinstance(built, USPGaussian):
             raise ValueError(f"model must be a scene such as 'usp_gaussian', got {model!r}")
+        check(built.rasterizer)
         self.model: USPGaussian = built
         self.variant: Mode = mode
         self.frames = camera.virtual_frames(virtual_views)
@@ -245,8 +247,9 @@ class SpikeReconstructionTask(BaseTask):
         every = [self.losses(exposure) for exposure in exposures(batch)]
         terms = {name: torch.stack([one[name] for one in every]).mean() for name in every[0]}
         loss = torch.stack(list(terms.values())).sum()
-        told = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(told, batch_size=len(every))
+        if stage != "test":
+            told = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+            self.log_dict(told, batch_size=len(every))
         self.log(f"{stage}/loss", loss.detach(), prog_bar=True, batch_size=len(every))
         return loss
 

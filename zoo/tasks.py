@@ -189,7 +189,7 @@ RECONSTRUCTION = Task(
         "tfp_psnr": Metric(label="PSNR of the long exposure", unit="dB"),
     },
     headline="psnr",
-    call="scene = model(spikes)",
+    call="images = model(inputs)  # what these are: help(type(model).forward)",
     tested="On {}.",
 )
 LANGUAGE = Task(

@@ -208,6 +208,10 @@ def test_corrected_poses_are_those_of_the_middle(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"model_args": {"rasterizer": "cuda"}},
+            "rasterizer must be 'auto', 'torch' or 'gsplat', got 'cuda'",
+        ),
         ({"mode": "both"}, "mode must be one of 'joint', 'gs_only', 'recon_only', 'static', got 'both'"),
         ({"background": "white"}, "background must be 'random' or 'black', got 'white'"),
         ({"opacity": 1.0}, r"opacity must lie in \(0, 1\)"),
@@ -224,6 +228,12 @@ def test_wrong_settings_are_refused(options, message):
     if "means" in (options.get("rates") or {}):
         with pytest.raises(ValueError, match="positive rate"):
             rates_of({"means": [1.0, 2.0, 3.0]})
+
+
+def test_a_rasterizer_that_cannot_run_here_is_refused_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'fulgurite\[splat\]'"):
+        build(model_args={**NETWORK, "rasterizer": "gsplat"})
 
 
 def test_data_that_make_no_scene_are_refused(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -17,24 +17,31 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "torch", "gsplat"]
 
 
-class GsplatRasterizer:
-    """The CUDA kernels of gsplat (Apache-2.0), in antialiased mode as the authors use them.
+def check(backend: Backend) -> None:
+    """Refuse an unknown rasteriser, and one that this machine cannot run.
 
     Raises:
-        ModuleNotFoundError: gsplat is not installed; names the extra.
-        RuntimeError: there is no CUDA device.
+        ValueError: an unknown name.
+        ModuleNotFoundError: gsplat is asked for and not installed; names the extra.
+        RuntimeError: gsplat is asked for without CUDA.
     """
+    if backend not in get_args(Backend):
+        raise ValueError(f"rasterizer must be 'auto', 'torch' or 'gsplat', got {backend!r}")
+    if backend != "gsplat":
+        return
+    if importlib.util.find_spec("gsplat") is None:
+        raise ModuleNotFoundError(
+            "rasterizer gsplat is not installed: pip install 'fulgurite[splat]'; 'torch' draws without it",
+            name="gsplat",
+        )
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "rasterizer gsplat needs a CUDA device, and torch sees none; 'torch' draws on the CPU"
+        )
 
-    def __init__(self) -> None:
-        if importlib.util.find_spec("gsplat") is None:
-            raise ModuleNotFoundError(
-                "rasterizer: gsplat needs gsplat: pip install 'fulgurite[splat]'; 'torch' draws without it",
-                name="gsplat",
-            )
-        if not torch.cuda.is_available():
-            raise RuntimeError(
-                "rasterizer: gsplat needs a CUDA device, and torch sees none; 'torch' draws on the CPU"
-            )
+
+class GsplatRasterizer:
+    """The CUDA kernels of gsplat (Apache-2.0), in antialiased mode as the authors use them."""
 
     def __call__(
         self, splats: Splats, cameras: Cameras, *, degree: int = 0, background: Tensor | None = None
@@ -72,11 +79,9 @@ def choose(backend: Backend, device: torch.device) -> Rasterizer:
         ModuleNotFoundError: gsplat is asked for and not installed.
         RuntimeError: gsplat is asked for without CUDA.
     """
-    if backend not in ("auto", "torch", "gsplat"):
-        raise ValueError(f"rasterizer must be 'auto', 'torch' or 'gsplat', got {backend!r}")
+    check(backend)
     if backend == "auto":
         backend = "gsplat" if device.type == "cuda" and importlib.util.find_spec("gsplat") else "torch"
     if backend == "gsplat" and device.type != "cuda":
-        GsplatRasterizer()  # says what is missing, if something is
-        raise RuntimeError(f"rasterizer: gsplat draws on CUDA, and the scene is on {device.type}")
+        raise RuntimeError(f"rasterizer gsplat draws on CUDA, and the scene is on {device.type}")
     return GsplatRasterizer() if backend == "gsplat" else TorchRasterizer()

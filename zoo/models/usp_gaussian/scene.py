@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from zoo.base import ZooModel
 from zoo.build import build_model
-from zoo.models.usp_gaussian.backends import choose
+from zoo.models.usp_gaussian.backends import check, choose
 from zoo.models.usp_gaussian.gaussians import Gaussians
 from zoo.models.usp_gaussian.rasterizer import Cameras, Rendering
 from zoo.models.usp_gaussian.recon_net import usp_recon_net
@@ -58,8 +58,8 @@ class USPGaussian(ZooModel):
     ) -> None:
         super().__init__()
         self.rasterizer: Backend = rasterizer
-        if rasterizer != "gsplat":
-            choose(rasterizer, torch.device("cpu"))  # refuses other names at once
+        if rasterizer != "gsplat":  # a scene that gsplat draws may be built and saved anywhere
+            check(rasterizer)
         self.gaussians = Gaussians(num_gaussians, sh_degree)
         self.trajectory = Trajectory(num_views, trajectory, knots_std)
         self.recon_net = usp_recon_net(**(recon_net or {}))
