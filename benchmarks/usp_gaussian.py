@@ -148,8 +148,9 @@ def show(found: list[dict[str, str]]) -> None:
     for text, a, column, b, other, least in CLAIMS:
         pairs = [(values.get((a, seed)), values.get((b, seed))) for seed in seeds]
         gains = [float(x[column]) - float(y[other]) for x, y in pairs if x and y]
-        told = ", ".join(f"{gain:+.2f}" for gain in gains)
-        print(f"{text}: {told} dB; asked for: {least:+.1f} {'met' if min(gains) >= least else 'MISSED'}")
+        if gains:
+            told = ", ".join(f"{gain:+.2f}" for gain in gains)
+            print(f"{text}: {told} dB; asked for: {least:+.1f} {'met' if min(gains) >= least else 'MISSED'}")
 
 
 def draw(seed: int = 0) -> None:

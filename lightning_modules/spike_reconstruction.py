@@ -164,9 +164,7 @@ class SpikeReconstructionTask(BaseTask):
         views = len(scene.camera_to_world)
         self._check_views(views)
         if self.starts_trained and views != self.model.num_views:
-            raise ValueError(
-                f"the weights are of a scene with {self.model.num_views} views, the data have {views}"
-            )
+            raise ValueError(f"the weights are of {self.model.num_views} views, the data have {views}")
         self.model.resize(self.model.num_gaussians, views)
         if stage == "fit" and not self.starts_trained and self.variant != "recon_only":
             self.model.gaussians.start_from(
@@ -177,13 +175,9 @@ class SpikeReconstructionTask(BaseTask):
 
     def _check_views(self, views: int) -> None:
         if views < 2 and self.variant != "recon_only":
-            raise ValueError(
-                f"the scene has {views} view, and depth shows in two or more; mode 'recon_only' takes one"
-            )
+            raise ValueError(f"the scene has {views} view, and depth shows in two; 'recon_only' takes one")
         if self.densifier is not None and self.trainer.world_size > 1:
-            raise ValueError(
-                "Gaussians are added on one process only: set densification to false, or devices to 1"
-            )
+            raise ValueError("Gaussians are added by one process: densification: false, or devices: 1")
 
     def _follow_sizes(self) -> None:
         self.held.resize(self.model.trajectory.knots)

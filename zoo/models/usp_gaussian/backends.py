@@ -41,7 +41,14 @@ def check(backend: Backend) -> None:
 
 
 class GsplatRasterizer:
-    """The CUDA kernels of gsplat (Apache-2.0), in antialiased mode as the authors use them."""
+    """The CUDA kernels of gsplat (Apache-2.0).
+
+    Args:
+        antialiased: see `zoo.models.usp_gaussian.rasterizer.TorchRasterizer`.
+    """
+
+    def __init__(self, *, antialiased: bool = True) -> None:
+        self.antialiased = antialiased
 
     def __call__(
         self, splats: Splats, cameras: Cameras, *, degree: int = 0, background: Tensor | None = None
@@ -64,14 +71,14 @@ class GsplatRasterizer:
             sh_degree=degree,
             packed=False,
             backgrounds=None if background is None else background.expand(len(poses), -1),
-            rasterize_mode="antialiased",
+            rasterize_mode="antialiased" if self.antialiased else "classic",
         )
         radii: Any = told["radii"]
         radii = radii.amax(dim=-1) if radii.dim() == 3 else radii
         return Rendering(image=image, alpha=alpha, means=told["means2d"], radii=radii.to(image.dtype))
 
 
-def choose(backend: Backend, device: torch.device) -> Rasterizer:
+def choose(backend: Backend, device: torch.device, *, antialiased: bool = True) -> Rasterizer:
     """The rasteriser of this name; ``"auto"`` takes gsplat where it is installed and the scene is on CUDA.
 
     Raises:
@@ -84,4 +91,5 @@ def choose(backend: Backend, device: torch.device) -> Rasterizer:
         backend = "gsplat" if device.type == "cuda" and importlib.util.find_spec("gsplat") else "torch"
     if backend == "gsplat" and device.type != "cuda":
         raise RuntimeError(f"rasterizer gsplat draws on CUDA, and the scene is on {device.type}")
-    return GsplatRasterizer() if backend == "gsplat" else TorchRasterizer()
+    kind = GsplatRasterizer if backend == "gsplat" else TorchRasterizer
+    return kind(antialiased=antialiased)

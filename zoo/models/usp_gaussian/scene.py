@@ -37,6 +37,7 @@ class USPGaussian(ZooModel):
         knots_std: of the trajectory's first knots.
         recon_net: arguments of ``usp_recon_net``.
         rasterizer: ``"gsplat"`` (CUDA), ``"torch"``, or ``"auto"``.
+        antialiased: multiply opacities by the share that the blur of the pixels leaves.
 
     Attributes:
         gaussians: the Gaussians.
@@ -55,8 +56,10 @@ class USPGaussian(ZooModel):
         knots_std: float = 1e-5,
         recon_net: dict[str, Any] | None = None,
         rasterizer: Backend = "auto",
+        antialiased: bool = True,
     ) -> None:
         super().__init__()
+        self.antialiased = antialiased
         self.rasterizer: Backend = rasterizer
         if rasterizer != "gsplat":  # a scene that gsplat draws may be built and saved anywhere
             check(rasterizer)
@@ -130,7 +133,7 @@ class USPGaussian(ZooModel):
             ModuleNotFoundError: gsplat is asked for and not installed.
             RuntimeError: gsplat is asked for without CUDA.
         """
-        draw = choose(self.rasterizer, self.gaussians.means.device)
+        draw = choose(self.rasterizer, self.gaussians.means.device, antialiased=self.antialiased)
         degree = self.gaussians.degree if degree is None else min(degree, self.gaussians.degree)
         return draw(self.gaussians.splats(), cameras, degree=degree, background=background)
 
