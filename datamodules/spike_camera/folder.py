@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 GREY_TEST = (0.2989, 0.5870, 0.1140)  # of true images; frames to simulate have other weights
 POINTS = ("sparse_pc.ply", "colmap/sparse/0/points3D.bin", "colmap/sparse/0/points3D.txt")
 _INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "h", "w")
+BENT = 0.05  # coefficients of distortion above it are worth a warning
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -146,10 +148,12 @@ def _transforms(root: Path) -> dict[str, Any]:
     missing = [name for name in _INTRINSICS if not isinstance(facts.get(name), int | float)]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}: one camera for all frames is expected")
-    bent = [name for name in _DISTORTION if abs(float(facts.get(name, 0.0))) > 0.05]
+    bent = [f"{name} = {facts[name]:g}" for name in _DISTORTION if abs(float(facts.get(name, 0.0))) > BENT]
     if bent:
-        raise DataError(
-            f"{path} says that the lens distorts ({', '.join(bent)}); undistort the streams first"
+        warnings.warn(
+            f"{path} says that the lens distorts ({', '.join(bent)}); it is taken for a pinhole, as in the"
+            " authors' code: undistort streams and images if it matters",
+            stacklevel=4,
         )
     if not all(isinstance(frame, dict) and "file_path" in frame for frame in facts["frames"]):
         raise DataError(f"{path} has a frame without file_path")
