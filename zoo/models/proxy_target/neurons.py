@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,18 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def above(threshold: float) -> float:
-    """The next float32: our neurons fire where they reach it, which is where they are above ``threshold``."""
-    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(1.0)))
-
-
-THRESHOLD = above(0.5)
+# our neurons fire where they reach a threshold: at the next float32, that is where they are above it
+THRESHOLD = float(np.nextafter(np.float32(0.5), np.float32(1.0)))
+ENCODER_THRESHOLD = float(np.nextafter(np.float32(0.999), np.float32(1.0)))
 LEAK = 4.0  # tau: three quarters of the potential stay
 
 
 def encoder_neuron() -> Neuron:
     """IF with the threshold 0.999 and soft reset, whose gradient passes straight through."""
-    return IF(v_threshold=above(0.999), v_reset=None, surrogate=LeakyKReLU(k=1.0, leak=1.0))
+    return IF(v_threshold=ENCODER_THRESHOLD, v_reset=None, surrogate=LeakyKReLU(k=1.0, leak=1.0))
 
 
 class CurrentLIF(LIF):
