@@ -2,6 +2,7 @@
 
 from datamodules.arrays import ArrayDataModule
 from datamodules.base import BaseDataModule
+from datamodules.change_pairs import ChangePairsDataModule, SyntheticCitiesDataModule
 from datamodules.classification import ClassificationDataModule
 from datamodules.control.data import ControlDataModule
 from datamodules.control.replay import ReplayBuffer, Transitions
@@ -37,6 +38,7 @@ __all__ = [
     "CIFAR10DVSDataModule",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "ChangePairsDataModule",
     "ClassificationDataModule",
     "ControlDataModule",
     "DVSGestureDataModule",
@@ -56,6 +58,7 @@ __all__ = [
     "Recording",
     "ReplayBuffer",
     "SpikeSceneDataModule",
+    "SyntheticCitiesDataModule",
     "SyntheticDataModule",
     "SyntheticSpikeSceneDataModule",
     "TensorPipeline",

@@ -5,6 +5,7 @@ from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, Resuma
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.conversion.evaluate import Comparison, Point, compare
 from lightning_modules.conversion.task import ConversionTask
+from lightning_modules.latent_diffusion import LatentDiffusionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
 from lightning_modules.proxy_target import ProxyTargetTask
@@ -20,6 +21,7 @@ __all__ = [
     "ConversionTask",
     "Energy",
     "FiringRate",
+    "LatentDiffusionTask",
     "Point",
     "ProxyTargetTask",
     "RasterFigure",

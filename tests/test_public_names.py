@@ -36,17 +36,19 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime BaseTask ClassificationTask Comparison ConversionTask
-        Energy FiringRate Point ProxyTargetTask RasterFigure ResumableState RunReport ShortcutTask
+        Energy FiringRate LatentDiffusionTask Point ProxyTargetTask RasterFigure ResumableState
+        RunReport ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,
     "datamodules": """
         ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
-        CIFAR10DVSDataModule CIFAR10DataModule ClassificationDataModule ControlDataModule DVSGestureDataModule
-        DataError DigitsDataModule EpochLoader EvalSampler EventDataModule EventPipeline
+        CIFAR10DVSDataModule CIFAR10DataModule ChangePairsDataModule ClassificationDataModule
+        ControlDataModule DVSGestureDataModule DataError DigitsDataModule EpochLoader EvalSampler
+        EventDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
         MNIST5kDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
-        SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
+        SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
         TinyImageNetDataModule TrainSampler Transitions stratified_split
     """,
 }
@@ -109,6 +111,11 @@ TASK_OPTIONS = {
         mixup_prob mixup_switch_prob model model_args momentum num_classes optimizer schedule
         schedule_interval source tet_lambda tet_phi time_steps token_reduction warmup_epochs
         warmup_lr weight_decay
+    """,
+    "LatentDiffusionTask": """
+        autoencoder building cosine_after_warmup decay_all dropout grad_checkpointing guidance lr
+        min_lr model model_args momentum optimizer rescale sampler sampling_steps schedule
+        schedule_interval snr_gamma text_encoder unet warmup_epochs warmup_lr weight_decay
     """,
     "SpikeReconstructionTask": """
         background binning brightness degree_every densification flip knots_every mode model

@@ -170,7 +170,14 @@ IMAGE_TO_IMAGE = Task(
     name="image-to-image",
     noun="image-to-image network",
     pipeline_tag="image-to-image",
-    metrics=IMAGE_QUALITY,
+    metrics={
+        **IMAGE_QUALITY,
+        "inside_acc": Metric(label="changed pixels right", share=True),
+        "building_iou": Metric(label="IoU of building inside the change"),
+        "pixel_acc": Metric(label="all pixels right", share=True),
+        "copy_psnr": Metric(label="PSNR of the image before", unit="dB"),
+        "copy_ssim": Metric(label="SSIM of the image before"),
+    },
     headline="psnr",
     call="made = model(images)",
 )

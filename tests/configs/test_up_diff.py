@@ -1,0 +1,99 @@
+"""The run of UP-Diff: trained for a few steps, tested, gone on with, and predicted from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("diffusers")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The configuration with few samples and steps, beside a folder of two pairs."""
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((ROOT / "configs" / "up_diff" / "tiny.yaml").read_text(encoding="utf-8"))
+    config["data"]["init_args"] |= {"train_samples": 32, "test_samples": 4, "batch_size": 4}
+    config["model"]["init_args"] |= {"sampling_steps": 2}
+    config["checkpoint_every_n_steps"] = 2
+    config["trainer"] |= {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 1}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
+    draw = np.random.default_rng(0)
+    for name in ("north", "south"):
+        for part, channels in (("A", (3,)), ("label", ())):
+            pixels = draw.integers(0, 2, (16, 16, *channels), dtype=np.uint8) * 255
+            (tmp_path / "pairs" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "pairs" / part / f"{name}.png")
+    return tmp_path
+
+
+def test_trains_tests_goes_on_and_predicts(run, capsys):
+    main(["fit", "--config", "small.yaml"])
+    (report,) = (run / "runs").glob("*/report.json")
+    metrics = json.loads(report.read_text())["metrics"]
+    assert {"test/psnr", "test/ssim", "test/inside_acc", "test/building_iou", "test/pixel_acc"} <= set(
+        metrics
+    )
+    assert metrics["test/copy_psnr"] > metrics["test/psnr"]  # four steps teach nothing
+    table = (report.parent / "metrics.csv").read_text()
+    assert "train/loss" in table
+    assert "val/loss" in table
+    capsys.readouterr()
+    main(
+        [
+            "fit",
+            "--config",
+            "small.yaml",
+            "--trainer.max_steps",
+            "6",
+            "--ckpt_path",
+            "last",
+            "--test_after_fit",
+            "false",
+        ]
+    )
+    config = str(report.parent / "config.yaml")
+    main(["predict", "--config", config, "--ckpt_path", "last", "--output", "made"])
+    assert len(list((run / "made").glob("test_*.png"))) == 4
+    assert len(list((run / "made" / "sheets").glob("*.png"))) == 4
+    words = [
+        "--data",
+        "ChangePairsDataModule",
+        "--data.root",
+        "pairs",
+        "--data.image_size",
+        "16",
+        "--data.num_workers",
+        "0",
+    ]
+    main(["predict", "--config", config, "--ckpt_path", "last", "--output", "own", *words])
+    assert sorted(p.name for p in (run / "own").glob("*.png")) == ["north.png", "south.png"]
+    with Image.open(run / "own" / "sheets" / "north.png") as sheet:
+        assert sheet.size == (4 * 64 + 3 * 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.init_args.dropout", "2"], "dropout must lie between 0 and 1, got 2.0"),
+        (["--model.init_args.sampling_steps", "900"], "steps must be at most 500, got 900"),
+        (["--model.init_args.autoencoder", "nowhere"], "works on images, without an autoencoder"),
+        (["--model.init_args.unet", "nowhere"], "nowhere holds no diffusion_pytorch_model.safetensors"),
+        (["--data.init_args.image_size", "32"], "up_diff_tiny is for 16 pixels, data have 32"),
+    ],
+)
+def test_bad_settings_are_told_in_a_line(run, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "small.yaml", *words])
+    assert ended.value.code
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert message in " ".join(error.split())
