@@ -3,7 +3,7 @@
     python benchmarks/control.py [--rounds 30] [--neurons lif clif dn plif]
 
 Shapes of InvertedDoublePendulum-v4: 11 numbers in, one action, hidden layers of 256, batch 256, T = 5, and a
-proxy of 512-512 with K = 3. Beside the actors runs a plain PyTorch loop over T of the equations of LIF, and, as
+proxy of 512-512 with K = 3. Beside the actors runs a plain PyTorch loop over T of the LIF equations, and, as
 the floor, an ANN of the same size on T times as many states. One thread; the least of the rounds counts.
 """
 
