@@ -1,5 +1,6 @@
 """Training tasks for Lightning, their losses, metrics and callbacks."""
 
+from lightning_modules.autoencoder_training import AutoencoderTask
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport, TokenMaps
 from lightning_modules.classification import ClassificationTask
@@ -15,6 +16,7 @@ from lightning_modules.spike_reconstruction import SpikeReconstructionTask
 __all__ = [
     "AccuracyOverTime",
     "AgreementOverTime",
+    "AutoencoderTask",
     "BaseTask",
     "ClassificationTask",
     "Comparison",

@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.progress import Progress
 from typing_extensions import override
 
+from lightning_modules import record
 from lightning_modules.base import BaseTask
-from lightning_modules.callbacks.pair_writer import PairWriter
+from lightning_modules.callbacks.pair_writer import PairWriter, gallery, write_image
 from lightning_modules.change_scores import building_scores, image_scores
 from lightning_modules.start import FIRST_WEIGHTS, build
 from zoo.models.up_diff import IdentityAutoencoder, UpDiff, build_sampler, latent_spread, sample
@@ -190,6 +191,9 @@ class LatentDiffusionTask(BaseTask):
         made = self.generate(batch, batch_idx)
         found = image_scores(made, batch["after"])
         found |= {f"copy_{k}": v for k, v in image_scores(batch["before"], batch["after"]).items()}
+        if batch_idx == 0 and self.trainer.is_global_zero:
+            samples = gallery(batch["before"], batch["change"], made)
+            write_image(samples, record.test_folder(self.trainer, self) / "figures" / "samples.png")
         size = len(made)
         self.log_dict({f"test/{k}": v for k, v in found.items()}, batch_size=size, sync_dist=True)
         if self.building is not None:

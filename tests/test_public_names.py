@@ -35,8 +35,8 @@ NAMES = {
         token_importance
     """,
     "lightning_modules": """
-        AccuracyOverTime AgreementOverTime BaseTask ClassificationTask Comparison ConversionTask
-        Energy FiringRate LatentDiffusionTask Point ProxyTargetTask RasterFigure ResumableState
+        AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
+        ConversionTask Energy FiringRate LatentDiffusionTask Point ProxyTargetTask RasterFigure ResumableState
         RunReport ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
@@ -111,6 +111,10 @@ TASK_OPTIONS = {
         mixup_prob mixup_switch_prob model model_args momentum num_classes optimizer schedule
         schedule_interval source tet_lambda tet_phi time_steps token_reduction warmup_epochs
         warmup_lr weight_decay
+    """,
+    "AutoencoderTask": """
+        channels cosine_after_warmup decay_all lr min_lr momentum optimizer perceptual schedule
+        schedule_interval warmup_epochs warmup_lr weight_decay
     """,
     "LatentDiffusionTask": """
         autoencoder building cosine_after_warmup decay_all dropout grad_checkpointing guidance lr

@@ -53,6 +53,23 @@ def sheet(before: Tensor, change: Tensor, made: Tensor) -> Image.Image:
     return whole
 
 
+def gallery(before: Tensor, change: Tensor, made: Tensor, count: int = 8) -> Image.Image:
+    """Sheets of the first samples, one below the other; the arguments are batches of those of `sheet`."""
+    rows = [sheet(*images) for images in zip(before[:count], change[:count], made[:count], strict=True)]
+    width, height = rows[0].size
+    whole = Image.new("RGB", (width, len(rows) * (height + GAP) - GAP), "white")
+    for place, row in enumerate(rows):
+        whole.paste(row, (0, place * (height + GAP)))
+    return whole
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, "wb") as file:
+        image.save(file, format="png")
+
+
 class PairWriter(BasePredictionWriter):
     """Writes ``NAME.png`` and ``sheets/NAME.png`` batch by batch, so that what is finished stays.
 
@@ -79,14 +96,9 @@ class PairWriter(BasePredictionWriter):
         for before, change, made, name in zip(
             batch["before"], batch["change"], prediction, batch["name"], strict=True
         ):
-            self._write(Image.fromarray(to_bytes(made)), self.output / f"{name}.png")
-            self._write(sheet(before, change, made), self.output / "sheets" / f"{name}.png")
+            write_image(Image.fromarray(to_bytes(made)), self.output / f"{name}.png")
+            write_image(sheet(before, change, made), self.output / "sheets" / f"{name}.png")
             self.count += 1
-
-    def _write(self, image: Image.Image, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "wb") as file:
-            image.save(file, format="png")
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from cli.main import main
+from zoo.registry import get_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("diffusers")
@@ -35,6 +36,19 @@ def run(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def small_pairs(tmp_path):
+    """Three sets of four pairs of 32 x 32 pixels."""
+    draw = np.random.default_rng(0)
+    for place in [(role, part) for role in ("train", "val", "test") for part in ("A", "B", "label")]:
+        for i in range(4):
+            shape = (32, 32) if place[1] == "label" else (32, 32, 3)
+            path = tmp_path.joinpath("sets", *place, f"{i}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 2, shape, dtype=np.uint8) * 255).save(path)
+    return tmp_path / "sets"
+
+
 def test_trains_tests_goes_on_and_predicts(run, capsys):
     main(["fit", "--config", "small.yaml"])
     (report,) = (run / "runs").glob("*/report.json")
@@ -46,6 +60,7 @@ def test_trains_tests_goes_on_and_predicts(run, capsys):
     table = (report.parent / "metrics.csv").read_text()
     assert "train/loss" in table
     assert "val/loss" in table
+    assert (report.parent / "figures" / "samples.png").is_file()
     capsys.readouterr()
     main(
         [
@@ -78,6 +93,42 @@ def test_trains_tests_goes_on_and_predicts(run, capsys):
     assert sorted(p.name for p in (run / "own").glob("*.png")) == ["north.png", "south.png"]
     with Image.open(run / "own" / "sheets" / "north.png") as sheet:
         assert sheet.size == (4 * 64 + 3 * 4, 64)
+
+
+def test_an_autoencoder_is_trained_and_taken(run, small_pairs):
+    """The autoencoder's own training, and the full configuration in small with what it leaves behind."""
+    folder = ROOT / "configs" / "up_diff"
+    config = yaml.safe_load((folder / "autoencoder.yaml").read_text(encoding="utf-8"))
+    config["model"]["init_args"] |= {"channels": [8, 8, 8, 8], "perceptual": "none"}
+    config["data"]["init_args"] |= {
+        "root": str(small_pairs),
+        "image_size": 32,
+        "batch_size": 2,
+        "num_workers": 0,
+    }
+    config["trainer"] |= {"accelerator": "cpu", "max_steps": 2}
+    (run / "autoencoder.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "autoencoder.yaml"])
+    (trained,) = (run / "runs").glob("*/autoencoder")
+    levir = yaml.safe_load((folder / "levir.yaml").read_text(encoding="utf-8"))
+    task = levir["model"]["init_args"]
+    small = {**get_entry("up_diff_levir").small, "caption": "learned"}
+    small |= {k: list(v) for k, v in small.items() if isinstance(v, tuple)}
+    task |= {
+        "model_args": small,
+        "autoencoder": str(trained),
+        "unet": None,
+        "text_encoder": None,
+        "rescale": True,
+    }
+    levir["model"]["init_args"] = {**task, "sampling_steps": 2}
+    levir["data"]["init_args"] |= config["data"]["init_args"]
+    levir["trainer"] |= config["trainer"]
+    (run / "levir.yaml").write_text(yaml.safe_dump(levir))
+    main(["fit", "--config", "levir.yaml"])
+    (report,) = (run / "runs").glob("*levir*/report.json")
+    assert "test/psnr" in json.loads(report.read_text())["metrics"]
+    assert (report.parent / "figures" / "samples.png").is_file()
 
 
 @pytest.mark.parametrize(
