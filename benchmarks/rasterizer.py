@@ -90,7 +90,7 @@ def compare(rounds: int, largest: int) -> list[list[str]]:
             "plain": lambda s=splats, v=view: step(lambda: plain(s, v), s),
         }
         heavy = count * side * side > 20_000_000
-        times = measure(cases, 1 if heavy else rounds, warm_up=1)
+        times = measure(cases, 1 if heavy else rounds, warm_up=0 if heavy else 1)
         memory = {name: peak(run)[0] / MIB for name, run in cases.items()}
         ratio = statistics.median(times["plain"]) / statistics.median(times["ours"])
         rows.append(
