@@ -11,7 +11,6 @@ pytestmark = [pytest.mark.golden, pytest.mark.skipif(not FILES, reason=ABSENT)]
 
 # What an unclaimed file is about, as its sidecar says, and why no test compares it.
 NOT_YET = {
-    "baaivision/URSA": "discrete flow matching is not built yet",
     "baaivision/Emu3.5": "language models with spikes are not built yet",
 }
 
