@@ -130,21 +130,20 @@ class Writer:
             raise ValueError("an empty prompt cannot be continued")
         low, high = int(prompts.min()), int(prompts.max())
         if low < 0 or high >= v.size:
-            raise ValueError(
-                f"token {low if low < 0 else high} is outside of the vocabulary, which has ids 0 to {v.size - 1}"
-            )
+            wrong = low if low < 0 else high
+            raise ValueError(f"token {wrong} is outside of the vocabulary, which has ids 0 to {v.size - 1}")
         if limit is not None and prompts.shape[1] >= limit:
             raise ValueError(f"a prompt of {prompts.shape[1]} tokens leaves no room in a context of {limit}")
         for row in prompts:
             state = self.grammar.state(row)
             if state.phase == "text" or limit is None or state.grid is None:
                 continue
-            begun = int((row == v.image_start).nonzero()[-1])
-            if begun + self.grammar.needed(state.grid) > limit:
+            begun, needed = int((row == v.image_start).nonzero()[-1]), self.grammar.needed(state.grid)
+            if begun + needed > limit:
                 height, width = state.grid
                 raise ValueError(
-                    f"an image of {height} x {width} codes needs {self.grammar.needed(state.grid)} tokens, but"
-                    f" the context of {limit} cuts it off after {limit - begun}; shorten the prompt"
+                    f"an image of {height} x {width} codes needs {needed} tokens, but the"
+                    f" context of {limit} cuts it off after {limit - begun}; shorten the prompt"
                 )
 
 
