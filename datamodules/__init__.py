@@ -17,6 +17,7 @@ from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.images.imagenet import ImageNetDataModule
 from datamodules.images.mnist5k import MNIST5kDataModule
 from datamodules.images.tiny_imagenet import TinyImageNetDataModule
+from datamodules.interleaved import CaptionedDigitsDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays, ImageDataset
 from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader
@@ -38,6 +39,7 @@ __all__ = [
     "CIFAR10DVSDataModule",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "CaptionedDigitsDataModule",
     "ChangePairsDataModule",
     "ClassificationDataModule",
     "ControlDataModule",

@@ -6,9 +6,11 @@ from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, Resuma
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.conversion.evaluate import Comparison, Point, compare
 from lightning_modules.conversion.task import ConversionTask
+from lightning_modules.dida import DiDATask
 from lightning_modules.latent_diffusion import LatentDiffusionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
+from lightning_modules.next_token import NextTokenTask
 from lightning_modules.proxy_target import ProxyTargetTask
 from lightning_modules.shortcut import ShortcutTask
 from lightning_modules.spike_reconstruction import SpikeReconstructionTask
@@ -21,9 +23,11 @@ __all__ = [
     "ClassificationTask",
     "Comparison",
     "ConversionTask",
+    "DiDATask",
     "Energy",
     "FiringRate",
     "LatentDiffusionTask",
+    "NextTokenTask",
     "Point",
     "ProxyTargetTask",
     "RasterFigure",

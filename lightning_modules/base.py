@@ -139,6 +139,10 @@ class BaseTask(pl.LightningModule):
         """Parameters with and without weight decay, as ``torch.optim`` takes them."""
         return decay_groups(self, self.weight_decay, self.decay_all)
 
+    def optimizer_options(self) -> dict[str, Any]:
+        """Further arguments of the optimiser that belong to the method, such as AdamW's betas."""
+        return {}
+
     def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
         """Let the data prepare its samples as trained weights want them, or warn; nothing to do by default.
 
@@ -151,7 +155,11 @@ class BaseTask(pl.LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         optimizer = create_optimizer_v2(
-            self.parameter_groups(), opt=self.optimizer_name, lr=self.lr, momentum=self.momentum
+            self.parameter_groups(),
+            opt=self.optimizer_name,
+            lr=self.lr,
+            momentum=self.momentum,
+            **self.optimizer_options(),
         )
         total = self.trainer.estimated_stepping_batches
         if total == float("inf") and self.schedule != "constant":

@@ -63,8 +63,8 @@ class Source:
         """
         name, place = self.model, _is_place(self.model)
         if place and ":" not in name:
-            name = f"local-dir:{_checkpoint_of(name)}"
-        weights = None if self.weights is None else _checkpoint_of(self.weights)
+            name = f"local-dir:{checkpoint_of(name)}"
+        weights = None if self.weights is None else checkpoint_of(self.weights)
         arguments = self.model_args
         if not place and (weights is not None or self.pretrained is False):
             # what is built to size; weights that are published decide about their network themselves
@@ -99,7 +99,7 @@ class Source:
         place = self.weights or (self.model if _is_place(self.model) else None)
         if place is None or (":" in place and not place.startswith("local-dir:")):
             return wanted_by(model)
-        return recorded_in(_checkpoint_of(place.removeprefix("local-dir:")))
+        return recorded_in(checkpoint_of(place.removeprefix("local-dir:")))
 
     def facts(self, network: Any) -> dict[str, Any]:
         """What a card says of the source: its architecture, the file of its weights, what it reached.
@@ -118,7 +118,7 @@ class Source:
                 # what was asked for, where the network does not tell what it was loaded with
                 "weights": origin.get("name") or (None if self.pretrained is False else self.model),
             }
-        path = weights_file(Path(_checkpoint_of(given)))
+        path = weights_file(Path(checkpoint_of(given)))
         told |= {"weights": given, "sha256": sha256_of(path)}
         return {**told, **_reached(Path(given), told["sha256"])}
 
@@ -191,7 +191,7 @@ def _is_place(name: str) -> bool:
     return Path(name).exists() or ":" in name or os.sep in name or name.endswith((".ckpt", ".safetensors"))
 
 
-def _checkpoint_of(name: str) -> str:
+def checkpoint_of(name: str) -> str:
     """The best checkpoint of a run, if ``name`` is its folder; else ``name``."""
     folder = Path(name)
     if not (folder / "checkpoints").is_dir():

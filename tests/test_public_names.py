@@ -36,16 +36,16 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
-        ConversionTask Energy FiringRate LatentDiffusionTask Point ProxyTargetTask RasterFigure ResumableState
-        RunReport ShortcutTask
+        ConversionTask DiDATask Energy FiringRate LatentDiffusionTask NextTokenTask Point
+        ProxyTargetTask RasterFigure ResumableState RunReport ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,
     "datamodules": """
         ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
-        CIFAR10DVSDataModule CIFAR10DataModule ChangePairsDataModule ClassificationDataModule
-        ControlDataModule DVSGestureDataModule DataError DigitsDataModule EpochLoader EvalSampler
-        EventDataModule EventPipeline
+        CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule ChangePairsDataModule
+        ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DigitsDataModule
+        EpochLoader EvalSampler EventDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
         MNIST5kDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
         SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline

@@ -206,9 +206,18 @@ LANGUAGE = Task(
     metrics={
         "perplexity": Metric(label="perplexity", hub="perplexity"),
         "accuracy": Metric(label="next-token accuracy", share=True, hub="accuracy"),
+        "loss": Metric(label="cross-entropy", unit="nats per token"),
+        "score": Metric(label="images drawn token by token that a judge recognises", share=True),
+        "image_passes": Metric(label="passes of an image drawn token by token"),
+        "image_seconds": Metric(label="time of an image drawn token by token", unit="s"),
+        "dida_score": Metric(label="images drawn at once (DiDA) that a judge recognises", share=True),
+        "dida_image_passes": Metric(label="passes of an image drawn at once"),
+        "dida_image_seconds": Metric(label="time of an image drawn at once", unit="s"),
     },
     headline="perplexity",
     call="logits = model(tokens)",
+    unknown="how likely it finds other texts and images is unknown",
+    quality="perplexity",
 )
 
 _TASKS = {task.name: task for task in (CLASSIFICATION, CONTROL, IMAGE_TO_IMAGE, RECONSTRUCTION, LANGUAGE)}

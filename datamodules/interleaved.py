@@ -1,0 +1,150 @@
+"""Captions and images in turn, for models that write both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from datamodules.base import BaseDataModule
+from datamodules.loading.datasets import BatchDataset, Key, keys_of
+from datamodules.loading.errors import DataError
+from datamodules.loading.splits import HELD_OUT
+
+LEXICON = (*"0123456789", "digit")
+
+
+class CaptionedImages(BatchDataset):
+    """Sequences of captions and images; the first image of sequence n is image n, the others are drawn.
+
+    Args:
+        images: grey values in [0, 1], ``[N, 1, H, W]``.
+        labels: classes ``[N]``.
+        per_sequence: images in a sequence.
+        seed: of the drawing.
+        shuffled: draw other companions in every epoch.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.int64],
+        per_sequence: int,
+        seed: int,
+        shuffled: bool,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.per_sequence, self.seed, self.shuffled = per_sequence, seed, shuffled
+
+    @override
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @override
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """``words [B, I, 2]``, numbers in the lexicon, and ``images [B, I, 1, H, W]``."""
+        indices, random = keys_of(self.seed, keys)
+        if not self.shuffled:
+            _, random = keys_of(self.seed, [int(n) for n in indices])
+        count = np.uint64(len(self))
+        others = [(random >> np.uint64(8 * n)) % count for n in range(1, self.per_sequence)]
+        table = np.stack([indices, *(other.astype(np.int64) for other in others)], 1)
+        digits = torch.from_numpy(self.labels[table])
+        words = torch.stack([torch.full_like(digits, LEXICON.index("digit")), digits], -1)
+        return {"words": words, "images": torch.from_numpy(self.images[table])}
+
+
+class CaptionedDigitsDataModule(BaseDataModule):
+    """scikit-learn's 1,797 digits, 8 x 8 in 9 levels of grey, each behind the words that name it.
+
+    Every fifth image is held out for the test, every tenth of the rest chooses the checkpoint. Batches are
+    ``{"words": int64 [B, I, 2], "images": float32 [B, I, 1, 8, 8]}``, words as numbers in `lexicon`.
+
+    Args:
+        images_per_sequence: images I of a sequence.
+        prompts: what ``predict`` continues; each a text of words of the lexicon.
+        kwargs: see `BaseDataModule`.
+
+    Raises:
+        ValueError: no image in a sequence.
+    """
+
+    title = "handwritten digits of scikit-learn with captions (1,797, 8x8, 9 levels)"
+    licence = "BSD-3-Clause, as scikit-learn ships them"
+    lexicon: tuple[str, ...] = LEXICON
+    grid: tuple[int, int] = (8, 8)
+    linked_facts: ClassVar[tuple[str, ...]] = ("lexicon", "grid")
+
+    def __init__(
+        self,
+        *,
+        images_per_sequence: int = 1,
+        prompts: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if images_per_sequence < 1:
+            raise ValueError(f"images_per_sequence must be at least 1, got {images_per_sequence}")
+        self.images_per_sequence = images_per_sequence
+        self.prompts = list(prompts or [f"digit {n}" for n in range(10)])
+        self._judge: Any = None
+
+    @staticmethod
+    def load_arrays() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """All images, float32 ``[N, 1, 8, 8]`` in steps of 1/8, and labels."""
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise DataError("scikit-learn is missing: pip install 'fulgurite[data]'") from error
+        bunch = load_digits()
+        levels = (bunch.images.astype(np.int64) // 2).astype(np.float32) / 8
+        return levels[:, None], bunch.target.astype(np.int64)
+
+    @override
+    def setup(self, stage: str) -> None:
+        images, labels = self.load_arrays()
+        order = np.arange(len(images))
+        test = order % 5 == 0
+        rest = order[~test]
+        val = rest[::10]
+        train = np.setdiff1d(rest, val)
+
+        def made(chosen: npt.NDArray[np.int64], shuffled: bool = False) -> CaptionedImages:
+            return CaptionedImages(
+                images[chosen], labels[chosen], self.images_per_sequence, self.seed, shuffled
+            )
+
+        self.train_set, self.val_set, self.test_set = made(train, True), made(val), made(order[test])
+        self.split_names = {"train": "train", "val": HELD_OUT, "test": "every fifth image"}
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Return one prompt after the other, as ``{"text": str}``."""
+        prompts: Any = [{"text": text} for text in self.prompts]
+        return DataLoader(prompts, batch_size=None)
+
+    # -- judging -------------------------------------------------------------------------------
+
+    def questions(self, samples: int) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Captions that ask for images of every class in turn, and the classes ``[samples]``."""
+        labels = np.arange(samples, dtype=np.int64) % 10
+        return [f"digit {n}" for n in labels], labels
+
+    def judge(self, images: Tensor) -> npt.NDArray[np.int64]:
+        """Classes ``[N]`` that a support vector machine recognises in ``images [N, 1, 8, 8]``."""
+        if self._judge is None:
+            from sklearn.svm import SVC
+
+            train = self._loaded("train_set")
+            assert isinstance(train, CaptionedImages)
+            pixels = train.images.reshape(len(train.images), -1) * 8
+            self._judge = SVC(gamma=0.01, C=5).fit(pixels, train.labels)
+        asked = (images.detach().cpu().float() * 8).round().reshape(len(images), -1).numpy()
+        found: npt.NDArray[np.int64] = self._judge.predict(asked)
+        return found

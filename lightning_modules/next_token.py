@@ -1,0 +1,318 @@
+"""Language models of text and images, trained to predict the next token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchmetrics import MeanMetric
+from typing_extensions import override
+
+import zoo
+from lightning_modules.base import BaseTask
+from lightning_modules.callbacks.writings import WritingWriter
+from lightning_modules.source import checkpoint_of
+from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
+from zoo.models.emu3_5.dida import Roles, clean_places, dense_mask
+from zoo.models.emu3_5.levels import Levels
+from zoo.models.emu3_5.sequences import documents as documents_of
+from zoo.models.emu3_5.sequences import images_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import lightning.pytorch as pl
+
+    from zoo.models.emu3_5.decoding import Writer, Written
+
+
+class NextTokenTask(BaseTask):
+    """Trains a decoder of text and images on the next token (Emu3.5, arXiv 2510.26583).
+
+    Batches are packed rows ``{"tokens", "documents", "positions"}``, int64 ``[B, L]`` each, or captions and
+    images ``{"words": [B, I, W], "images": [B, I, C, H, W]}``, whose words are numbers in ``lexicon``.
+
+    Args:
+        model: name of an entry of the task ``language``.
+        model_args: its arguments; ``weights: PATH`` starts from a checkpoint, or from the folder of a run.
+        lexicon: words of the data; taken from the data on the command line.
+        grid: (h, w) of an image's codes; taken from the data on the command line.
+        tokenizer: what ``zoo.load`` takes, a tokenizer of images; missing: levels of grey, a code a pixel.
+        visual_weight: of image codes in the loss, where text has 1.
+        lora: arguments of ``peft.LoraConfig`` (``r``, ``lora_alpha``, ...): trains small additions to the
+            weights alone.
+        text: how text is drawn: ``temperature``, ``top_k``, ``top_p``.
+        image: how image codes are drawn one by one: the same.
+        score_samples: images drawn in a test, where the data can judge them; 0: none.
+        **arguments: optimiser and schedule, see `BaseTask`.
+    """
+
+    method: ClassVar[str] = "next-token prediction over text and images"
+    paper: ClassVar[str | None] = "2510.26583"
+    monitor: ClassVar[str] = "val/loss"
+    mode: ClassVar[Literal["min", "max"]] = "min"
+    output: ClassVar[str] = "writings"
+
+    words: Tensor
+
+    def __init__(
+        self,
+        model: str,
+        model_args: dict[str, Any] | None = None,
+        lexicon: Sequence[str] = (),
+        grid: tuple[int, int] | None = None,
+        tokenizer: str | None = None,
+        visual_weight: float = 0.5,
+        lora: dict[str, Any] | None = None,
+        text: dict[str, Any] | None = None,
+        image: dict[str, Any] | None = None,
+        score_samples: int = 100,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        if not visual_weight >= 0:
+            raise ValueError(f"visual_weight must be 0 or more, got {visual_weight!r}")
+        self.save_hyperparameters()
+        self.model: Any = _build(model, model_args or {})
+        self.vocabulary = self.model.vocabulary
+        if lora is not None:
+            self.model.decoder = with_lora(self.model.decoder, lora)
+        self.pictures = Levels(self.vocabulary.visual_codes) if tokenizer is None else _tokenizer(tokenizer)
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
+        self.register_buffer("words", self._words(lexicon), persistent=False)
+        self.visual_weight, self.score_samples = visual_weight, score_samples
+        self.text, self.image = dict(text or {}), dict(image or {})
+        self.loss_metric, self.accuracy = MeanMetric(), MeanMetric()
+
+    def _words(self, lexicon: Sequence[str]) -> Tensor:
+        ids = [self.vocabulary.encode(word) for word in lexicon]
+        return torch.tensor([found[0] for found in ids], dtype=torch.long)
+
+    @property
+    def roles(self) -> Roles:
+        """Ids that layouts need."""
+        v = self.vocabulary
+        return Roles(v.image_token, v.image_end, v.first_visual)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether ``model_args`` ask for weights."""
+        given = self.hparams.get("model_args") or {}
+        return any(given.get(key) for key in ("pretrained", "weights"))
+
+    # -- sequences -----------------------------------------------------------------------------
+
+    def packed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, documents and positions ``[B, L]`` of a batch.
+
+        Raises:
+            ValueError: ids outside of the vocabulary.
+        """
+        if "tokens" in batch:
+            tokens, documents, positions = (batch[k] for k in ("tokens", "documents", "positions"))
+        else:
+            shape = batch["images"].shape[:2]
+            codes = self.pictures.encode(batch["images"].flatten(0, 1)).unflatten(0, shape)
+            tokens = documents_of(self.vocabulary, self.words[batch["words"]], codes)
+            documents = torch.ones_like(tokens)
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        if bool((tokens < 0).any() | (tokens >= self.vocabulary.size).any()):
+            wrong = tokens[(tokens < 0) | (tokens >= self.vocabulary.size)][0]
+            raise ValueError(
+                f"token {int(wrong)} of the data is outside of the vocabulary, which has ids 0 to"
+                f" {self.vocabulary.size - 1}"
+            )
+        return tokens, documents, positions
+
+    def logits(self, tokens: Tensor, documents: Tensor, positions: Tensor) -> Tensor:
+        """Logits ``[B, L, V]`` of packed rows, whose documents do not see each other."""
+        mask = dense_mask(clean_places(documents, positions))
+        made = self.model.decoder(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
+        )
+        logits: Tensor = made.logits
+        return logits
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        tokens, documents, positions = self.packed(batch)
+        loss = self.next_token_loss(self.logits(tokens, documents, positions), tokens, documents)
+        self.require_finite(loss)
+        self.log("train/loss", loss, batch_size=len(tokens), prog_bar=True)
+        return loss
+
+    def next_token_loss(self, logits: Tensor, tokens: Tensor, documents: Tensor) -> Tensor:
+        """Cross-entropy of the next token, weighted by its kind."""
+        targets, counted = next_tokens(tokens, documents, self.vocabulary.pad)
+        weights = target_weights(targets, counted, self.vocabulary.first_visual, self.visual_weight)
+        return weighted_cross_entropy(logits, targets, weights)
+
+    def _measure(self, batch: Any, stage: str) -> None:
+        tokens, documents, positions = self.packed(batch)
+        logits = self.logits(tokens, documents, positions)
+        targets, counted = next_tokens(tokens, documents, self.vocabulary.pad)
+        losses = torch.nn.functional.cross_entropy(
+            logits[counted].float(), targets[counted], reduction="none"
+        )
+        self.loss_metric.update(losses)
+        self.accuracy.update((logits[counted].argmax(-1) == targets[counted]).float())
+
+    def _report(self, stage: str) -> None:
+        loss = self.loss_metric.compute()
+        self.log(f"{stage}/loss", loss, prog_bar=True)
+        self.log(f"{stage}/perplexity", loss.exp())
+        self.log(f"{stage}/accuracy", self.accuracy.compute())
+        self.loss_metric.reset()
+        self.accuracy.reset()
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._measure(batch, "val")
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._measure(batch, "test")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+        data = getattr(self.trainer, "datamodule", None)
+        if self.score_samples and hasattr(data, "judge") and self.grid is not None:
+            for name, value in self.scores(data).items():
+                self.log(f"test/{name}", value, rank_zero_only=True)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def writer(self, **options: Any) -> Writer:
+        """What continues prompts with this network; token by token if not told otherwise.
+
+        Args:
+            **options: see `zoo.models.emu3_5.decoding.Writer`.
+        """
+        from zoo.models.emu3_5.decoding import Choice, Grammar, Writer
+
+        grammar = Grammar(vocabulary=self.vocabulary, grid=self.grid, limit=self.model.context)
+        text, image = Choice(**self.text), Choice(**self.image)
+        return Writer(self.model.decoder, grammar, **{"text": text, "image": image, **options})
+
+    def writers(self) -> dict[str, Writer]:
+        """The ways in which this network can write, by the prefix of their measurements."""
+        return {"": self.writer()}
+
+    def prompt(self, text: str, image: bool = False) -> Tensor:
+        """Ids ``[1, L]`` of a prompt; with the start of an image behind it if asked for."""
+        v = self.vocabulary
+        opening = [v.image_start, *(v.grid_tokens(*self.grid) if self.grid else ())] if image else []
+        return torch.tensor([[v.bos, *v.encode(text), *opening]], device=self.device)
+
+    def drawn(self, written: Written) -> Tensor:
+        """The first image that was written in each row, ``[B, C, H, W]``."""
+        codes = torch.stack([images_in(self.vocabulary, row)[0] for row in written.tokens])
+        images: Tensor = self.pictures.decode(codes)
+        return images
+
+    @torch.no_grad()
+    def scores(self, data: Any) -> dict[str, float]:
+        """How many drawn images the data's judge recognises as what was asked for, and what they cost."""
+        texts, labels = data.questions(self.score_samples)
+        prompts = torch.cat([self.prompt(text, image=True) for text in texts])
+        found: dict[str, float] = {}
+        for prefix, writer in self.writers().items():
+            generator = torch.Generator(self.device).manual_seed(0)
+            together = writer.write(prompts, images=1, generator=generator)
+            found[f"{prefix}score"] = float((data.judge(self.drawn(together)) == labels).mean())
+            alone = writer.write(prompts[:1], images=1, generator=generator)
+            found[f"{prefix}image_passes"] = float(alone.image_passes)
+            found[f"{prefix}image_seconds"] = alone.image_seconds
+            rank_zero_info(f"{prefix or 'token by token: '}{found[f'{prefix}score']:.2%} recognised")
+        return found
+
+    @override
+    def prediction_callbacks(
+        self,
+        output: Path,
+        *,
+        class_names: Sequence[str] = (),
+        top_k: int = 5,
+        explain: Literal["tokens"] | None = None,
+    ) -> list[pl.Callback]:
+        if explain is not None:
+            raise ValueError("a language model has no token maps: leave --explain out")
+        return [WritingWriter(output)]
+
+    @override
+    def predict_step(self, batch: dict[str, str], batch_idx: int) -> list[dict[str, Any]]:
+        """Continue one prompt in every way that there is."""
+        from zoo.models.emu3_5.decoding import Listener
+
+        told = []
+        for prefix, writer in self.writers().items():
+            written = writer.write(self.prompt(batch["text"]), listener=Listener())
+            tokens = written.tokens[0]
+            images = [self.pictures.decode(codes[None])[0] for codes in images_in(self.vocabulary, tokens)]
+            told.append(
+                {
+                    "prompt": batch["text"],
+                    "way": prefix.rstrip("_") or "ar",
+                    "text": self.vocabulary.decode(tokens.tolist()),
+                    "images": images,
+                    "passes": written.passes,
+                    "image_passes": written.image_passes,
+                    "seconds": written.seconds,
+                    "image_seconds": written.image_seconds,
+                }
+            )
+        return told
+
+    # -- optimiser -----------------------------------------------------------------------------
+
+    @override
+    def optimizer_options(self) -> dict[str, Any]:
+        return {"betas": (0.9, 0.95)} if "adam" in self.optimizer_name else {}
+
+
+def _build(name: str, arguments: dict[str, Any]) -> Any:
+    arguments = dict(arguments)
+    pretrained, weights = arguments.pop("pretrained", None), arguments.pop("weights", None)
+    if pretrained or weights is not None:
+        place = None if weights is None else checkpoint_of(str(weights))
+        return zoo.load(name, pretrained=pretrained or None, weights=place, **arguments).train()
+    model = zoo.create(name, **arguments)
+    if not hasattr(model, "vocabulary"):
+        raise ValueError(f"{name} writes no sequences of text and images; emu3_5_tiny does")
+    return model
+
+
+def _tokenizer(name: str) -> Any:
+    tokenizer = zoo.load(name).requires_grad_(False)
+    if not hasattr(tokenizer, "encode"):
+        raise ValueError(f"{name} is no tokenizer of images: it has no encode(images)")
+    return tokenizer
+
+
+def with_lora(decoder: Any, settings: dict[str, Any]) -> Any:
+    """The decoder with low-rank additions, which alone are trained; needs peft.
+
+    Raises:
+        ImportError: peft is missing.
+        ValueError: settings that peft does not know.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("LoRA needs peft: pip install 'fulgurite[multimodal]'") from error
+    projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    try:
+        config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": projections, **settings})
+    except TypeError as error:
+        raise ValueError(f"lora: {error}") from error
+    return get_peft_model(decoder, config)
