@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.base import ZooModel
 from zoo.build import build_model
-from zoo.models.emu3_5.vocabulary import tiny_vocabulary
+from zoo.models.emu3_5.dida.path import MetricPath, MixturePath
+from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary, tiny_vocabulary
 from zoo.registry import register_model
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
+    from zoo.models.emu3_5.dida.path import NoisePath
     from zoo.models.emu3_5.vocabulary import Vocabulary
+
+VOCABULARIES = {"emu3_5": emu3_5_vocabulary, "tiny": tiny_vocabulary}
 
 
 def qwen3(vocabulary: Vocabulary, **config: Any) -> Any:
@@ -36,10 +42,11 @@ def qwen3(vocabulary: Vocabulary, **config: Any) -> Any:
     return Qwen3ForCausalLM(made)
 
 
-class TinyEmu35(ZooModel):
-    """A small model of text and images: ids ``[B, L]`` -> logits ``[B, L, V]``.
+class Emu35(ZooModel):
+    """A model of text and images: ids ``[B, L]`` -> logits ``[B, L, V]``.
 
     Args:
+        vocabulary: ``"emu3_5"``, that of the published model, or ``"tiny"``.
         visual_codes: number of image codes.
         layers: of the decoder.
         width: of its residual stream.
@@ -49,10 +56,21 @@ class TinyEmu35(ZooModel):
         head_dim: width of a head.
         context: most tokens of a sequence.
         rope_theta: base of the rotary positions.
+        eps: of the norms.
+        attention: ``"sdpa"``, or ``"flex_attention"``, which skips what DiDA's mask hides; CUDA only.
+        grid: (h, w) of the codes of every image; missing: the model writes the sizes itself.
+        noise: of a model that DiDA adapted: ``path``, ``c`` and ``alpha``.
+
+    Raises:
+        ImportError: transformers is missing.
+        ValueError: an unknown vocabulary.
     """
+
+    recorded: ClassVar[tuple[str, ...]] = ("grid", "noise")
 
     def __init__(
         self,
+        vocabulary: str = "tiny",
         visual_codes: int = 9,
         layers: int = 4,
         width: int = 64,
@@ -62,10 +80,18 @@ class TinyEmu35(ZooModel):
         head_dim: int = 16,
         context: int = 512,
         rope_theta: float = 1e4,
+        eps: float = 1e-6,
+        attention: str = "sdpa",
+        grid: Sequence[int] | None = None,
+        noise: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.vocabulary = tiny_vocabulary(visual_codes)
+        if vocabulary not in VOCABULARIES:
+            raise ValueError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, got {vocabulary!r}")
+        self.vocabulary = VOCABULARIES[vocabulary](visual_codes)
         self.context = context
+        self.grid = None if grid is None else [int(side) for side in grid]
+        self.noise = None if noise is None else dict(noise)
         self.decoder = qwen3(
             self.vocabulary,
             hidden_size=width,
@@ -75,13 +101,36 @@ class TinyEmu35(ZooModel):
             num_key_value_heads=kv_heads,
             head_dim=head_dim,
             max_position_embeddings=context,
+            rms_norm_eps=eps,
             rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+            attn_implementation=attention,
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits ``[B, L, V]`` of what follows each of the ``tokens [B, L]``."""
         logits: Tensor = self.decoder(input_ids=tokens, use_cache=False).logits
         return logits
+
+    def noise_path(self, embeddings: Tensor) -> NoisePath | None:
+        """The noise that the network was adapted to; None for one that draws token by token only.
+
+        Args:
+            embeddings: of the image codes, ``[K, D]``.
+        """
+        if self.noise is None:
+            return None
+        if self.noise["path"] == "mixture":
+            return MixturePath(self.vocabulary.visual_codes)
+        learned = embeddings.shape[1] > 1  # levels of grey lie on a line; unit length would leave their sign
+        return MetricPath(embeddings, self.noise["c"], self.noise["alpha"], normalize=learned)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass: less memory, identical gradients."""
+        super().set_grad_checkpointing(enable)
+        if enable:
+            self.decoder.gradient_checkpointing_enable()
+        else:
+            self.decoder.gradient_checkpointing_disable()
 
 
 @register_model(
@@ -90,6 +139,6 @@ class TinyEmu35(ZooModel):
     cfg={"context": 512, "output": "text and images"},
     small={"layers": 1, "width": 16, "ffn": 24, "heads": 2, "kv_heads": 1, "head_dim": 8},
 )
-def emu3_5_tiny(**kwargs: Any) -> TinyEmu35:
+def emu3_5_tiny(**kwargs: Any) -> Emu35:
     """0.18 M parameters: Emu3.5's architecture at the size of a toy, for digits as text and image."""
-    return build_model(TinyEmu35, "emu3_5_tiny", {}, **kwargs)
+    return build_model(Emu35, "emu3_5_tiny", {}, **kwargs)
