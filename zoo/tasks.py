@@ -180,6 +180,7 @@ IMAGE_TO_IMAGE = Task(
     },
     headline="psnr",
     call="made = model(images)",
+    demo=True,
 )
 RECONSTRUCTION = Task(
     name="reconstruction",

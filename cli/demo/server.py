@@ -20,6 +20,7 @@ FIRST, LAST = 7860, 7960  # ports tried if none is named
 BIGGEST = "40mb"  # image
 PAGES = {  # by task: the module with the functions `check(model)`, which raises, and `build(model, name)`
     "classification": "cli.demo.classification",
+    "image-to-image": "cli.demo.image_to_image",
 }
 
 

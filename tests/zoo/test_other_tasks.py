@@ -157,10 +157,8 @@ def test_the_demo_page_refuses_it_in_one_line(agent, tmp_path, capsys):
         main(["demo", f"local-dir:{folder}"])
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert (
-        f"local-dir:{folder} is an agent (control); the page shows networks for classification only"
-        in lines[0]
-    )
+    shown = "the page shows networks for classification, image-to-image only"
+    assert f"local-dir:{folder} is an agent (control); {shown}" in lines[0]
 
 
 def test_a_task_of_ones_own(monkeypatch):
