@@ -63,7 +63,7 @@ FORBIDDEN = ("image", "class", "accuracy", "top-1", "timm", "K =", "preprocess")
 
 
 def test_it_is_listed_and_described(agent, capsys):
-    assert zoo.list_models(task="control") == ["toy_agent"]
+    assert "toy_agent" in zoo.list_models(task="control")
     assert "toy_agent" not in zoo.list_models(task="classification")
     assert zoo.task_of(agent).name == "control"
     told = zoo.describe("toy-agent")
