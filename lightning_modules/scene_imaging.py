@@ -40,9 +40,7 @@ class Exposure:
 class Made(NamedTuple):
     """Images of an exposure at M virtual times, in spikes a frame; None where none were made.
 
-    Attributes:
-        rendered: by the Gaussians ``[M, 3, H, W]``.
-        reconstructed: by Recon-Net ``[M, H, W]``.
+    ``rendered [M, 3, H, W]`` are the Gaussians', ``reconstructed [M, H, W]`` Recon-Net's.
     """
 
     rendered: Tensor | None
