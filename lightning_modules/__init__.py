@@ -7,6 +7,7 @@ from lightning_modules.classification import ClassificationTask
 from lightning_modules.conversion.evaluate import Comparison, Point, compare
 from lightning_modules.conversion.task import ConversionTask
 from lightning_modules.dida import DiDATask
+from lightning_modules.image_tokenizer import ImageTokenizerTask
 from lightning_modules.latent_diffusion import LatentDiffusionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
@@ -26,6 +27,7 @@ __all__ = [
     "DiDATask",
     "Energy",
     "FiringRate",
+    "ImageTokenizerTask",
     "LatentDiffusionTask",
     "NextTokenTask",
     "Point",

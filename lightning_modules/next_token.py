@@ -17,6 +17,7 @@ from lightning_modules.callbacks.writings import WritingWriter
 from lightning_modules.source import checkpoint_of
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
 from zoo.models.emu3_5.dida import Roles, clean_places, dense_mask
+from zoo.models.emu3_5.ibq import IBQ, Codec
 from zoo.models.emu3_5.levels import Levels
 from zoo.models.emu3_5.sequences import documents as documents_of
 from zoo.models.emu3_5.sequences import images_in
@@ -80,12 +81,16 @@ class NextTokenTask(BaseTask):
         self.vocabulary = self.model.vocabulary
         if lora is not None:
             self.model.decoder = with_lora(self.model.decoder, lora)
-        self.pictures = Levels(self.vocabulary.visual_codes) if tokenizer is None else _tokenizer(tokenizer)
+        self.pictures = self._pictures(tokenizer)
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.register_buffer("words", self._words(lexicon), persistent=False)
         self.visual_weight, self.score_samples = visual_weight, score_samples
         self.text, self.image = dict(text or {}), dict(image or {})
         self.loss_metric, self.accuracy = MeanMetric(), MeanMetric()
+
+    def _pictures(self, tokenizer: str | None) -> Levels | Codec:
+        codes = self.vocabulary.visual_codes
+        return Levels(codes) if tokenizer is None else _tokenizer(tokenizer, codes)
 
     def _words(self, lexicon: Sequence[str]) -> Tensor:
         ids = [self.vocabulary.encode(word) for word in lexicon]
@@ -292,11 +297,17 @@ def _build(name: str, arguments: dict[str, Any]) -> Any:
     return model
 
 
-def _tokenizer(name: str) -> Any:
-    tokenizer = zoo.load(name).requires_grad_(False)
-    if not hasattr(tokenizer, "encode"):
-        raise ValueError(f"{name} is no tokenizer of images: it has no encode(images)")
-    return tokenizer
+def _tokenizer(name: str, codes: int) -> Codec:
+    place = Path(name).expanduser()
+    tokenizer: Any = zoo.load(str(checkpoint_of(name)) if place.is_dir() else name)
+    if not isinstance(tokenizer, IBQ):
+        raise ValueError(f"{name} is no tokenizer of images; one such as emu3_5_ibq_tiny is")
+    if tokenizer.codes != codes:
+        raise ValueError(
+            f"the tokenizer {name} has {tokenizer.codes} codes and the model {codes}; "
+            f"set model_args.visual_codes to {tokenizer.codes}"
+        )
+    return Codec(tokenizer)
 
 
 def with_lora(decoder: Any, settings: dict[str, Any]) -> Any:

@@ -36,14 +36,15 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
-        ConversionTask DiDATask Energy FiringRate LatentDiffusionTask NextTokenTask Point
+        ConversionTask DiDATask Energy FiringRate ImageTokenizerTask LatentDiffusionTask NextTokenTask Point
         ProxyTargetTask RasterFigure ResumableState RunReport ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,
     "datamodules": """
         ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
-        CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule ChangePairsDataModule
+        CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule CaptionedMNIST5kDataModule
+        ChangePairsDataModule
         ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DigitsDataModule
         EpochLoader EvalSampler EventDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
