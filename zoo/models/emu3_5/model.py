@@ -137,6 +137,7 @@ class Emu35(ZooModel):
     paper="2510.26583",
     task="language",
     cfg={"context": 512, "output": "text and images"},
+    parameters=176_192,
     small={"layers": 1, "width": 16, "ffn": 24, "heads": 2, "kv_heads": 1, "head_dim": 8},
 )
 def emu3_5_tiny(**kwargs: Any) -> Emu35:
