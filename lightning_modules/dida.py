@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from lightning_modules.next_token import NextTokenTask
 from lightning_modules.token_losses import weighted_cross_entropy
 from zoo.models.emu3_5.dida import (
     Denoising,
-    MetricPath,
-    MixturePath,
     block_mask,
     clean_places,
     dense_mask,
@@ -49,6 +49,7 @@ class DiDATask(NextTokenTask):
     """
 
     method: ClassVar[str] = "discrete diffusion adaptation (DiDA) of a next-token model"
+    monitor: ClassVar[str] = "val/dida_loss"
 
     def __init__(
         self,
@@ -63,22 +64,21 @@ class DiDATask(NextTokenTask):
     ) -> None:
         if path not in ("metric", "mixture"):
             raise ValueError(f"path must be 'metric' or 'mixture', got {path!r}")
+        if shift <= 0:
+            raise ValueError(f"shift must be positive, got {shift}")
         if clean_every < 0:
             raise ValueError(f"clean_every must be 0 (never) or more, got {clean_every}")
-        self._path_arguments = (path, c, alpha)
+        self._facts = {"path": path, "c": c, "alpha": alpha}
         super().__init__(model=model, **arguments)
         self.save_hyperparameters()
-        self.path = self._noise(*self._path_arguments)
+        self.path = self.model.noise_path(self.pictures.embeddings())
         self.shift, self.clean_every = shift, clean_every
         self.denoising = Denoising(**(denoising or {}))
-        training_times(torch.zeros(1), shift)
+        self.dida_loss = MeanMetric()
 
-    def _noise(self, path: str, c: float, alpha: float) -> MetricPath | MixturePath:
-        if path == "mixture":
-            return MixturePath(self.vocabulary.visual_codes)
-        embeddings = self.pictures.embeddings()
-        learned = embeddings.shape[1] > 1  # levels of grey lie on a line; unit length would leave their sign
-        return MetricPath(embeddings, c=c, alpha=alpha, normalize=learned)
+    @override
+    def model_facts(self) -> dict[str, Any]:
+        return {"noise": self._facts}
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -95,12 +95,19 @@ class DiDATask(NextTokenTask):
         self.log("train/loss", loss, batch_size=len(tokens))
         return loss
 
-    def corrupted(self, tokens: Tensor, copies: NoisyCopies) -> Tensor:
+    def corrupted(
+        self, tokens: Tensor, copies: NoisyCopies, generator: torch.Generator | None = None
+    ) -> Tensor:
         """The noisy copies ``[B, M]`` at a time drawn for each image."""
         images = int(copies.places.image.max()) + 1 if copies.places.image.numel() else 1
-        draws = torch.rand(len(tokens), images, device=tokens.device)
+        draws = torch.rand(len(tokens), images, device=tokens.device, generator=generator)
         times = training_times(draws, self.shift)
-        return noisy_tokens(tokens, copies, self.roles, self.path.corrupt, times)
+
+        def corrupt(codes: Tensor, t: Tensor) -> Tensor:
+            noisy: Tensor = self.path.corrupt(codes, t, generator)
+            return noisy
+
+        return noisy_tokens(tokens, copies, self.roles, corrupt, times)
 
     def both_logits(
         self,
@@ -126,9 +133,23 @@ class DiDATask(NextTokenTask):
             return made.logits[:, :length], made.logits[:, length:]
         return None, made.logits
 
-    @torch.no_grad()
+    @override
     def _measure(self, batch: Any, stage: str) -> None:
         super()._measure(batch, stage)
+        tokens, documents, positions = self.packed(batch)
+        copies = noisy_copies(tokens, documents, positions, self.roles)
+        # the same noise in every epoch, so that losses compare
+        noisy = self.corrupted(tokens, copies, torch.Generator(tokens.device).manual_seed(len(tokens)))
+        _, found = self.both_logits(tokens, noisy, documents, positions, copies, False)
+        wanted = copies.counted
+        losses = cross_entropy(found[wanted].float(), copies.target[wanted], reduction="none")
+        self.dida_loss.update(losses)
+
+    @override
+    def _report(self, stage: str) -> None:
+        super()._report(stage)
+        self.log(f"{stage}/dida_loss", self.dida_loss.compute(), prog_bar=True)
+        self.dida_loss.reset()
 
     @override
     def writers(self) -> dict[str, Writer]:

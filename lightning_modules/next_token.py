@@ -77,7 +77,7 @@ class NextTokenTask(BaseTask):
         if not visual_weight >= 0:
             raise ValueError(f"visual_weight must be 0 or more, got {visual_weight!r}")
         self.save_hyperparameters()
-        self.model: Any = _build(model, model_args or {})
+        self.model: Any = _build(model, {"grid": grid, **(model_args or {}), **self.model_facts()})
         self.vocabulary = self.model.vocabulary
         if lora is not None:
             self.model.decoder = with_lora(self.model.decoder, lora)
@@ -91,6 +91,10 @@ class NextTokenTask(BaseTask):
     def _pictures(self, tokenizer: str | None) -> Levels | Codec:
         codes = self.vocabulary.visual_codes
         return Levels(codes) if tokenizer is None else _tokenizer(tokenizer, codes)
+
+    def model_facts(self) -> dict[str, Any]:
+        """Further arguments of the model, which its weights are useless without."""
+        return {}
 
     def _words(self, lexicon: Sequence[str]) -> Tensor:
         ids = [self.vocabulary.encode(word) for word in lexicon]

@@ -208,6 +208,7 @@ LANGUAGE = Task(
         "perplexity": Metric(label="perplexity", hub="perplexity"),
         "accuracy": Metric(label="next-token accuracy", share=True, hub="accuracy"),
         "loss": Metric(label="cross-entropy", unit="nats per token"),
+        "dida_loss": Metric(label="cross-entropy of noisy image codes", unit="nats per code"),
         "score": Metric(label="images drawn token by token that a judge recognises", share=True),
         "image_passes": Metric(label="passes of an image drawn token by token"),
         "image_seconds": Metric(label="time of an image drawn token by token", unit="s"),

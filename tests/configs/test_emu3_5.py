@@ -1,0 +1,44 @@
+"""The runs of Emu3.5 train for a step as they stand, one after the other."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli.main import main
+
+pytest.importorskip("transformers")
+ROOT = Path(__file__).resolve().parents[2] / "configs" / "emu3_5"
+SHORT = {
+    "max_epochs": 1,
+    "limit_train_batches": 1,
+    "limit_val_batches": 1,
+    "limit_test_batches": 1,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+}
+
+
+@pytest.mark.parametrize("kind", ["digits", "digits_pairs"])
+def test_a_model_is_trained_and_adapted(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("ar", "dida"):
+        config = yaml.safe_load((ROOT / f"{kind}_{part}.yaml").read_text(encoding="utf-8"))
+        config["trainer"] |= SHORT
+        config["data"]["init_args"] |= {"batch_size": 2, "eval_batch_size": 2}
+        config["model"]["init_args"] |= {"score_samples": 10}
+        config["test_after_fit"] = False
+        copy = tmp_path / "emu3_5" / f"{kind}_{part}.yaml"
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(yaml.safe_dump(config))
+        main(["fit", "--config", str(copy)])
+        run = tmp_path / "runs" / f"emu3_5-{kind}_{part}"
+        assert (run / "checkpoints" / "best.ckpt").is_file()
+        table = (run / "metrics.csv").read_text()
+        assert "train/loss" in table
+        assert "nan" not in table
+    shutil.rmtree(tmp_path / "runs" / f"emu3_5-{kind}_ar")
+    with pytest.raises(SystemExit):  # in words: the run that is to be adapted is not there
+        main(["fit", "--config", str(copy)])
