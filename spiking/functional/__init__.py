@@ -8,6 +8,7 @@ flow through currents, states and learnt parameters.
 
 from spiking.functional import codes, multi_threshold
 from spiking.functional.dispatch import check, choose
+from spiking.functional.dynamic import dynamic
 from spiking.functional.neurons import clif, glif, if_, klif, lif, lmh, lmht, plif, psn, sliding_psn
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "choose",
     "clif",
     "codes",
+    "dynamic",
     "glif",
     "if_",
     "klif",

@@ -31,6 +31,7 @@ CLASSES: dict[str, Any] = {
     for cls in (
         neurons.Leaky,
         neurons.Complementary,
+        neurons.Dynamic,
         neurons.Gated,
         neurons.Compartments,
         neurons.LMHT,

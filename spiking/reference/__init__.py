@@ -8,6 +8,7 @@ currents). STBP 1706.02609; every function names its own source.
 """
 
 from spiking.reference import multi_threshold
+from spiking.reference.dynamic import Dynamics, dynamic
 from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
 from spiking.reference.neurons import (
     clif,
@@ -26,10 +27,12 @@ from spiking.reference.parallel import psn, sliding_psn
 __all__ = [
     "SIGMOID",
     "TRIANGLE",
+    "Dynamics",
     "Firing",
     "FiringOptions",
     "clif",
     "count_levels",
+    "dynamic",
     "glif",
     "if_",
     "klif",

@@ -165,6 +165,37 @@ class Complementary(Spiking):
 
 
 @dataclass(frozen=True)
+class Dynamic(Spiking):
+    """The second-order neuron of MDC-SAN (2106.07854): a potential, and a recovery that pulls it down."""
+
+    names = ("theta", "v_reset", "jump", "pull", "growth")
+    n_states = 2
+    n_saved = 2
+
+    def rest(self, p: Params) -> tuple[Vec | float, ...]:
+        """Both states at 0."""
+        return (0.0, 0.0)
+
+    def forward(self, c: Code, p: Params, x: Vec, states: tuple[Vec, ...]) -> Step:
+        """Both states move by the values before; a spike resets one and lifts the other."""
+        v, u = states
+        h = v + (v * v - v - u + x)
+        lifted = u + (p["growth"] * u - p["pull"] * v)
+        fires = h >= p["theta"]
+        after = c.where(fires, p["v_reset"], h)
+        return Step(fires, (after, c.where(fires, lifted + p["jump"], lifted)), (h, v))
+
+    def backward(self, c: Code, p: Params, saved: tuple[Vec, ...], g: Vec, e: tuple[Vec, ...]) -> Back:
+        """Through both states; the reset is never detached."""
+        h, v = saved
+        ev, eu = e
+        fires = h >= p["theta"]
+        gs = g + (p["v_reset"] - h) * ev + p["jump"] * eu
+        d = gs * self.slope(c, h - p["theta"]) + c.where(fires, 0.0, ev)
+        return Back(d, (d * (v + v) - p["pull"] * eu, eu + p["growth"] * eu - d))
+
+
+@dataclass(frozen=True)
 class Gated(Spiking):
     """GLIF (2210.13768) over its linear coefficients, each an array over the neurons.
 

@@ -146,6 +146,7 @@ def operator_cases():
     v = drive(2, 4, 5, seed=1)
     arrays = [a.repeat_interleave(5, 1) for a in coefficients(3, 4)]
     glif = {"coefficients": arrays[0], "conductance": arrays[1]}
+    dynamic = {"theta": 0.5, "v_reset": 0.021, "jump": 0.132, "pull": 0.172, "growth": 0.529}
     clif = {"theta": 1.0, "tau": 2.0, "keep": 0.5}
     return {
         "lif": case(x, LIF),
@@ -157,6 +158,7 @@ def operator_cases():
         "plif": case(x, PLIF, v=v, rate=torch.tensor(0.4)),
         "klif": case(x, KLIF, v=v, k=torch.tensor(1.2)),
         "clif": case(x, rules.Complementary(ATAN), clif, v=v, m=v.abs()),
+        "dynamic": case(x, rules.Dynamic(ATAN), dynamic, v=v, m=v.abs()),
         "glif": case(x, rules.Gated(ATAN), {}, **glif),
         "lmh": case(x, rules.Compartments(ATAN), {}, v=v, table=LMH_TABLE),
         "lmht": case(x, LMHT, {}, keep=False, table=LMHT_TABLE),
@@ -209,7 +211,7 @@ def test_opcheck(name):
     torch.library.opcheck(ops.neuron_op, leaves)
     g = drive(*x.shape, seed=4).to(x.dtype)
     ends = [drive(*x.shape[1:], seed=k) if launch.keep else None for k in (5, 6)]
-    if not any(two in name for two in ("clif", "glif", "lmh")):
+    if not any(two in name for two in ("clif", "dynamic", "glif", "lmh")):
         ends[1] = None
     g = g[:2] if "lmht" in name else g  # three steps in, two out
     torch.library.opcheck(ops.neuron_backward_op, (x, *operands, g, *ends, rule, engine, params))

@@ -48,6 +48,7 @@ CASES = {
     "klif scaled": ("klif", (1.3,), 1, {"scale_reset": True, "decay_input": False, "v_reset": 0.1}),
     "clif": ("clif", (), 2, {}),
     "clif tau 3": ("clif", (), 2, {"tau": 3.0, "v_threshold": 0.7}),
+    "dynamic": ("dynamic", (), 2, {"dynamics": reference.Dynamics(), "v_threshold": 0.5}),
     "glif": ("glif", "arrays", 2, {}),
     "lmh": ("lmh", "table", 2, {}),
 }
@@ -111,7 +112,7 @@ def test_any_number_of_steps(name, steps):
     both(name, drive((steps, 2, 3, 11), seed=steps), tolerance={"rtol": 1e-4, "atol": 1e-5})
 
 
-@pytest.mark.parametrize("name", ["lif", "plif", "clif", "glif", "lmh"])
+@pytest.mark.parametrize("name", ["lif", "plif", "clif", "dynamic", "glif", "lmh"])
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 63, 64, 65, 2047, 2049])
 def test_any_number_of_neurons(name, width):
     both(name, drive((4, 2, 3, width), seed=width))
@@ -124,7 +125,7 @@ def test_many_blocks_and_long_times(name):
     both(name, drive((1100, 1, 2, 70)), tolerance={"rtol": 1e-3, "atol": 1e-4})
 
 
-@pytest.mark.parametrize("name", ["lif", "lif tau 3", "plif soft", "klif", "clif", "glif", "lmh"])
+@pytest.mark.parametrize("name", ["lif", "lif tau 3", "plif soft", "klif", "clif", "dynamic", "glif", "lmh"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_nothing(name, threads):
     x = drive((4, 3, 4, 2331))

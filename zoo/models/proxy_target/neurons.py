@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiking import IF, LIF, PLIF, Neuron
+from spiking import IF, LIF, PLIF, Neuron, functional
 from spiking.reference.neurons import state_dtype
 from spiking.surrogate import LeakyKReLU, Rect
 
@@ -47,45 +47,52 @@ class CurrentLIF(LIF):
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """See `Neuron.run`; the state is ``(c, v)``."""
-        T = len(x)
-        past = torch.arange(T, device=x.device)
-        weights = torch.where(past <= past[:, None], 0.5 ** (past[:, None] - past).clamp(min=0), 0.0)
-        current = (weights.to(x.dtype) @ x.reshape(T, -1)).reshape(x.shape)
-        if state is not None:
-            left = 0.5 ** (past + 1.0)
-            current = current + left.to(x.dtype).view(-1, *[1] * (x.dim() - 1)) * state[0]
-        spikes, v = super().run(current, None if state is None else state[1], keep_state)
+        c, v = state or (None, None)
+        current = halving(x, c)
+        spikes, v = super().run(current, v, keep_state)
         return spikes, (current[-1], v) if keep_state else None
 
 
 class DynamicNeuron(Neuron):
-    """The second-order neuron of MDC-SAN (2106.07854), with the constants of the code of 2505.24161.
+    """The second-order neuron of MDC-SAN (2106.07854) behind a current that halves at every step.
 
-    ``c <- c / 2 + x``; after a spike ``v <- 0.021`` and ``u <- u + 0.132``; then ``v <- v^2 - u + c`` and
-    ``u <- u - 0.172 v + 0.529 u``, both from the values before.
+    ``c <- c / 2 + x``; for the rest see `spiking.reference.dynamic`, with the constants of 2505.24161.
     """
 
     def __init__(self) -> None:
         super().__init__(THRESHOLD, Rect())
 
     def initial_state(self, x: Tensor) -> Any:
-        """Current, potential, recovery and last spike at 0."""
+        """Current, potential and recovery at 0."""
         zero = torch.zeros_like(x, dtype=state_dtype(x))
-        return zero, zero.clone(), zero.clone(), zero.clone()
+        return zero, zero.clone(), zero.clone()
 
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
-        """See `Neuron.run`; the state is ``(c, v, u, s)``."""
-        c, v, u, s = self.initial_state(x[0]) if state is None else state
-        spikes = []
-        for current in x.unbind(0):
-            c = 0.5 * c + current
-            v = v * (1.0 - s) + 0.021 * s
-            u = u + 0.132 * s
-            dv, du = v * v - v - u + c, 0.529 * u - 0.172 * v
-            v, u = v + dv, u + du
-            s = self.surrogate(v - self.v_threshold)
-            spikes.append(s)
-        return torch.stack(spikes).to(x.dtype), (c, v, u, s) if keep_state else None
+        """See `Neuron.run`; the state is ``(c, v, u)``."""
+        c, v, u = state or (None, None, None)
+        current = halving(x, c)
+        spikes, ends = functional.dynamic(
+            current,
+            v,
+            u,
+            v_threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            backend=self.backend,
+            keep_state=keep_state,
+        )
+        return spikes, (current[-1], *ends) if ends is not None else None
+
+
+def halving(x: Tensor, before: Tensor | None) -> Tensor:
+    """``c_t = c_(t-1) / 2 + x_t`` for all steps ``[T, B, ...]`` at once; ``before [B, ...]`` is ``c_0``."""
+    T = len(x)
+    past = torch.arange(T, device=x.device)
+    weights = torch.where(past <= past[:, None], 0.5 ** (past[:, None] - past).clamp(min=0), 0.0)
+    current = (weights.to(x.dtype) @ x.reshape(T, -1)).reshape(x.shape)
+    if before is None:
+        return current
+    left = 0.5 ** (past + 1.0)
+    return current + left.to(x.dtype).view(-1, *[1] * (x.dim() - 1)) * before
 
 
 def _lif() -> Neuron:
