@@ -20,20 +20,26 @@ class FiringRate(pl.Callback):
     """Logs ``val/firing_rate`` and ``test/firing_rate``: spikes per neuron and step.
 
     Sums are taken over all batches and processes. After a test, ``figures/firing_rates.png`` in the run's
-    folder shows every layer. Nothing is logged of an ANN, so that one configuration can train both.
+    folder shows every layer.
+
+    Args:
+        optional: pass over networks without neurons instead of refusing them, so that one configuration can
+            train a spiking network and its ANN.
 
     Attributes:
         rates: rates of the last evaluation by path of the neuron.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, optional: bool = False) -> None:
+        self.optional = optional
         self.rates: dict[str, float] = {}
         self._monitor: FiringRateMonitor | None = None
 
     def _begin(self, task: pl.LightningModule) -> None:
-        if not any(isinstance(module, Neuron) for module in task.get_submodule("model").modules()):
+        model = task.get_submodule("model")
+        if self.optional and not any(isinstance(module, Neuron) for module in model.modules()):
             return
-        self._monitor = FiringRateMonitor(task.get_submodule("model"))
+        self._monitor = FiringRateMonitor(model)
         self._monitor.__enter__()
 
     def _end(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
