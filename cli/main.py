@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import signals
 from cli.config_files import check_config_files
 from cli.errors import did_you_mean, fail
 from cli.guard import one_message
-from cli.shipped_configs import resolve_configs
+from cli.shipped_configs import config_values, resolve_configs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,11 +25,13 @@ RUNS = ("fit", "validate", "test", "predict")  # methods of Lightning's Trainer
 COMMANDS = {  # name: module whose function `run` takes the words that were typed
     **dict.fromkeys(RUNS, "cli.run.cli"),
     "convert": "cli.commands.convert",
+    "configs": "cli.commands.configs",
     "models": "cli.commands.models",
     "publish": "cli.commands.publish",
     "import": "cli.commands.import_checkpoint",
     "demo": "cli.demo.server",
 }
+ALSO_SAID = {"train": "fit", "evaluate": "test", "eval": "test", "classify": "predict", "list": "models"}
 CONFIGURED = (*RUNS, "convert")  # take --config
 
 HELP = """\
@@ -36,7 +40,8 @@ usage: fulgurite COMMAND ...
 Train, measure and use spiking neural networks.
 
 commands:
-  fit       train a network             fulgurite fit --config configs/stbp/mnist5k.yaml
+  configs   list the runs to begin with fulgurite configs '*mnist5k'
+  fit       train a network             fulgurite fit --config stbp/mnist5k
   validate  accuracy on validation data fulgurite validate --config FILE --ckpt_path best
   test      accuracy at every T, firing rate, operations, energy
                                         fulgurite test --config FILE --ckpt_path best
@@ -74,7 +79,18 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with status 2 and one message on stderr if something went wrong; 128 + n after signal n.
     """
     with signals.handled(), one_message():
-        _run(resolve_configs(sys.argv[1:] if args is None else args))
+        words = resolve_configs(sys.argv[1:] if args is None else args)
+        _reach_own_modules(words)
+        _run(words)
+
+
+def _reach_own_modules(words: Sequence[str]) -> None:
+    """Let ``class_path: my_net.Net`` find a file of the user's in the working directory or beside the YAML.
+
+    They come last, so that nothing there hides a package of ours.
+    """
+    places = [os.getcwd(), *(str(Path(value).resolve().parent) for value in config_values(words))]
+    sys.path += [place for place in dict.fromkeys(places) if place not in sys.path]
 
 
 def _run(words: Sequence[str]) -> None:
@@ -97,4 +113,11 @@ def _run(words: Sequence[str]) -> None:
     elif command in COMMANDS:
         import_module(COMMANDS[command]).run(rest)
     else:
-        fail(f"unknown command '{command}'{did_you_mean(command, COMMANDS)} Commands: {', '.join(COMMANDS)}")
+        hint = _meant(command) or "."
+        fail(f"there is no command '{command}'{hint} Commands: {', '.join(COMMANDS)}")
+
+
+def _meant(command: str) -> str:
+    near = did_you_mean(command, (*COMMANDS, *ALSO_SAID))
+    word = near.partition("'")[2].partition("'")[0]
+    return near.replace(f"'{word}'", f"'{ALSO_SAID[word]}'") if word in ALSO_SAID else near

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,49 @@ if TYPE_CHECKING:
 OPTIONS = ("-c", "--config")
 HERE = Path(__file__).resolve().parent
 FOLDERS = (HERE / "configs", HERE.parent / "configs")  # in an installed wheel; in a checkout
+
+
+COMMENT = re.compile(
+    r"(?P<what>.*?)\s*Published: (?P<published>.*?)\.?"
+    r"\s+Ours: (?P<measured>.*?)(?:\.\s+(?P<remarks>[A-Z0-9].*))?$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstComment:
+    """What a shipped file says of itself: the published number and ours are kept apart.
+
+    Attributes:
+        what: what the run is of.
+        published: the paper's number.
+        measured: ours.
+        remarks: what else the comment says.
+    """
+
+    what: str
+    published: str = "-"
+    measured: str = "-"
+    remarks: str = ""
+
+
+def read_comment(path: Path) -> FirstComment:
+    """Read the lines of a YAML file before its first value."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    text = " ".join(lines)
+    found = COMMENT.match(text)
+    if found is None:
+        return FirstComment(what=text)
+    parts = found.groupdict("")
+    return FirstComment(
+        what=parts["what"].rstrip("."),
+        published=parts["published"],
+        measured=parts["measured"].rstrip("."),
+        remarks=parts["remarks"],
+    )
 
 
 @cache
@@ -38,6 +83,13 @@ def find_config(name: str) -> Path | None:
     if folder is None or plain not in shipped_names():
         return None
     return folder / f"{plain}.yaml"
+
+
+def config_values(words: Sequence[str]) -> list[str]:
+    """What stands behind each ``--config``."""
+    following = zip(words, [*words[1:], ""], strict=True)
+    typed = [(word.partition("="), after) for word, after in following]
+    return [(value if equals else after) for (option, equals, value), after in typed if option in OPTIONS]
 
 
 def resolve_configs(words: Sequence[str]) -> list[str]:

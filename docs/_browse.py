@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import zoo
+from cli.shipped_configs import read_comment
 
 TEMPLATE = Path(__file__).parent / "browse.html"
 PLACE = "/*DATA*/"
-COMMENT = re.compile(
-    r"(?P<what>.*?)\s*Published: (?P<published>.*?)\.?\s+Ours: (?P<ours>.*?)(?:\.\s+(?P<rest>[A-Z0-9].*))?$"
-)
-
-
-def first_comment(config: Path) -> str:
-    """The leading comment of a YAML file as one line."""
-    lines = []
-    for line in config.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
 
 
 def read_run(config: Path, folder: Path) -> dict[str, Any]:
     """What a shipped run is of, the published number and ours, kept apart as its first comment has them."""
-    comment = first_comment(config)
-    found = COMMENT.match(comment)
-    texts = found.groupdict("") if found else {"what": comment, "published": "-", "ours": "-", "rest": ""}
+    told = read_comment(config)
     content = yaml.safe_load(config.read_text()) or {}
     task = (content.get("model") or {}).get("init_args") or {}
     return {
         "config": f"configs/{config.relative_to(folder)}",
         "entry": task.get("model"),
-        "what": texts["what"].rstrip("."),
-        "published": texts["published"],
-        "ours": texts["ours"].rstrip("."),
-        "rest": texts["rest"],
+        "what": told.what,
+        "published": told.published,
+        "ours": told.measured,
+        "rest": told.remarks,
     }
 
 

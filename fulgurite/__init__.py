@@ -32,6 +32,9 @@ def __getattr__(name: str) -> Any:
 
         return version("fulgurite")
     if name in __all__:
+        from fulgurite import shadows
+
+        shadows.check(name)
         return import_module(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
 

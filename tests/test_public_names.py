@@ -80,6 +80,9 @@ OPTIONS = {  # without those of Lightning's Trainer
         --source --source.model --source.model_args --source.pretrained --source.weights
         --time_steps -c -h
     """,
+    "configs": """
+        --copy --help -h
+    """,
     "models": """
         --family --help --macs --max-params --paper --pretrained --task -h
     """,

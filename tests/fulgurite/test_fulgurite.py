@@ -49,3 +49,40 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize("name", [*PACKAGES, "fulgurite"])
 def test_every_package_ships_its_types(name):
     assert (ROOT / name / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("hidden", ["zoo/__init__.py", "spiking.py"])
+def test_a_hidden_package_is_named_with_the_way_out(tmp_path, hidden):
+    (tmp_path / hidden).parent.mkdir(exist_ok=True)
+    (tmp_path / hidden).write_text("")
+    name = hidden.partition("/")[0].removesuffix(".py")
+    done = run("-m", "fulgurite", "--version", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path / hidden.removesuffix('/__init__.py')} hides the package '{name}'" in done.stderr
+    assert "rename it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("-P", "-m", "fulgurite", "--version", cwd=tmp_path).returncode == 0
+    asked = run("-c", f"import fulgurite; fulgurite.{name}", cwd=tmp_path)
+    assert "ShadowedPackageError" in asked.stderr
+    assert f"hides the package '{name}'" in asked.stderr
+
+
+def test_a_folder_of_no_package_hides_nothing(tmp_path):
+    (tmp_path / "zoo").mkdir()  # Python prefers packages that have an __init__.py
+    assert run("-m", "fulgurite", "--version", cwd=tmp_path).returncode == 0
+
+
+def test_modules_beside_the_user_and_the_yaml_are_found_after_ours(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "my_net.py").write_text("")
+    (tmp_path / "deep/my_data.py").write_text("")
+    (tmp_path / "deep/run.yaml").write_text("a: 1\n")
+    (tmp_path / "zoo.py").write_text("raise SystemExit('hidden')")
+    code = (
+        "import sys; from cli import main\n"
+        "main._run = lambda words: None\n"
+        "main.main(['fit', '--config', 'deep/run.yaml'])\n"
+        "import my_net, my_data, zoo"
+    )
+    done = run("-P", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
