@@ -92,6 +92,8 @@ class Task:
         tested: a sentence of where the metrics were measured, with ``{}`` for the data.
         unknown: what remains unknown beyond these data.
         quality: what time steps change.
+        same_samples: what a card says where the samples that were measured also chose the checkpoint, with
+            ``{}`` for `quality`.
         facts: rows about inputs and outputs, from the entry's ``cfg``.
         defaults: of ``cfg``, where an entry does not say otherwise.
         demo: whether ``fulgurite demo`` has a page for it.
@@ -107,6 +109,10 @@ class Task:
     tested: str = "On the test set of {}."
     unknown: str = "how it does on other data is unknown"
     quality: str = "quality"
+    same_samples: str = (
+        "The checkpoint was chosen on the same samples that it is reported on, so the {} on others is likely"
+        " to be lower."
+    )
     tags: Sequence[str] = ()
     facts: Callable[[Mapping[str, Any]], Rows] = field(default_factory=lambda: plain_facts)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -199,6 +205,11 @@ RECONSTRUCTION = Task(
     headline="psnr",
     call="images = model(inputs)  # what these are: help(type(model).forward)",
     tested="On {}.",
+    unknown="it knows no other scene",
+    same_samples=(
+        "A scene is fitted to the views that it is reported on. The loss, which sees no true image, chose the"
+        " checkpoint; true images only measured it."
+    ),
 )
 LANGUAGE = Task(
     name="language",

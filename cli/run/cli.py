@@ -21,6 +21,7 @@ from cli import errors
 from cli.parser import SpikingParser
 from cli.run import facts, resume
 from cli.run.defaults import as_list, default_callbacks, loggers
+from cli.run.epochs import mend_epochs
 from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder
 from cli.run.lock import release_all
 from cli.run.options import RunOptions
@@ -160,6 +161,7 @@ class SpikingCLI(LightningCLI):
         facts.refuse_other_facts(self.datamodule, self.settings, self.words)
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor XLA's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        mend_epochs(self.trainer)
         checkpoint = self.folder.checkpoint
         self.model.match_preprocessing(
             self.datamodule,
@@ -169,17 +171,16 @@ class SpikingCLI(LightningCLI):
         if isinstance(checkpoint, Path):
             resume.check_fits(checkpoint, self.model, training=self.subcommand == "fit")
         if checkpoint is None and self.subcommand != "fit" and not self.model.starts_trained:
-            rank_zero_warn(
-                "no --ckpt_path was given and the model is not asked to load weights: these are"
-                f" the results of random weights. --ckpt_path best takes the best of {self.folder.path}"
-            )
+            told = "no --ckpt_path was given and the model is not asked to load weights: "
+            way_out = f"--ckpt_path best takes the best of {self.folder.path}"
+            if self.subcommand == "predict" and not getattr(self.trainer, "fast_dev_run", False):
+                raise errors.CommandError(f"{told}random weights predict nothing. {way_out}")
+            rank_zero_warn(f"{told}these are the results of random weights. {way_out}")
 
     # -- running -------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
         """Make room for the run; measure first what weights that come from somewhere are worth."""
-        count = sum(p.numel() for p in self.model.parameters())
-        rank_zero_info(f"{self.model.title}: {count:,} parameters, run folder {self.folder.path}")
         self.started = time.monotonic()
         if getattr(self.trainer, "fast_dev_run", False):
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from rich.console import Console
 from rich.table import Table
@@ -77,6 +78,9 @@ class RunReport(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started = time.monotonic()
+        told = record.facts(pl_module)  # only now: some networks have their size from the data
+        where = f"{told['model']}: {told['parameters']:,} parameters, run folder {trainer.default_root_dir}"
+        rank_zero_info(where)
         restored, self._restored = self._restored, None
         if restored is None:
             self._legs = []
@@ -222,9 +226,9 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("parameters", f"{report['parameters']:,}")]
     if measured:
         rows.append(("measured on", record.split_text(measured)))
-    if record.chosen_on_these(report):
-        rows.append(("", "the same samples chose the checkpoint, so what they say of others is optimistic"))
     task = zoo.get_task(report.get("task", "classification"))
+    if record.chosen_on_these(report):
+        rows.append(("", task.same_samples.format(task.quality)))
     split = measured.get("split") or "test loader"
     rows += _quality(metrics, task, split)
     earlier = _quality(report.get("before") or {}, task, split)

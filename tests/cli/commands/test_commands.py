@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+import zoo
 from cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,11 +91,18 @@ def test_explains_a_prediction_by_its_tokens(config, tmp_path, capsys):
     for name in ("a/1.png", "b/1.png", "b/2.png"):
         Image.effect_noise((28, 28), 60).save(tmp_path / name)
     words = ["--data.init_args.predict_dir", str(tmp_path), "--output", "out.csv", "--explain", "tokens"]
+    assert "random weights predict nothing" in refused(capsys, "predict", "--config", config, *words)
+    main(["fit", "--config", config])
+    words += ["--ckpt_path", "last"]
+    gone = [word.replace(str(tmp_path), "nothing.png") for word in words]
+    assert "nothing.png" in refused(capsys, "predict", "--config", config, *gone)
     assert "no blocks that could run on part of their tokens" in refused(
         capsys, "predict", "--config", config, *words
     )
-    words += ["--model.init_args.model", "spikformer_nano", "--model.init_args.model_args", "{time_steps: 2}"]
-    words += ["--data.init_args.image_size", "28"]
+    own = zoo.create("spikformer_nano", time_steps=2, num_classes=10)
+    weights = zoo.save(own, tmp_path / "own") / "model.safetensors"
+    words[-2:] = ["--model.init_args.model", "spikformer_nano", "--data.init_args.image_size", "28"]
+    words += ["--model.init_args.model_args", f"{{time_steps: 2, weights: {weights}}}"]
     main(["predict", "--config", config, *words])
     assert sorted(p.name for p in Path("out_tokens").iterdir()) == ["1-2.png", "1.png", "2.png"]
     with Image.open("out_tokens/1.png") as figure:
@@ -156,9 +164,6 @@ def test_unknown_commands_and_files(config, capsys):
     assert "did you mean 'fit'" in refused(capsys, "fitt")
     assert "did you mean method/run.yaml" in refused(capsys, "fit", "--config", "method/rum.yaml")
     assert "COMMAND" in refused(capsys)
-    assert "nothing.png" in refused(
-        capsys, "predict", "--config", config, "--data.init_args.predict_dir", "nothing.png"
-    )
 
 
 class Trap:

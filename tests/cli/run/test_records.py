@@ -111,7 +111,7 @@ def test_the_split_is_named_wherever_a_number_stands(run, tmp_path):
 
 def test_the_card_says_that_the_reported_samples_chose_the_checkpoint(run, tmp_path):
     other = fit("chosen", config("mine", val="val"))
-    assert "the same samples chose the checkpoint" in (other / "report.md").read_text()
+    assert "The checkpoint was chosen on the same samples" in (other / "report.md").read_text()
     assert "* The checkpoint was chosen on the same samples" in card_of(other, tmp_path / "card").text
     main(["test", "--config", str(other / "config.yaml"), "--ckpt_path", "last"])
     assert "* The checkpoint was chosen" not in card_of(other, tmp_path / "last").text  # nothing chose it

@@ -7,8 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from torch.utils.data import DistributedSampler
+
+from cli.run.epochs import mend_epochs
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """\
@@ -83,3 +87,52 @@ def test_kill_and_go_on(tmp_path):
     assert not torch.equal(
         middle["state_dict"]["model.classifier.weight"], got["state_dict"]["model.classifier.weight"]
     )
+
+
+class Samples(pl.Callback):
+    """Keeps what the network saw, and the checkpoint of the end of every epoch."""
+
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen.append(batch.tolist())
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if self.folder is not None:
+            trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
+
+
+class Line(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        return (self.w * batch).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 12}, {"max_epochs": 3}])
+def test_from_the_very_end_of_an_epoch(tmp_path, limit):
+    def fit(folder, ckpt_path=None):
+        loader = torch.utils.data.DataLoader(
+            torch.arange(16.0), 4, sampler=DistributedSampler(range(16), 1, 0)
+        )
+        samples = Samples(folder)
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        trainer = pl.Trainer(
+            accelerator="cpu", default_root_dir=tmp_path, callbacks=[samples], use_distributed_sampler=False,
+            enable_checkpointing=False, **quiet, **limit,
+        )  # fmt: skip
+        mend_epochs(trainer)
+        trainer.fit(Line(), loader, ckpt_path=ckpt_path, weights_only=False)
+        return samples.seen
+
+    whole = fit(tmp_path)
+    assert len(whole) == 12
+    assert whole[:4] != whole[4:8] != whole[8:]  # every epoch has an order of its own
+    for epoch in (0, 1):
+        assert fit(None, tmp_path / f"{epoch}.ckpt") == whole[4 * (epoch + 1) :]

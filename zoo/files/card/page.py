@@ -132,10 +132,7 @@ def _limits(described: Description, task: Task) -> str:
     if own.metrics and (sentence := where(own, task)):
         lines.append(f"* Measured {sentence[0].lower()}{sentence[1:]} only; {task.unknown}.")
     if own.metrics and own.measured.get("chosen"):
-        lines.append(
-            "* The checkpoint was chosen on the same samples that it is reported on, so the"
-            f" {task.quality} on others is likely to be lower."
-        )
+        lines.append(f"* {task.same_samples.format(task.quality)}")
     seen, of = own.measured.get("samples"), own.measured.get("of")
     if own.metrics and seen is not None and of not in (None, seen):
         lines.append(f"* Only {seen:,} of the {of:,} samples were measured.")
