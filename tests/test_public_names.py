@@ -56,27 +56,27 @@ NAMES = {
 OPTIONS = {  # without those of Lightning's Trainer
     "fit": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --weights_only -c -h
     """,
     "validate": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --verbose --weights_only -c -h
     """,
     "test": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --seed_everything --tensorboard --test_after_fit
+        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
         --top_k --trainer --verbose --weights_only -c -h
     """,
     "predict": """
         --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --return_predictions --seed_everything --tensorboard
-        --test_after_fit --top_k --trainer --weights_only -c -h
+        --model.help --name --output --print_config --report --return_predictions --seed_everything
+        --tensorboard --test_after_fit --top_k --trainer --weights_only -c -h
     """,
     "convert": """
         --calibration --calibration.help --config --data --data.help --energy_batches --evaluate_at
-        --evaluate_at+ --help --method --method_args --output --print_config --seed_everything
+        --evaluate_at+ --help --method --method_args --output --print_config --report --seed_everything
         --source --source.model --source.model_args --source.pretrained --source.weights
         --time_steps -c -h
     """,

@@ -22,6 +22,7 @@ from cli.run.package import anonymous
 from datamodules import BaseDataModule
 from lightning_modules.conversion import run as conversion_run
 from lightning_modules.conversion.run import ConversionRun
+from lightning_modules.report_page import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,9 @@ def _parser() -> SpikingParser:
     parser.add_argument("--seed_everything", type=int, default=0, help="Seed of everything random.")
     parser.add_argument(
         "--output", type=str, default=None, help="Folder to write; runs/conversion-NAME if missing."
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="Write all of it as one page of HTML, report.html, too."
     )
     parser.add_subclass_arguments(BaseDataModule, "data", required=True)
     parser.add_class_arguments(ConversionRun, nested_key=None, as_group=False, skip={"data"})
@@ -97,4 +101,6 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
         )
     except (OSError, zoo.NotRebuildableError) as error:
         raise CommandError(summary(error)) from error
+    if config.report:
+        console.print(f"report: {write_page(folder)}", soft_wrap=True)
     console.print(f'written to {folder}: zoo.load("local-dir:{folder}") loads it', soft_wrap=True)

@@ -28,6 +28,7 @@ from cli.run.options import RunOptions
 from cli.run.storage import AtomicCheckpointIO
 from datamodules import BaseDataModule
 from lightning_modules import BaseTask, RunReport
+from lightning_modules.report_page import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,6 +205,14 @@ class SpikingCLI(LightningCLI):
             verbose=False,
             weights_only=True,
         )
+
+        self.after_test()
+
+    def after_test(self) -> None:
+        """Write the page if it is asked for."""
+        for report in self.reports:
+            if self.options.report and report.written is not None:
+                rank_zero_info(f"report: {write_page(report.written)}")
 
     def predict(self, **kwargs: Any) -> None:
         """Predict; what the task's callbacks write is not kept in memory, too."""

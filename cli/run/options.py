@@ -14,6 +14,7 @@ class RunOptions:
         name: Name of the run's folder in runs/; METHOD-NAME of the YAML file if missing.
         test_after_fit: After fit, test the best checkpoint and print the report; where a run starts from
             trained or converted weights, test these before it, too.
+        report: After a test, write what it came to as one page of HTML, report.html.
         tensorboard: Write TensorBoard files besides metrics.csv.
         checkpoint_every_n_steps: Optimiser steps between two checkpoints within an epoch; 0: only at its end.
         output: File or folder that predict writes; what the task names if missing: predictions.csv for
@@ -24,6 +25,7 @@ class RunOptions:
 
     name: str | None = None
     test_after_fit: bool = False
+    report: bool = False
     tensorboard: bool = False
     checkpoint_every_n_steps: int = 500
     output: str | None = None

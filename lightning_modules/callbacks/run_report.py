@@ -45,11 +45,15 @@ class RunReport(pl.Callback):
 
     Args:
         command: the command that was typed, for the record.
+
+    Attributes:
+        written: the folder of the last test's report; None before a test.
     """
 
     def __init__(self, command: str | None = None) -> None:
         super().__init__()
         self.command = command
+        self.written: Path | None = None
         self._started: float | None = None
         self._legs: list[dict[str, Any]] = []
         self._restored: dict[str, Any] | None = None
@@ -164,6 +168,7 @@ class RunReport(pl.Callback):
         rows = lines(report)
         write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
         write_text(folder / "report.md", _markdown(rows))
+        self.written = folder
         table = Table(title=f"{report['model']}: {folder}", show_header=False, title_justify="left")
         for row in rows:
             table.add_row(*row)
