@@ -30,6 +30,7 @@ COMMANDS = {  # name: module whose function `run` takes the words that were type
     "publish": "cli.commands.publish",
     "import": "cli.commands.import_checkpoint",
     "demo": "cli.demo.server",
+    "stream": "cli.stream.command",
 }
 ALSO_SAID = {"train": "fit", "evaluate": "test", "eval": "test", "classify": "predict", "list": "models"}
 CONFIGURED = (*RUNS, "convert")  # take --config
@@ -52,6 +53,8 @@ commands:
   models    list the networks           fulgurite models 'spikingresformer*'
   import    take over an authors' file  fulgurite import FILE.pth
   demo      show a network an image     fulgurite demo spiking_cnn_nano
+  stream    run a network on a recording, event by event
+                                        fulgurite stream spiking_cnn_nano.nmnist_t8 --events FILE
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A run is one YAML file; any value in it can be changed on the command line

@@ -9,6 +9,8 @@ from datamodules.control.replay import ReplayBuffer, Transitions
 from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.cifar10_dvs import CIFAR10DVSDataModule
 from datamodules.events.dvs_gesture import DVSGestureDataModule
+from datamodules.events.folder import EventFolderDataModule
+from datamodules.events.mnist5k import MNIST5kEventsDataModule
 from datamodules.events.nmnist import NMNISTDataModule
 from datamodules.images.cifar import CIFAR10DataModule, CIFAR100DataModule
 from datamodules.images.digits import DigitsDataModule
@@ -50,6 +52,7 @@ __all__ = [
     "EpochLoader",
     "EvalSampler",
     "EventDataModule",
+    "EventFolderDataModule",
     "EventPipeline",
     "FashionMNISTDataModule",
     "ImageDataset",
@@ -57,6 +60,7 @@ __all__ = [
     "ImageNetDataModule",
     "ImagePipeline",
     "MNIST5kDataModule",
+    "MNIST5kEventsDataModule",
     "NMNISTDataModule",
     "Recording",
     "ReplayBuffer",

@@ -46,9 +46,9 @@ NAMES = {
         CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule CaptionedMNIST5kDataModule
         ChangePairsDataModule
         ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DigitsDataModule
-        EpochLoader EvalSampler EventDataModule EventPipeline
+        EpochLoader EvalSampler EventDataModule EventFolderDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
-        MNIST5kDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
+        MNIST5kDataModule MNIST5kEventsDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
         SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
         TinyImageNetDataModule TrainSampler Transitions stratified_split
     """,
@@ -94,6 +94,10 @@ OPTIONS = {  # without those of Lightning's Trainer
     """,
     "demo": """
         --help --no-browser --port -h
+    """,
+    "stream": """
+        --camera-like --check --chunk --events --every --frame-events --frame-ms --help --repeat
+        --sensor-size --split-by -h
     """,
 }
 TASK_OPTIONS = {

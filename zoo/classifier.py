@@ -13,6 +13,7 @@ from torch import nn
 from spiking.budget import require_memory
 from zoo.base import ZooModel
 from zoo.layers.checkpointing import checkpoint_block
+from zoo.layers.head import StepLinear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +137,7 @@ class ImageClassifier(ZooModel):
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A new classifier; families with another initialisation or a bias override it."""
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        return StepLinear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a fresh one with ``num_classes`` outputs (0 removes it)."""

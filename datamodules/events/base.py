@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
-from datamodules.events.readers import Counts, Events, SplitBy, to_frames
+from datamodules.events.frames import Counts, SplitBy, to_frames
+from datamodules.events.readers import Events, in_order
 from datamodules.loading.cache import cache_folder, memory_mapped
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
@@ -40,6 +41,7 @@ class LazyFrames:
 
     def __init__(self, module: EventDataModule, recordings: Sequence[Recording]) -> None:
         self.module, self.recordings = module, list(recordings)
+        self.told = False
         self.shape: tuple[int, ...] = (module.time_steps, 2, *module.native_size)
 
     def __len__(self) -> int:
@@ -49,14 +51,13 @@ class LazyFrames:
         """The frames of one recording, ``[T, 2, H, W]``, see `to_frames`."""
         recording = self.recordings[row]
         try:
-            return to_frames(
-                self.module.read(recording),
-                self.module.time_steps,
-                self.module.native_size,
-                self.module.split_by,
-            )
+            events = self.module.read(recording)
+            ordered = in_order(events, recording.path, told=self.told)
+            self.told |= ordered is not events  # one warning for a set
+            return to_frames(ordered, self.module.time_steps, self.module.native_size, self.module.split_by)
         except DataError as error:
-            raise DataError(f"{recording.path}: {error}") from error
+            named = str(error).startswith(str(recording.path))
+            raise DataError(str(error) if named else f"{recording.path}: {error}") from error
 
 
 class RecordingDataset(Dataset[Any]):
@@ -169,9 +170,13 @@ class EventDataModule(ArrayDataModule):
         folder = cache_folder(self.root, self.cache_dir)
         return self._frames("train", train, folder), self._frames("test", test, folder)
 
+    def frame_settings(self, shape: tuple[int, ...]) -> str:
+        """Whatever, beside the recordings, decides their frames: a change makes another file of them."""
+        return f"3 {type(self).__name__} {self.split_by} {shape} {self.root.resolve()}"
+
     def _frames(self, name: str, recordings: list[Recording], folder: Path) -> Arrays:
         lazy = LazyFrames(self, recordings)
-        digest = hashlib.sha256(f"2 {self.split_by} {lazy.shape} {self.root.resolve()}".encode())
+        digest = hashlib.sha256(self.frame_settings(lazy.shape).encode())
         for r in recordings:
             stat = r.path.stat()
             where = r.path.relative_to(self.root).as_posix()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -114,10 +116,13 @@ def decoded(listing: Listing, size: tuple[int, int], in_chans: int, folder: Path
 def memory_mapped(path: Path, samples: Samples) -> Numbers:
     """Return samples as one memory-mapped array ``[N, *shape]``; the first call writes the file.
 
-    The type is uint8, or the wider one that the largest value needs.
+    The type is uint8, or the wider one that the largest value needs. Of several processes that ask at once
+    one writes and the others wait; what a killed one left behind is removed by the next.
     """
     if not path.is_file():
-        _decode_into(path, samples)
+        with _alone(path):
+            if not path.is_file():  # another process has not written it meanwhile
+                _decode_into(path, samples)
     try:
         array: Numbers = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -125,7 +130,39 @@ def memory_mapped(path: Path, samples: Samples) -> Numbers:
     return array
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is to be written; the system lets go of it when a process dies."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    place = path.with_name(f".{path.stem}.lock")
+    try:
+        file = place.open("a")
+    except OSError as error:
+        raise DataError(f"cannot write {place}: {error}; set cache_dir or cache: false") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            _wait(file, path)
+        yield
+
+
+def _wait(file: IO[Any], path: Path) -> None:
+    import fcntl
+
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"waiting for another process that writes {path}"):
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def _decode_into(path: Path, samples: Samples) -> None:
+    for leftover in path.parent.glob(f".{path.stem}-*.part"):  # of a process that was killed
+        leftover.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
     try:
         # written in order instead of through a memory map, which dies by SIGBUS on a full disk
@@ -135,6 +172,8 @@ def _decode_into(path: Path, samples: Samples) -> None:
                 file.seek(0)
                 file.truncate()
                 dtype = _write_all(file, samples, dtype, path.stem.rsplit("-", 1)[0])
+            file.flush()
+            os.fsync(file.fileno())  # the name must not outlive the bytes, even if the machine stops
         os.chmod(name, 0o644)  # mkstemp makes it private; a shared folder's cache is for all
         os.replace(name, path)
     except OSError as error:

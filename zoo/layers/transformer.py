@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.layers.attention import V_ATTENTION
 from zoo.layers.convolution import conv3x3, conv_norm, leaky_defaults, neuron_factory
+from zoo.layers.head import StepLinear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,7 +159,7 @@ def truncated_linear(features: int, num_classes: int, bias: bool = True) -> nn.M
     """Classifier: weights from a truncated normal of 0.02, bias 0; the identity for ``num_classes=0``."""
     if not num_classes:
         return nn.Identity()
-    linear = nn.Linear(features, num_classes, bias=bias)
+    linear = StepLinear(features, num_classes, bias=bias)
     nn.init.trunc_normal_(linear.weight, std=INIT_STD)
     if bias:
         nn.init.zeros_(linear.bias)

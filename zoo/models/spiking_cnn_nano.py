@@ -17,6 +17,7 @@ from spiking.layers import fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers.convolution import ConvNorm, conv3x3, init_convolutions, leaky_defaults, neuron_factory
+from zoo.layers.head import StepLinear
 from zoo.layers.preprocessing import GREY_DIGITS
 from zoo.models._family import Family
 
@@ -96,7 +97,7 @@ class SpikingCNN(SpikingModel):
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear with a bias."""
-        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        return StepLinear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H, W]``."""

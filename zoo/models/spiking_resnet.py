@@ -34,6 +34,7 @@ from zoo.layers.convolution import (
     neuron_factory,
     stem_conv,
 )
+from zoo.layers.head import StepLinear
 from zoo.layers.preprocessing import CIFAR10_BY_IMAGE, IMAGENET
 from zoo.layers.residual import add_stages, check_stages
 from zoo.models._family import Family
@@ -171,7 +172,7 @@ class SpikingResNet(SpikingModel):
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """Linear with a bias."""
-        return nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        return StepLinear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
         """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``; pooled without neuron."""

@@ -29,6 +29,7 @@ from zoo.layers.convolution import (
     leaky_defaults,
     neuron_factory,
 )
+from zoo.layers.head import StepLinear
 from zoo.layers.preprocessing import CIFAR10_BY_IMAGE
 from zoo.models._family import Family
 
@@ -147,7 +148,7 @@ class SpikingVGG(SpikingModel):
         """Linear with a bias that starts at zero."""
         if not num_classes:
             return nn.Identity()
-        linear = nn.Linear(self.head_hidden_size, num_classes)
+        linear = StepLinear(self.head_hidden_size, num_classes)
         nn.init.zeros_(linear.bias)
         return linear
 

@@ -1,7 +1,6 @@
-"""Event recordings in the published formats, written here byte by byte, and the frames made of them."""
+"""Sets of event recordings, and the frames made of them."""
 
 import os
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,80 +8,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.event_files import events, rows_of, write_aedat2, write_aedat3, write_dat, write_nmnist
 
-from datamodules import CIFAR10DVSDataModule, DataError, DVSGestureDataModule, NMNISTDataModule
-from datamodules.events.readers import Events, read_aedat2, read_aedat3, read_nmnist, to_frames
+from datamodules import (
+    CIFAR10DVSDataModule,
+    DataError,
+    DVSGestureDataModule,
+    EventFolderDataModule,
+    NMNISTDataModule,
+)
+from datamodules.events.frames import to_frames
+from datamodules.events.readers import read_aedat3, read_nmnist
 from datamodules.images.cifar import CIFAR10_CLASSES
 from datamodules.loading.random import sample_keys
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.events import EventPipeline
-
-
-def events(count, size, seed=0, start=0):
-    random = np.random.default_rng(seed)
-    t = start + np.sort(random.integers(0, 300_000, count))
-    return Events(
-        random.integers(0, size, count), random.integers(0, size, count), random.integers(0, 2, count), t
-    )
-
-
-def rows_of(ev):
-    return zip(*(column.tolist() for column in ev), strict=True)
-
-
-def write_nmnist(path, ev):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = (bytes([x, y]) + (p << 23 | t).to_bytes(3, "big") for x, y, p, t in rows_of(ev))
-    path.write_bytes(b"".join(rows))
-
-
-def write_aedat2(path, ev):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = b"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n"
-    rows = (struct.pack(">II", (127 - x) << 8 | (127 - y) << 1 | (1 - p), t) for x, y, p, t in rows_of(ev))
-    path.write_bytes(head + b"".join(rows))
-
-
-def write_aedat3(path, ev, packet=50):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#End Of ASCII Header\r\n"
-    out += struct.pack("<HHIIIIII", 0, 1, 8, 4, 0, 1, 1, 1) + bytes(8)  # a special event, to be skipped
-    rows = list(rows_of(ev))
-    for i in range(0, len(rows), packet):
-        part = rows[i : i + packet]
-        out += struct.pack("<HHIIIIII", 1, 1, 8, 4, 0, len(part), len(part), len(part))
-        out += b"".join(struct.pack("<II", x << 17 | y << 2 | p << 1 | 1, t) for x, y, p, t in part)
-    path.write_bytes(out)
-
-
-def equal(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("write", "read", "size"),
-    [(write_nmnist, read_nmnist, 34), (write_aedat2, read_aedat2, 128), (write_aedat3, read_aedat3, 128)],
-)
-def test_readers_return_what_was_written(write, read, size, tmp_path):
-    ev = events(333, size)
-    write(tmp_path / "a", ev)
-    assert equal(read(tmp_path / "a"), ev)
-    whole = (tmp_path / "a").read_bytes()
-    (tmp_path / "a").write_bytes(whole[:-3])
-    with pytest.raises(DataError, match="a"):
-        read(tmp_path / "a")
-    (tmp_path / "a").write_bytes(b"")
-    with pytest.raises(DataError, match="is no"):
-        read(tmp_path / "a")
-
-
-def test_aedat3_reads_between_two_times(tmp_path):
-    ev = events(400, 128)
-    write_aedat3(tmp_path / "a", ev)
-    part = read_aedat3(tmp_path / "a", 100_000, 200_000)
-    kept = (ev.t >= 100_000) & (ev.t < 200_000)
-    assert 0 < kept.sum() < 400
-    assert equal(part, [column[kept] for column in ev])
 
 
 @settings(max_examples=50, deadline=None)
@@ -249,6 +189,42 @@ def test_dvs_gesture(tmp_path):
     (folder / "user24_led_labels.csv").write_text("class,startTime_usec,endTime_usec\n12,0,9\n")
     with pytest.raises(DataError, match="classes go from 1 to 11, got 12"):
         DVSGestureDataModule(str(tmp_path)).prepare_data()
+
+
+def test_folders_of_any_format(tmp_path):
+    for split, count in (("train", 4), ("test", 2)):
+        for label, name in enumerate(("background", "cars")):
+            for i in range(count):
+                path = tmp_path / "set" / split / name / f"{i}.dat"
+                write_dat(path, events(60, (100, 120), seed=10 * label + i), height=100, width=120)
+    options = {"time_steps": 2, "val": "test", "batch_size": 4, "num_workers": 0}
+    data = ready(EventFolderDataModule(str(tmp_path / "set"), image_size=32, **options))
+    assert (data.num_classes, data.class_names, data.native_size) == (2, ("background", "cars"), (100, 120))
+    assert (len(data.train_set), data.test_set.targets.tolist()) == (8, [0, 0, 1, 1])
+    assert next(iter(data.train_dataloader()))[0].shape == (4, 2, 2, 32, 32)
+    small = EventFolderDataModule(str(tmp_path / "set"), sensor_size=(50, 120), **options)
+    with pytest.raises(DataError, match=r"\.dat: .* outside of a sensor of 50x120 .*: another sensor size"):
+        small.prepare_data()
+    write_nmnist(tmp_path / "other" / "train" / "a" / "0.bin", events(9, 34))
+    with pytest.raises(DataError, match=r"0\.bin does not say how large the sensor is; set sensor_size"):
+        EventFolderDataModule(str(tmp_path / "other")).native_size  # noqa: B018
+    with pytest.raises(DataError, match=r"no such folder: .*train"):
+        EventFolderDataModule(str(tmp_path / "nothing"))
+
+
+def test_recordings_out_of_order_are_sorted_with_one_warning(nmnist, tmp_path):
+    for digit in (3, 7):
+        path = nmnist / "Train" / str(digit) / "00001.bin"
+        raw = path.read_bytes()
+        path.write_bytes(raw[5:25] + raw[:5] + raw[25:])
+    options = {"time_steps": 4, "val": "test", "num_workers": 0}
+    with pytest.warns(UserWarning, match="1 events are earlier") as warned:
+        mixed = ready(NMNISTDataModule(str(nmnist), cache_dir=str(tmp_path / "c"), **options))
+    assert len([w for w in warned if "earlier" in str(w.message)]) == 1
+    for digit in (3, 7):
+        write_nmnist(nmnist / "Train" / str(digit) / "00001.bin", events(40 + digit, 34, seed=digit * 7 + 1))
+    again = ready(NMNISTDataModule(str(nmnist), cache_dir=str(tmp_path / "d"), **options))
+    assert np.array_equal(mixed.train_set.images, again.train_set.images)
 
 
 @pytest.mark.parametrize("cls", [NMNISTDataModule, CIFAR10DVSDataModule, DVSGestureDataModule])
