@@ -1,17 +1,24 @@
-"""UP-Diff on made-up cities: trains seeds, and says how often the planned city is built.
+"""UP-Diff on made-up cities: how often the planned city is built, and what makes it better at equal budget.
 
-    python benchmarks/up_diff_cities.py [--seeds 0 1 2] [--guidance 1 2] [--folder runs/cities] [--steps N]
+    python benchmarks/up_diff_cities.py [--recipes NAME ...] [--seeds 0 1 2] [--folder runs/cities]
 
-Trains ``configs/up_diff/tiny.yaml`` for every seed, unless FOLDER holds that run; one that was killed goes on
-with its last checkpoint. Then 128 test samples are generated at each guidance. *Inside* counts changed pixels
-that are right, building or ground by the mean of their channels; *swapped* shows each sample the map of the
-next one: pixels that only the new map marks, right if they are what the new map plans.
+Trains ``configs/up_diff/tiny.yaml``, or what a recipe changes about it, for every seed, unless FOLDER holds
+that run; one that was killed goes on with its last checkpoint. Then the 128 test samples are generated; for
+the first seed also with other samplers and other weights. Each row is printed and added to FOLDER/table.jsonl
+at once, and what is there is not computed again. In the end it prints the whole table.
+
+*Inside* counts changed pixels that are right, building or ground by the mean of their channels; *swapped*
+shows each sample the map of the next one: pixels that only the new map marks, right if they are what the new
+map plans; *worst tenth* is the PSNR that nine of ten images exceed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,69 +26,149 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import _timing
 import torch
+from rich.progress import Progress
 
-from cli.main import main as fulgurite
 from datamodules import SyntheticCitiesDataModule
 from lightning_modules import LatentDiffusionTask
 from lightning_modules.callbacks.pair_writer import gallery, write_image
 from lightning_modules.change_scores import building_scores, image_scores
 from zoo.models.up_diff import sample
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "up_diff" / "tiny.yaml"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "up_diff" / "tiny.yaml"
+ARGS = "--model.init_args"
+RECIPES = {
+    "tiny.yaml": [],
+    "noise, as published": [f"{ARGS}.model_args.prediction", "epsilon"],
+    "zero layout_init": [f"{ARGS}.model_args.layout_init", "zero"],
+    "snr_gamma 5": [f"{ARGS}.snr_gamma", "5"],
+    "2,400 steps": ["--trainer.max_steps", "2400"],
+}
+PLAIN: dict[str, Any] = {"sampler": "plms", "steps": 20, "guidance": 1.0}
+CHAINS: dict[str, dict[str, Any]] = {
+    "plms, 20 steps": {},
+    "last weights": {},  # not their average
+    "guidance 2": {"guidance": 2.0},
+    "plms, 50 steps": {"steps": 50},
+    "ddim": {"sampler": "ddim"},
+    "dpm": {"sampler": "dpm"},
+}
+TITLES = {
+    "inside": "inside right", "iou": "IoU inside", "all": "all right", "psnr": "PSNR", "worst": "worst tenth",
+    "ssim": "SSIM", "swapped": "swapped right",
+}  # fmt: skip
 THRESHOLD = 0.1
 
 
 def main() -> None:
-    """Print a table."""
+    """Do what is missing, then show all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--folder", type=Path, default=Path("runs/cities"))
-    parser.add_argument("--steps", type=int, default=20, help="of the sampling chain")
+    parser.add_argument("--sheet", type=Path, help="where to draw samples; FOLDER/samples.png if missing")
     args = parser.parse_args()
+    table = args.folder / "table.jsonl"
+    table.parent.mkdir(parents=True, exist_ok=True)
     data = SyntheticCitiesDataModule(eval_batch_size=128)
     data.setup()
     batch: Any = next(iter(data.test_dataloader()))
-    rows = []
-    for seed in args.seeds:
-        model = LatentDiffusionTask.load_from_checkpoint(
-            trained(args.folder.resolve() / f"seed{seed}", seed)
-        ).model.eval()
-        rows += [[seed, f"{g:g}", *scores(model, batch, g, args)] for g in args.guidance]
-    titles = ["seed", "guidance", "inside right", "IoU inside", "all right", "PSNR", "swapped right"]
-    print(_timing.table(titles, rows))
+    done = read(table)
+    if ("copy of A", "", "") not in done:
+        write(table, done, ("copy of A", "", ""), judged(batch["before"], batch))
+    for recipe in args.recipes:
+        for seed in args.seeds:
+            first = seed == args.seeds[0]
+            wanted = [(recipe, str(seed), chain) for chain in (CHAINS if first else list(CHAINS)[:1])]
+            if all(key in done for key in wanted):
+                continue
+            last = trained(args.folder / recipe.replace(" ", "_") / f"seed{seed}", recipe, seed)
+            for key in wanted:
+                if key not in done:
+                    sheet = args.sheet or args.folder / "samples.png"
+                    keep = sheet if key == ("tiny.yaml", "0", "plms, 20 steps") else None
+                    write(table, done, key, scores(last, key[2], batch, keep))
+    rows = [[*key, *cells(found)] for key, found in done.items()]
+    print("\n" + _timing.table(["recipe", "seed", "sampling", *TITLES.values()], rows))
 
 
-def trained(folder: Path, seed: int) -> Path:
-    """The last checkpoint of a seed; trains it, or goes on, where it is not complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    last = next(iter(folder.glob("runs/*/checkpoints/last.ckpt")), None)
-    if last is None or not list(folder.glob("runs/*/report.json")):
-        here = Path.cwd()
-        os.chdir(folder)  # run folders are made below the current one
-        words = ["fit", "--config", str(CONFIG), "--seed_everything", str(seed)]
-        fulgurite([*words, *(["--ckpt_path", "last"] if last is not None else [])])
-        os.chdir(here)
-    return next(iter(folder.glob("runs/*/checkpoints/last.ckpt")))
+def read(table: Path) -> dict[tuple[str, str, str], dict[str, float]]:
+    """The rows that are there."""
+    lines = table.read_text().splitlines() if table.exists() else []
+    found = (json.loads(line) for line in lines)
+    return {(row["recipe"], row["seed"], row["sampling"]): row["scores"] for row in found}
 
 
-def scores(model: Any, batch: Any, guidance: float, args: argparse.Namespace) -> list[str]:
-    """The cells of a row; also writes a sheet of the first samples beside the runs."""
-    before, change, after = batch["before"], batch["change"], batch["after"]
+def write(table: Path, done: dict[Any, Any], key: tuple[str, str, str], found: dict[str, float]) -> None:
+    """Keep a row and show it."""
+    done[key] = found
+    row = {**dict(zip(("recipe", "seed", "sampling"), key, strict=True)), "scores": found}
+    with table.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    print(
+        *key,
+        *(f"{title} {cell}" for title, cell in zip(TITLES.values(), cells(found), strict=True)),
+        sep=" | ",
+    )
+
+
+def cells(found: dict[str, float]) -> list[str]:
+    """The scores of a row as a table shows them."""
+    forms = {"psnr": "{:.1f} dB", "worst": "{:.1f} dB", "ssim": "{:.2f}"}
+    return [forms.get(name, "{:.3f}").format(found[name]) if name in found else "" for name in TITLES]
+
+
+def trained(folder: Path, recipe: str, seed: int) -> Path:
+    """The last checkpoint of a run; trains it, or goes on, where it is not complete."""
+    run = folder.resolve()
+    last = run / "checkpoints" / "last.ckpt"
+    if not (run / "report.json").exists():
+        words = [sys.executable, "-m", "cli", "fit", "--config", str(CONFIG), *RECIPES[recipe]]
+        words += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(run)]
+        words += ["--ckpt_path", "last"] if last.exists() else []
+        search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": search})
+    return last
+
+
+def scores(checkpoint: Path, chain: str, batch: Any, sheet: Path | None) -> dict[str, float]:
+    """What a model makes of the test samples; draws a sheet of the first ones where it is asked to."""
+    task = LatentDiffusionTask.load_from_checkpoint(checkpoint)
+    if chain == "last weights":
+        task.load_state_dict(torch.load(checkpoint, weights_only=True)["current_model_state"])
+    model, (before, change) = task.model.eval(), (batch["before"], batch["change"])
 
     def made_with(maps: torch.Tensor) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return sample(model, before, maps, steps=args.steps, guidance=guidance, generator=generator)
+        with Progress(transient=True) as bar:
+            steps = bar.add_task(chain)
+            return sample(
+                model, before, maps, **{**PLAIN, **CHAINS[chain]}, generator=torch.Generator().manual_seed(0),
+                progress=lambda done, total: bar.update(steps, completed=done, total=total),
+            )  # fmt: skip
 
     made, other = made_with(change), change.roll(1, 0)
-    write_image(gallery(before, change, made), args.folder / f"samples_g{guidance:g}.png")
-    found = building_scores(made, after, change, THRESHOLD)
+    if sheet is not None:
+        write_image(gallery(before, change, made), sheet)
     swapped = made_with(other)
     fresh = (other > 0) & (change < 0)  # planned now and not before: buildings go, ground is built on
     planned = before.mean(1, keepdim=True) <= THRESHOLD
     right = ((swapped.mean(1, keepdim=True) > THRESHOLD) == planned)[fresh].float().mean()
-    cells = [f"{float(found[name][0]):.3f}" for name in ("inside_acc", "building_iou", "pixel_acc")]
-    return [*cells, f"{float(image_scores(made, after)['psnr']):.1f} dB", f"{float(right):.3f}"]
+    return {**judged(made, batch), "swapped": float(right)}
+
+
+def judged(made: torch.Tensor, batch: Any) -> dict[str, float]:
+    """Scores of images that any method made of the samples."""
+    found = building_scores(made, batch["after"], batch["change"], THRESHOLD)
+    whole = image_scores(made, batch["after"])
+    pairs = zip(made.split(1), batch["after"].split(1), strict=True)
+    each = torch.stack([image_scores(*pair)["psnr"] for pair in pairs])
+    return {
+        "inside": float(found["inside_acc"][0]), "iou": float(found["building_iou"][0]),
+        "all": float(found["pixel_acc"][0]), "psnr": float(whole["psnr"]),
+        "worst": float(each.quantile(0.1)), "ssim": float(whole["ssim"]),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_modules.perceptual import perceptual_network
+from lightning_modules.perceptual import SMALLEST, perceptual_network
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SMALLEST = 32  # pixels a side that survive the pooling of VGG-16
 
 
 class AutoencoderLoss(nn.Module):
@@ -51,9 +49,9 @@ class AutoencoderLoss(nn.Module):
         mse = F.mse_loss(made, images)
         if not self._networks:
             return {"loss": mse, "mse": mse}
-        if min(images.shape[-2:]) < SMALLEST:
+        if min(images.shape[-2:]) < (least := SMALLEST["vgg"]):
             size = f"{images.shape[-2]} x {images.shape[-1]}"
-            raise ValueError(f"LPIPS needs images of at least {SMALLEST} pixels a side, got {size}")
+            raise ValueError(f"LPIPS needs images of at least {least} pixels a side, got {size}")
         network = self._networks[0].to(images.device)
         distance: Tensor = network(made, images).mean()
         return {"loss": mse + distance, "mse": mse, "lpips": distance}

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from typing_extensions import override
 
 from lightning_modules import record
+from lightning_modules.backbone_scores import BackboneScores
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.pair_writer import PairWriter, gallery, write_image
 from lightning_modules.change_scores import building_scores, image_scores
@@ -61,6 +62,7 @@ class LatentDiffusionTask(BaseTask):
     method: ClassVar[str] = "UP-Diff"
     paper: ClassVar[str | None] = "2407.11578"
     output: ClassVar[str] = "predictions"
+    backbones: BackboneScores  # of the test that runs
 
     def __init__(
         self,
@@ -187,6 +189,11 @@ class LatentDiffusionTask(BaseTask):
         return made
 
     @override
+    def on_test_start(self) -> None:
+        """Look which backbones are there before anything is generated."""
+        self.backbones = BackboneScores(self.model.image_size)
+
+    @override
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         made = self.generate(batch, batch_idx)
         found = image_scores(made, batch["after"])
@@ -194,6 +201,7 @@ class LatentDiffusionTask(BaseTask):
         if batch_idx == 0 and self.trainer.is_global_zero:
             samples = gallery(batch["before"], batch["change"], made)
             write_image(samples, record.test_folder(self.trainer, self) / "figures" / "samples.png")
+        found |= self.backbones.update(made, batch["after"])
         size = len(made)
         self.log_dict({f"test/{k}": v for k, v in found.items()}, batch_size=size, sync_dist=True)
         if self.building is not None:
@@ -202,12 +210,15 @@ class LatentDiffusionTask(BaseTask):
                 self.log(f"test/{name}", value, batch_size=max(1, weight), sync_dist=True)
 
     @override
+    def on_test_epoch_end(self) -> None:
+        """Measure what takes all images at once."""
+        self.log_dict({f"test/{k}": v for k, v in self.backbones.compute().items()})
+
+    @override
     def on_test_end(self) -> None:
         """Say what was not measured."""
-        rank_zero_info(
-            "FID was not measured: it needs torch-fidelity and the weights of Inception; write the images by"
-            " fulgurite predict and compare the folders"
-        )
+        for name, reason in self.backbones.missing.items():
+            rank_zero_info(f"{name.upper()} was not measured: {reason}")
 
     @override
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:

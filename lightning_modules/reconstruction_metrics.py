@@ -9,12 +9,12 @@ Axes: M virtual times, K frames whose true image is known, H W pixels.
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lightning_modules.perceptual import SMALLEST, backbone_file, perceptual_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 BRIGHTNESS = 2.0  # the authors' factor; one over the firing rate is 2.0147
 SSIM_WINDOW = 7  # as scikit-image has it, with which the authors measured
-LPIPS_SIZE = 64  # pixels; smaller images do not survive the pooling of its backbone
 
 
 def brightness_corrected(images: Tensor, factor: float = BRIGHTNESS) -> Tensor:
@@ -58,27 +57,12 @@ def lpips(made: Tensor, sharp: Tensor) -> Tensor | None:
     None where its backbone is not on this machine (nothing is downloaded) or the images are smaller than 64
     pixels.
     """
-    if min(made.shape[-2:]) < LPIPS_SIZE or not _backbone().is_file():
+    if min(made.shape[-2:]) < SMALLEST["alex"] or not backbone_file("alex").is_file():
         return None
-    network = _lpips_network().to(made.device)
+    network = perceptual_network("alex").to(made.device)
     pair = [(2 * x - 1).unsqueeze(1).expand(-1, 3, -1, -1) for x in (made, sharp)]
     distances: Tensor = network(*pair)
     return distances.flatten()
-
-
-@cache
-def _lpips_network() -> Any:
-    from torchmetrics.functional.image.lpips import _LPIPS
-
-    return _LPIPS(pretrained=True, net="alex").eval()
-
-
-def _backbone() -> Path:
-    """Where torchvision keeps AlexNet's weights once they have been downloaded."""
-    from torchvision.models import AlexNet_Weights
-
-    name: str = AlexNet_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
@@ -122,6 +122,11 @@ class LastCheckpoint(Checkpoint):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         # several processes may have unequal numbers of batches, and could wait for each other here
         if fitting and trainer.world_size == 1 and is_asked(trainer):
+            for callback in getattr(trainer, "callbacks", ()):
+                if isinstance(
+                    callback, WeightAveraging
+                ):  # it has put the average in the place of the weights
+                    callback.on_validation_epoch_end(trainer, pl_module)
             self._save_before_validation(trainer)
             stop()
 

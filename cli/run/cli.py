@@ -20,7 +20,7 @@ from typing_extensions import override
 from cli import errors
 from cli.parser import SpikingParser
 from cli.run import facts, resume
-from cli.run.defaults import as_list, default_callbacks, loggers
+from cli.run.defaults import as_list, default_callbacks, loggers, without_averaging
 from cli.run.epochs import mend_epochs
 from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder
 from cli.run.lock import release_all
@@ -141,6 +141,8 @@ class SpikingCLI(LightningCLI):
         if config.get("barebones"):
             return super().instantiate_trainer(**kwargs)
         given = as_list(config.get("callbacks"))
+        if command != "fit":
+            given = without_averaging(given)
         added = default_callbacks(given, config, self.model, folder, options, fitting=command == "fit")
         if command == "predict":
             check_output(self.output, folder=not Path(self.model.output).suffix)
@@ -198,6 +200,8 @@ class SpikingCLI(LightningCLI):
         minutes = (time.monotonic() - self.started) / 60
         rank_zero_info(f"trained to epoch {self.trainer.current_epoch} in {minutes:.1f} minutes")
         path = self.folder.trained
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        callbacks[:] = without_averaging(callbacks)
         self.trainer.test(
             self.model,
             datamodule=self.datamodule,
@@ -255,6 +259,9 @@ def run(words: Sequence[str]) -> None:
     # batches of data in memory are made faster than a worker process could hand them over
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty")  # as intended
+    warnings.filterwarnings(
+        "ignore", ".*add the following callbacks: \\['\\w*Averaging'\\]"
+    )  # only for training
     name_what_is_missing(words)
     try:
         SpikingCLI(words)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     ProgressBar,
+    WeightAveraging,
 )
 
 from cli.run.callbacks import LastCheckpoint
@@ -68,6 +69,15 @@ def default_callbacks(
     if fitting and trainer.get("logger") is not False:
         wanted.append(LearningRateMonitor())
     return [callback for callback in wanted if type(callback) not in map(type, given)]
+
+
+def without_averaging(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks but those that average weights, which have nothing to do once a training is over.
+
+    A checkpoint has the average where all others have their weights. Lightning 2.6 loads what is beside it,
+    the weights of the last step, when a trainer that has trained tests a checkpoint.
+    """
+    return [callback for callback in callbacks if not isinstance(callback, WeightAveraging)]
 
 
 def _any(given: Sequence[Callback], kind: type[Callback]) -> bool:

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from datamodules.loading.errors import DataError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -42,15 +40,9 @@ def augmented(images: Tensor, size: int, key: int) -> Tensor:
     return cropped.flip(axes) if axes else cropped
 
 
-def centred(images: Tensor, size: int, name: str) -> Tensor:
-    """The middle of the images, without resizing: ``[C, H, W]`` -> ``[C, S, S]``.
-
-    Raises:
-        DataError: the crop is larger than the image.
-    """
+def centred(images: Tensor, size: int) -> Tensor:
+    """The middle of the images, without resizing: ``[C, H, W]`` -> ``[C, S, S]``."""
     height, width = images.shape[-2:]
-    if min(height, width) < size:
-        raise DataError(f"{name} has {height} x {width} pixels, too few for a crop of {size} x {size}")
     top, left = (height - size) // 2, (width - size) // 2
     return images[:, top : top + size, left : left + size]
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 from datamodules.base import BaseDataModule
 from datamodules.change_pairs.augment import augmented, centred
 from datamodules.change_pairs.cities import Pairs, make_cities
-from datamodules.change_pairs.folder import PairFiles, list_pairs, read_pair
+from datamodules.change_pairs.folder import PairFiles, check_sizes, list_pairs, read_pair
 from datamodules.loading.datasets import BatchDataset, Key, keys_of
 from datamodules.loading.errors import DataError
 
@@ -97,11 +97,10 @@ class FilePairs(_PairSet):
 
     @override
     def sample(self, index: int, key: int) -> Tensor:
-        files = self.files[index]
-        images = read_pair(files)
+        images = read_pair(self.files[index])
         if self.augment:
             return augmented(images, self.size, key)
-        return centred(images, self.size, str(files.before))
+        return centred(images, self.size)
 
     @override
     def name(self, index: int) -> str:
@@ -214,16 +213,22 @@ class ChangePairsDataModule(PairsDataModule):
 
     @override
     def setup(self, stage: str | None = None) -> None:
-        """List the files of what the stage needs."""
+        """List the files of what the stage needs.
+
+        Raises:
+            DataError: names or sizes do not fit, or an image is smaller than the crop.
+        """
         self.prepare_data()
         if stage == "predict" and (self.root / "A").is_dir():
-            self.test_set = FilePairs(
-                list_pairs(self.root, after=False), self.image_size, augment=False, seed=self.seed
-            )
+            self.test_set = self._files(self.root, augment=False, after=False)
             return
         roles = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
         for role in roles.get(stage or "", ("train", "val", "test")):
             if getattr(self, f"{role}_set") is None:
-                files = list_pairs(self.root / role)
-                augment = self.augment and role == "train"
-                setattr(self, f"{role}_set", FilePairs(files, self.image_size, augment, self.seed))
+                files = self._files(self.root / role, augment=self.augment and role == "train")
+                setattr(self, f"{role}_set", files)
+
+    def _files(self, folder: Path, *, augment: bool, after: bool = True) -> FilePairs:
+        files = list_pairs(folder, after=after)
+        check_sizes(files, self.image_size, folder.name)
+        return FilePairs(files, self.image_size, augment, self.seed)

@@ -1,5 +1,6 @@
 """A signal ends a command with status 128 + number, a training with a checkpoint that goes on bit-equal."""
 
+import json
 import os
 import signal
 
@@ -23,6 +24,9 @@ trainer:
   enable_progress_bar: false
   accumulate_grad_batches: 2
   val_check_interval: 3
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.EMAWeightAveraging  # swaps weights in validations
+      init_args: {decay: 0.9}
 """
 
 
@@ -92,13 +96,29 @@ def test_a_training_that_a_signal_ends_goes_on_bit_equal(whole, tmp_path, monkey
     for name in ("last", "best"):
         expected, got = checkpoint(whole, name), checkpoint(tmp_path, name)
         assert got["global_step"] == expected["global_step"]
-        for key, value in expected["state_dict"].items():
-            assert torch.equal(value, got["state_dict"][key]), key
+        for part in ("state_dict", "current_model_state"):
+            for key, value in expected[part].items():
+                assert torch.equal(value, got[part][key]), key
     rows = [
         {line for line in (folder / "runs/method-run/metrics.csv").read_text().splitlines() if ",,," in line}
         for folder in (whole, tmp_path)
     ]
     assert rows[0] == rows[1], "every validation is on record, whole"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_average_is_what_a_training_tests(tmp_path, monkeypatch, capsys):
+    command("fit", tmp_path, "--test_after_fit", "true", monkeypatch=monkeypatch)
+    measured = json.loads((tmp_path / "runs/method-run/report.json").read_text())["metrics"]
+    best, found = checkpoint(tmp_path, "best"), {}
+    for part in ("state_dict", "current_model_state"):
+        path = tmp_path / f"{part}.ckpt"
+        torch.save({**best, "state_dict": best[part]}, path)
+        command("test", tmp_path, "--ckpt_path", str(path), monkeypatch=monkeypatch)
+        found[part] = json.loads((tmp_path / "runs/method-run/test/report.json").read_text())["metrics"]
+    assert found["state_dict"]["test/loss"] == measured["test/loss"]
+    assert found["current_model_state"]["test/loss"] != measured["test/loss"]
+    assert "WeightAveraging" not in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -62,12 +62,12 @@ def test_brightness():
 
 def test_lpips_where_its_backbone_is(monkeypatch, tmp_path):
     images = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(metrics, "_backbone", lambda: tmp_path / "alexnet.pth")
+    monkeypatch.setattr(metrics, "backbone_file", lambda net: tmp_path / "alexnet.pth")
     assert metrics.lpips(images, images) is None
     (tmp_path / "alexnet.pth").touch()
 
     network = _LPIPS(pretrained=True, net="alex", pnet_rand=True).eval()  # all but the backbone's weights
-    monkeypatch.setattr(metrics, "_lpips_network", lambda: network)
+    monkeypatch.setattr(metrics, "perceptual_network", lambda net: network)
     scores = metrics.sequence_scores(images / 2, images, [0, 1], [0, 1])
     assert scores["lpips_sequence"] == pytest.approx(0, abs=1e-6)
     apart = metrics.lpips(images, images.flip(-1))

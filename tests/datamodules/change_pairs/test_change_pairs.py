@@ -142,11 +142,21 @@ def test_bad_folders(root, spoil, message):
         read(data)
 
 
+@pytest.mark.parametrize("role", ["train", "val"])
+def test_images_smaller_than_the_crop_are_refused_before_anything_runs(root, role):
+    for part in ("A", "B", "label"):
+        with Image.open(root / role / part / "c.png") as image:
+            image.crop((0, 0, 20, 15)).save(root / role / part / "c.png")
+    data = ChangePairsDataModule(root=str(root), image_size=16, num_workers=0)
+    message = (
+        f"{role}/A/c.png has 15 x 20 pixels, too few for a crop of 16 x 16; set data.init_args.image_size"
+    )
+    with pytest.raises(DataError, match=re.escape(message)):
+        data.setup("fit")
+    data.setup("test")  # that set is sound
+
+
 def test_bad_settings(root, tmp_path):
-    data = ChangePairsDataModule(root=str(root), image_size=22, num_workers=0)
-    data.setup("test")
-    with pytest.raises(DataError, match="has 24 x 20 pixels, too few for a crop of 22 x 22"):
-        list(data.test_dataloader())
     with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
         ChangePairsDataModule(root=str(tmp_path / "nowhere")).prepare_data()
     with pytest.raises(ValueError, match="train_samples must be at least 1, got 0"):
