@@ -29,10 +29,15 @@ COMMANDS = {  # name: module whose function `run` takes the words that were type
     "models": "cli.commands.models",
     "publish": "cli.commands.publish",
     "import": "cli.commands.import_checkpoint",
+    "info": "cli.commands.info",
     "demo": "cli.demo.server",
     "stream": "cli.stream.command",
 }
 ALSO_SAID = {"train": "fit", "evaluate": "test", "eval": "test", "classify": "predict", "list": "models"}
+BY_NAME = {  # with the name of a trained network in the place of a YAML file
+    "test": "cli.commands.evaluate",
+    "predict": "cli.commands.predict",
+}
 CONFIGURED = (*RUNS, "convert")  # take --config
 
 HELP = """\
@@ -45,18 +50,22 @@ commands:
   fit       train a network             fulgurite fit --config stbp/mnist5k
   validate  accuracy on validation data fulgurite validate --config FILE --ckpt_path best
   test      accuracy at every T, firing rate, operations, energy
+                                        fulgurite test spiking_cnn_nano mnist5k
                                         fulgurite test --config FILE --ckpt_path best
-  predict   classify a folder of images fulgurite predict --config FILE --ckpt_path best \\
-                                            --data.predict_dir FOLDER --output predictions.csv
+  predict   classify images             fulgurite predict spiking_cnn_nano IMAGES
+                                        fulgurite predict --config FILE --ckpt_path best \\
+                                            --data.predict_dir FOLDER
   convert   ANN to spiking network, measured at every T
                                         fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
+  info      all about one               fulgurite info spiking_cnn_nano
   import    take over an authors' file  fulgurite import FILE.pth
   demo      show a network an image     fulgurite demo spiking_cnn_nano
   stream    run a network on a recording, event by event
                                         fulgurite stream spiking_cnn_nano.nmnist_t8 --events FILE
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
+A network is named as zoo.load has it: an entry, timm/NAME, a folder, a run (runs/NAME), hf-hub:OWNER/NAME.
 A run is one YAML file; any value in it can be changed on the command line
 (--trainer.max_epochs 5). Its folder is runs/METHOD-NAME/. A run that was cut off goes on with
 --ckpt_path last. All options of a command: fulgurite COMMAND --help
@@ -107,6 +116,8 @@ def _run(words: Sequence[str]) -> None:
         from importlib.metadata import version
 
         sys.stdout.write(f"fulgurite {version('fulgurite')}\n")
+    elif command in BY_NAME and rest and not rest[0].startswith("-"):
+        import_module(BY_NAME[command]).run(rest)
     elif command in CONFIGURED:
         check_config_files(rest)
         from spiking import keep_memory

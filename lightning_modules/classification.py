@@ -23,7 +23,7 @@ from lightning_modules.metrics import AccuracyOverTime, repeated_samples
 from lightning_modules.start import FIRST_WEIGHTS, build
 from spiking import check_finite
 from spiking.neurons import Neuron
-from zoo.files.description import NOTE, preprocessing_of
+from zoo.files.description import LABELS, NOTE, preprocessing_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,6 +161,7 @@ class ClassificationTask(BaseTask):
         facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
         if facts is not None:
             checkpoint[NOTE] = preprocessing_of(facts())
+            checkpoint[LABELS] = [str(name) for name in facts().get("class_names") or ()]
         checkpoint["origin"] = getattr(self.model, "origin", None) or {}
         hyper = checkpoint.get("hyper_parameters", {})
         arguments = hyper.get("model_args") or {}

@@ -14,7 +14,7 @@ import zoo
 from lightning_modules.preprocessing import recorded_in, wanted_by
 from lightning_modules.record import read_report, split_text
 from zoo.files.checkpoint import weights_file
-from zoo.files.layout import sha256_of
+from zoo.files.layout import is_run, run_checkpoint, sha256_of
 from zoo.rebuild import architecture_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 S = TypeVar("S", bound="DataclassInstance")
-
-CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt")  # of a run, in this order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +192,10 @@ def _is_place(name: str) -> bool:
 def checkpoint_of(name: str) -> str:
     """The best checkpoint of a run, if ``name`` is its folder; else ``name``."""
     folder = Path(name)
-    if not (folder / "checkpoints").is_dir():
-        if ":" not in name and not folder.exists():
-            raise FileNotFoundError(
-                f"no such file or folder: {name}; a run's folder appears once fulgurite fit has trained it"
-            )
-        return name
-    found = [folder / path for path in CHECKPOINTS if (folder / path).is_file()]
-    if not found:
-        raise FileNotFoundError(f"{folder / 'checkpoints'} holds neither best.ckpt nor last.ckpt")
-    return str(found[0])
+    if is_run(folder):
+        return str(run_checkpoint(folder))
+    if ":" not in name and not folder.exists():
+        raise FileNotFoundError(
+            f"no such file or folder: {name}; a run's folder appears once fulgurite fit has trained it"
+        )
+    return name

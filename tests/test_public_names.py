@@ -28,11 +28,11 @@ NAMES = {
     "zoo": """
         AnalogModel CheckpointError Description Fit FluctuationChoice HubError HubFileNotFoundError
         ImageClassifier LicenceError Metric NotRebuildableError Provenance Published Scorer
-        SpikingModel Task TokenBlock TokenImportance UnknownModelError UnrecognizedError WeightsCfg
+        SpikingModel Task TokenBlock TokenImportance Transform UnknownModelError UnrecognizedError WeightsCfg
         ZooModel build_model checkpoint_block choose_fluctuation_weight create describe get_task
         import_checkpoint is_registered list_models list_tasks load normalize_name push
         read_checkpoint recognize reduce_tokens register_model register_task resize save task_of
-        token_importance
+        token_importance transform
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
@@ -91,6 +91,9 @@ OPTIONS = {  # without those of Lightning's Trainer
     """,
     "import": """
         --arg --as --help --in-chans --licence --num-classes --output --time-steps --url -h
+    """,
+    "info": """
+        --help -h
     """,
     "demo": """
         --help --no-browser --port -h

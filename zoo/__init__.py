@@ -33,6 +33,7 @@ from zoo.tokens.hooks import Scorer
 from zoo.tokens.maps import TokenImportance, token_importance
 from zoo.tokens.reduce import reduce_tokens
 from zoo.tokens.uncert import FluctuationChoice, choose_fluctuation_weight
+from zoo.transform import Transform, transform
 
 on_register(register_with_timm)
 for _module in sorted(m.name for m in pkgutil.iter_modules(models.__path__)):
@@ -57,6 +58,7 @@ __all__ = [
     "Task",
     "TokenBlock",
     "TokenImportance",
+    "Transform",
     "UnknownModelError",
     "UnrecognizedError",
     "WeightsCfg",
@@ -83,4 +85,5 @@ __all__ = [
     "save",
     "task_of",
     "token_importance",
+    "transform",
 ]

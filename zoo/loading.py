@@ -70,6 +70,7 @@ def fill(
         )
     if found.preprocessing:
         _tell(model, found.preprocessing)
+    name_classes(model, found.label_names)
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
         model.origin = {"name": Path(source).name, "licence": None, "url": None}
@@ -150,10 +151,13 @@ def adopt_description(
     if classes is not None:
         told["num_classes"] = classes
     _tell(model, told)
-    labels = described.label_names
-    if labels is not None and len(labels) == classes:
-        named: Any = model
-        named.label_names = labels
+    name_classes(model, described.label_names)
+
+
+def name_classes(model: Any, labels: list[str] | None) -> None:
+    """Let the model know the names of its classes, if there is one for each of them."""
+    if labels is not None and len(labels) == getattr(model, "num_classes", None):
+        model.label_names = labels
 
 
 def _tell(model: nn.Module, told: Mapping[str, Any]) -> None:

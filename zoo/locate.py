@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ from zoo.described import build_described
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE
+from zoo.files.layout import CONFIG_FILE, RUNS, is_run, run_checkpoint
 from zoo.hub.download import with_repository
 from zoo.loading import adopt_description, fill
 from zoo.rebuild import architecture_of
-from zoo.registry import get_entry
+from zoo.registry import get_entry, is_registered
 from zoo.timm_bridge.names import PREFIX, is_timm
 
 if TYPE_CHECKING:
@@ -29,7 +30,39 @@ def is_location(name: str) -> bool:
     """Whether ``name`` points at a folder, a file or a repository rather than at an entry."""
     if name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
         return True
-    return os.sep in name or name.endswith(SUFFIXES)
+    return os.sep in name or name.endswith(SUFFIXES) or _folder_called(name) is not None
+
+
+def _folder_called(name: str) -> Path | None:
+    """A folder of a network in the working directory, or a run in ``runs``; names of entries come first."""
+    if not name or is_registered(name):
+        return None
+    here, run = Path(name), Path(RUNS) / name
+    if here.is_dir() and ((here / CONFIG_FILE).is_file() or is_run(here)):
+        return here
+    return run if is_run(run) or (run / CONFIG_FILE).is_file() else None
+
+
+def place_of(name: str) -> Path:
+    """The folder or file of this machine that `zoo.load` reads for ``name``.
+
+    Raises:
+        FileNotFoundError: there is none; or a run has no checkpoint.
+    """
+    place = name.removeprefix("local-dir:")
+    path = Path(place).expanduser()
+    if not path.exists():
+        found = _folder_called(place)
+        if found is None:
+            near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.6)
+            hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+            raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+        path = found
+    return run_checkpoint(path) if is_run(path) and not (path / CONFIG_FILE).is_file() else path
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def load_location(
@@ -37,13 +70,10 @@ def load_location(
 ) -> nn.Module:
     """Rebuild the model that a folder, file or repository describes, and load its weights."""
     remote = name.startswith(("hf-hub:", "hf_hub:"))
-    place = name.split(":", 1)[1] if remote else name.removeprefix("local-dir:")
     if remote:
+        place = name.split(":", 1)[1]
         return with_repository(place, lambda folder: _load(folder, name, pretrained, weights, kwargs))
-    path = Path(place).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"no such file or folder: {path}")
-    return _load(path, None, pretrained, weights, kwargs)
+    return _load(place_of(name), None, pretrained, weights, kwargs)
 
 
 def _load(

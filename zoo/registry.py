@@ -189,12 +189,16 @@ def get_entry(name: str) -> Entry:
     listed = [n for n, e in _ENTRIES.items() if e.listed]
     near = difflib.get_close_matches(base, listed, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else "zoo.list_models() lists all names"
-    if not near:
-        import timm
-
-        if timm.is_model(base):
-            hint = f"timm has it: 'timm/{name}'"
+    if _timm_has(base):
+        ours = f"; the zoo has {near[0]!r}" if near else ""
+        hint = f"timm has it: 'timm/{name}'{ours}"
     raise UnknownModelError(f"unknown model {name!r}; {hint}")
+
+
+def _timm_has(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name)) and name not in _ENTRIES
 
 
 def is_registered(name: str) -> bool:

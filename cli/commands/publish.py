@@ -49,7 +49,8 @@ def run(words: Sequence[str]) -> None:
 
 def _publish(options: Any) -> None:
     import zoo
-    from cli.run.package import export_run, is_run
+    from cli.run.package import export_run
+    from zoo.files.layout import is_run
     from zoo.hub.push import prepare
 
     source = Path(options.source)

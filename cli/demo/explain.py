@@ -10,12 +10,15 @@ import torch
 from PIL import Image, ImageOps
 
 import spiking
+import zoo
 from datamodules.loading.decode import eight_bit
 from lightning_modules import figures
 from spiking.measure.energy import E_AC, E_MAC
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from zoo.transform import Transform
 
 LAYERS = 4  # in the raster
 
@@ -97,32 +100,20 @@ def explain(model: nn.Module, image: Image.Image, invert: bool = False) -> Expla
 
 def prepare(model: nn.Module, image: Image.Image, invert: bool = False) -> Tensor:
     """The image as the network's evaluation has it, ``[C, H, W]``: resized, cropped, normalised."""
-    from timm.data import create_transform
-
-    data = preprocessing(model)
-    image = eight_bit(image, int(data["input_size"][0]))
-    if invert:
-        image = ImageOps.invert(image)
-    x: Tensor = create_transform(**data, is_training=False)(image)
-    return x
+    transform = preprocessing(model)
+    image = eight_bit(image, transform.input_size[0])
+    return transform(ImageOps.invert(image) if invert else image)
 
 
-def preprocessing(model: nn.Module) -> dict[str, Any]:
-    """What timm's transforms need to know.
+def preprocessing(model: nn.Module) -> Transform:
+    """How the network wants its images.
 
     Raises:
         ValueError: images cannot be shown to this network.
     """
-    from timm.data import resolve_data_config
-
-    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
-    data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
-    chans = int(data["input_size"][0])
-    if chans not in (1, 3):
-        raise ValueError(f"this network takes {chans} channels, so images, which have 1 or 3, do not fit")
     if not getattr(model, "num_classes", 0):
         raise ValueError("this network has no classes, so there is no prediction to show")
-    return data
+    return zoo.transform(model)
 
 
 def class_names(model: nn.Module, classes: int) -> list[str]:

@@ -17,11 +17,6 @@ from zoo.hub.push import refuse_links
 CONFIG = "config.yaml"
 
 
-def is_run(folder: Path) -> bool:
-    """Whether ``fulgurite fit`` wrote this folder."""
-    return (folder / CHECKPOINTS).is_dir()
-
-
 def export_run(
     run: Path,
     target: Path,

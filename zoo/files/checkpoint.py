@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import CheckpointError
-from zoo.files.description import NOTE, noted_preprocessing
+from zoo.files.description import LABELS, NOTE, noted_preprocessing
 from zoo.files.formats.json_file import check_plain, read_json
 from zoo.files.formats.safetensors_file import read_safetensors
 from zoo.files.formats.torch_file import read_torch
@@ -46,7 +46,9 @@ class HashError(CheckpointError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of a checkpoint by name, whether we wrote it, and of a run what it notes: settings, origin.
+    """Tensors of a checkpoint by name, whether we wrote it, and of a run what it notes.
+
+    That is its settings, how images are prepared, the names of the classes, and the origin.
 
     The origin is that of the weights that the run started from, empty if these were random, and None where
     the file does not tell. Files of authors may hold further state dicts, the parts, beside the network's.
@@ -58,6 +60,7 @@ class Checkpoint:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] | None = None
     parts: dict[str, Callable[[], dict[str, Tensor]]] = field(default_factory=dict)
+    label_names: list[str] | None = None
 
     def with_parts(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The state, and the tensors of these parts, read now, as ``NAME.KEY``."""
@@ -177,7 +180,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
     # "entry" is what builds the network where the settings of the run build another one, its source
     hyper = content.get("entry", content.get("hyper_parameters"))
     origin = content.get("origin")
-    lightning = "pytorch-lightning_version" in content
+    lightning, content_of_run = "pytorch-lightning_version" in content, content
     preprocessing = noted_preprocessing(content.get(NOTE)) if lightning else {}
     parts: dict[str, Callable[[], dict[str, Tensor]]] = {}
     for key in ("model", "state_dict", "pipeline"):
@@ -199,7 +202,13 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         preprocessing=preprocessing,
         origin=origin if lightning and isinstance(origin, dict) else None,
         parts=parts,
+        label_names=_labels(content_of_run.get(LABELS)) if lightning else None,
     )
+
+
+def _labels(content: Any) -> list[str] | None:
+    plain = isinstance(content, list) and all(isinstance(label, str) for label in content)
+    return content if plain else None
 
 
 def _parts(

@@ -25,6 +25,7 @@ SCHEMA = 2
 PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")  # of ``pretrained_cfg``
 LARGEST_SIDE = 1 << 14  # pixels
 NOTE = "preprocessing"  # of a run's checkpoint: the same
+LABELS = "label_names"  # of a run's checkpoint: names of the classes
 OTHERS = (("model_type", "transformers"), ("_class_name", "diffusers"), ("model_cfg", "open_clip"))
 
 

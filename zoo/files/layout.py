@@ -16,6 +16,9 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 SETTINGS_FILE = "training.yaml"
 FIGURES = "figures"
+RUNS = "runs"  # where `fulgurite fit` keeps its runs
+RUN_CHECKPOINTS = "checkpoints"  # in the folder of a run
+RUN_WEIGHTS = ("best.ckpt", "last.ckpt")  # in it, the one that counts first
 SAVING = ".saving"  # what is being written, or was when a process was killed
 PART = "fulgurite"  # of the description: what timm does not know
 UNKNOWN = (None, "", "None", "unknown", "other")  # licences that say nothing
@@ -31,6 +34,24 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``fulgurite fit`` wrote this folder."""
+    return (folder / RUN_CHECKPOINTS).is_dir()
+
+
+def run_checkpoint(folder: Path) -> Path:
+    """The best checkpoint of a run, else its last one.
+
+    Raises:
+        FileNotFoundError: the run has neither.
+    """
+    inside = folder / RUN_CHECKPOINTS
+    found = [inside / name for name in RUN_WEIGHTS if (inside / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{inside} holds neither {' nor '.join(RUN_WEIGHTS)}")
+    return found[0]
 
 
 def pending(name: str, sha256: str) -> str:

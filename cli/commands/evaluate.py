@@ -1,0 +1,96 @@
+"""``fulgurite test NAME DATA``: a trained network on labelled data, without a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CALLBACKS = (  # networks without neurons are tested, too
+    "--trainer.callbacks=FiringRate",
+    "--trainer.callbacks.init_args.optional=true",
+    "--trainer.callbacks+=Energy",
+    "--trainer.callbacks+=RunReport",
+)
+
+
+def run(words: Sequence[str]) -> None:
+    """Test a network.
+
+    Args:
+        words: what was typed after ``fulgurite test``.
+    """
+    from cli.run import cli
+
+    cli.run(translated(words))
+
+
+def translated(words: Sequence[str]) -> list[str]:
+    """The same test for Lightning's command line, which takes all further options.
+
+    Args:
+        words: name of a network, of data if it does not say its own, and options.
+    """
+    from zoo import locate
+    from zoo.files.layout import is_run
+
+    parser = argparse.ArgumentParser(
+        prog="fulgurite test",
+        description="Accuracy at every T, firing rate, operations and energy of a trained network, its images"
+        " prepared as the weights want them. Further options are those of `fulgurite test --help`:"
+        " --trainer.devices 2, --data.init_args.num_workers 4, ...",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "name", help="an entry of the zoo, timm/NAME, a folder, a run (runs/NAME), or hf-hub:OWNER/NAME"
+    )
+    parser.add_argument(
+        "data",
+        nargs="?",
+        help="a data set, or a folder of images sorted by class; the network's own if missing",
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at once")
+    parser.add_argument("--time-steps", type=int, metavar="T", help="T; that of the weights if missing")
+    parser.add_argument("--root", help="where the data set lies")
+    options, further = parser.parse_known_args(list(words))
+    from_run = options.data is None and not options.name.startswith(("hf-hub:", "hf_hub:", "timm/"))
+    if from_run and locate.is_location(options.name):
+        checkpoint = locate.place_of(options.name)
+        run_folder = checkpoint.parents[1] if checkpoint.suffix == ".ckpt" else Path()
+        if is_run(run_folder) and (run_folder / "config.yaml").is_file():
+            steps = _argument("--model.init_args.model_args.time_steps", options.time_steps)
+            size = _argument("--data.init_args.eval_batch_size", options.batch_size)
+            config = run_folder / "config.yaml"
+            return ["test", f"--config={config}", f"--ckpt_path={checkpoint}", *steps, *size, *further]
+    return _of_network(options, further)
+
+
+def _of_network(options: Any, further: Sequence[str]) -> list[str]:
+    from cli import networks
+
+    arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
+    model = networks.load(options.name, **arguments)
+    word = options.data or networks.own_data(model, options.name)
+    told = networks.data_of(word, model, options.root)
+    networks.check_fits(model, told.kind(**told.arguments), options.name)
+    title = re.sub(r"[^\w.+=-]+", "_", f"{Path(options.name).name}-on-{Path(word).name}")
+    return [
+        "test",
+        "--model=ClassificationTask",
+        f"--model.init_args.model={options.name}",
+        f"--model.init_args.model_args={json.dumps({'pretrained': True, **arguments})}",
+        *told.words,
+        *_argument("--data.init_args.eval_batch_size", options.batch_size),
+        f"--name={title}",
+        *CALLBACKS,
+        *further,
+    ]
+
+
+def _argument(option: str, value: Any) -> list[str]:
+    return [] if value is None else [f"{option}={value}"]

@@ -1,0 +1,199 @@
+"""``fulgurite predict NAME IMAGES``: classes of images by a trained network, without a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.errors import CommandError, fail, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+SHOWN = 20  # rows on the screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One image: where it is from, its best classes and their probabilities, and the true class if known."""
+
+    path: str
+    labels: list[str]
+    probabilities: list[float]
+    true: str | None = None
+
+
+def run(words: Sequence[str]) -> None:
+    """Classify images.
+
+    Args:
+        words: options after ``fulgurite predict``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fulgurite predict",
+        description="Classify images with a trained network, prepared as its weights want them. With --config"
+        " FILE instead of a name, a run predicts as its YAML file says.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "name", help="an entry of the zoo, timm/NAME, a folder, a run (runs/NAME), or hf-hub:OWNER/NAME"
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        help="images, folders of images, or a data set, whose test part is meant",
+    )
+    parser.add_argument("--output", default="predictions.csv", help="table to write; predictions.csv")
+    parser.add_argument("--top-k", "--top_k", type=int, default=5, metavar="K", help="labels in a line; 5")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once; 64")
+    parser.add_argument("--time-steps", type=int, metavar="T", help="T; that of the weights if missing")
+    parser.add_argument("--root", help="where the data set lies")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; an accelerator if there is one")
+    options = parser.parse_args(list(words))
+    for name in ("top_k", "batch_size", "time_steps"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            fail(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    _predict(options)
+
+
+def _predict(options: Any) -> None:
+    import torch
+
+    from cli import networks
+    from cli.demo.explain import class_names
+    from cli.run.folder import check_output, move_aside
+
+    output = Path(options.output)
+    check_output(output)
+    arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
+    model = networks.load(options.name, **arguments)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    try:
+        device = torch.device(options.device or found or "cpu")
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(f"--device {options.device}: {summary(error)}") from error
+    batches = _batches(model, options)
+    names = class_names(model, int(model.num_classes))
+    if output.exists():
+        print(f"the earlier {output} is kept as {move_aside(output)}")
+    rows = list(_classified(model, batches, device, names, options.top_k))
+    _write(rows, output)
+    _show(rows, options.name)
+    print(f"{len(rows)} predictions written to {output}")
+
+
+def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
+    """Batches of images, and their paths or true classes."""
+    from torch.utils.data import DataLoader
+
+    import zoo
+    from cli import networks
+    from datamodules import ImageDataset
+    from datamodules.loading.folder import find_images
+    from lightning_modules import preprocessing
+
+    try:
+        transform = zoo.transform(model)
+        if not getattr(model, "num_classes", 0):
+            raise ValueError(f"{options.name} has no classes, so there is nothing to predict")
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    (word, *more) = options.images
+    if more or Path(word).exists():
+        missing = [place for place in options.images if not Path(place).exists()]
+        if missing:
+            raise CommandError(f"no such file or folder: {missing[0]}")
+        paths = find_images(options.images)
+        images = ImageDataset(paths, None, _Without(transform), transform.input_size[0])
+        return DataLoader(images, batch_size=options.batch_size, collate_fn=_as_is)
+    told = networks.data_of(word, model, options.root)
+    data = told.kind(eval_batch_size=options.batch_size, **told.arguments)
+    networks.check_fits(model, data, options.name)
+    preprocessing.match(data, preprocessing.wanted_by(model), options.name)
+    data.prepare_data()
+    data.setup("test")
+    return data.test_dataloader()
+
+
+class _Without:
+    """A transform that takes no random key."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any, key: int | None) -> Tensor:
+        x: Tensor = self.transform(image)
+        return x
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _classified(
+    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any, names: list[str], top_k: int
+) -> Iterator[Prediction]:
+    import torch
+    from rich.progress import track
+
+    count = 0
+    total = len(batches)  # type: ignore[arg-type]  # a loader has a length
+    with torch.inference_mode():
+        for x, known in track(batches, "predicting", total=total, transient=True):
+            x = x.to(device)
+            logits = model(x.transpose(0, 1) if x.dim() == 5 else x)
+            values, classes = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]), dim=1)
+            for k, (row, best) in enumerate(zip(values.tolist(), classes.tolist(), strict=True)):
+                told = isinstance(known, torch.Tensor)
+                yield Prediction(
+                    path=f"test/{count}" if told else str(known[k]),
+                    labels=[names[c] for c in best],
+                    probabilities=row,
+                    true=names[int(known[k])] if told else None,
+                )
+                count += 1
+
+
+def _write(rows: list[Prediction], output: Path) -> None:
+    from zoo.files.atomic import replacing
+
+    true = any(row.true is not None for row in rows)
+    header = ["path", "label", "probability"]
+    for place in range(2, len(rows[0].labels) + 1):
+        header += [f"label_{place}", f"probability_{place}"]
+    with replacing(output, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*header, *(["true_label"] if true else [])])
+        for row in rows:
+            pairs = zip(row.labels, row.probabilities, strict=True)
+            cells = [cell for label, value in pairs for cell in (label, f"{value:.6f}")]
+            writer.writerow([row.path, *cells, *([row.true] if true else [])])
+
+
+def _show(rows: list[Prediction], name: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=name, title_justify="left")
+    for title in ("image", "label", "probability", "then"):
+        table.add_column(title, justify="right" if title == "probability" else "left", overflow="fold")
+    for row in rows[:SHOWN]:
+        then = ", ".join(
+            f"{label} {value:.1%}"
+            for label, value in zip(row.labels[1:3], row.probabilities[1:3], strict=True)
+        )
+        table.add_row(escape(row.path), escape(row.labels[0]), f"{row.probabilities[0]:.1%}", escape(then))
+    console = Console()
+    console.print(table, highlight=False)
+    if len(rows) > SHOWN:
+        console.print(f"... and {len(rows) - SHOWN} more", highlight=False)
+    if rows[0].true is not None:
+        right = sum(row.labels[0] == row.true for row in rows)
+        console.print(f"{right} of {len(rows)} are right ({right / len(rows):.2%})", highlight=False)
