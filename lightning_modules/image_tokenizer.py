@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class ImageTokenizerTask(BaseTask):
     """Trains an autoencoder whose images pass through one of K codes a place (IBQ, arXiv 2412.02692).
 
-    Batches are ``{"images": float32 [B, I, C, H, W] or [B, C, H, W]}`` in [0, 1]. The loss is the squared
-    error of the images, the quantiser's own loss and its entropies. The published training adds LPIPS, a
-    discriminator and features of SigLIP, for which small grey images have no use.
+    Batches are ``{"images": float32 [B, C, H, W]}`` in [0, 1]. The loss is the squared error of the images,
+    the quantiser's own loss and its entropies. The published training adds LPIPS, a discriminator and
+    features of SigLIP, for which small grey images have no use.
 
     Args:
         model: name of an entry such as ``emu3_5_ibq_tiny``.
@@ -75,7 +75,7 @@ class ImageTokenizerTask(BaseTask):
     def images_of(batch: Any) -> Tensor:
         """Images ``[N, C, H, W]`` in [-1, 1] of a batch."""
         images: Tensor = batch["images"]
-        return (images.flatten(0, 1) if images.dim() == 5 else images) * 2 - 1
+        return images * 2 - 1
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

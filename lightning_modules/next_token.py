@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,14 +14,16 @@ from typing_extensions import override
 
 import zoo
 from lightning_modules.base import BaseTask
+from lightning_modules.callbacks.narration import Narration
 from lightning_modules.callbacks.writings import WritingWriter
 from lightning_modules.source import checkpoint_of
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
 from zoo.models.emu3_5.dida import Roles, clean_places, dense_mask
 from zoo.models.emu3_5.ibq import IBQ, Codec
 from zoo.models.emu3_5.levels import Levels
-from zoo.models.emu3_5.sequences import documents as documents_of
-from zoo.models.emu3_5.sequences import images_in
+from zoo.models.emu3_5.packing import pack
+from zoo.models.emu3_5.pipeline import Pipeline
+from zoo.models.emu3_5.sequences import document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,19 +37,24 @@ class NextTokenTask(BaseTask):
     """Trains a decoder of text and images on the next token (Emu3.5, arXiv 2510.26583).
 
     Batches are packed rows ``{"tokens", "documents", "positions"}``, int64 ``[B, L]`` each, or captions and
-    images ``{"words": [B, I, W], "images": [B, I, C, H, W]}``, whose words are numbers in ``lexicon``.
+    images ``{"words": [N, W], "images": [N, C, H, W], "counts": [D]}``: words are numbers in ``lexicon``,
+    and ``counts`` tell how many captions and images each of the D documents has.
 
     Args:
         model: name of an entry of the task ``language``.
         model_args: its arguments; ``weights: PATH`` starts from a checkpoint, or from the folder of a run.
         lexicon: words of the data; taken from the data on the command line.
         grid: (h, w) of an image's codes; taken from the data on the command line.
+        pack_length: most tokens of a row of documents; missing: each document has a row of its own; taken
+            from the data on the command line.
         tokenizer: what ``zoo.load`` takes, a tokenizer of images; missing: levels of grey, a code a pixel.
         visual_weight: of image codes in the loss, where text has 1.
         lora: arguments of ``peft.LoraConfig`` (``r``, ``lora_alpha``, ...): trains small additions to the
             weights alone.
         text: how text is drawn: ``temperature``, ``top_k``, ``top_p``.
         image: how image codes are drawn one by one: the same.
+        guidance: scale of classifier-free guidance of codes drawn one by one; 1 is without. Emu3.5 takes 3
+            for text and images in turn, 2 or 5 for single images.
         score_samples: images drawn in a test, where the data can judge them; 0: none.
         **arguments: optimiser and schedule, see `BaseTask`.
     """
@@ -65,11 +73,13 @@ class NextTokenTask(BaseTask):
         model_args: dict[str, Any] | None = None,
         lexicon: Sequence[str] = (),
         grid: tuple[int, int] | None = None,
+        pack_length: int | None = None,
         tokenizer: str | None = None,
         visual_weight: float = 0.5,
         lora: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
         image: dict[str, Any] | None = None,
+        guidance: float = 1.0,
         score_samples: int = 100,
         **arguments: Any,
     ) -> None:
@@ -79,13 +89,19 @@ class NextTokenTask(BaseTask):
         self.save_hyperparameters()
         self.model: Any = _build(model, {"grid": grid, **(model_args or {}), **self.model_facts()})
         self.vocabulary = self.model.vocabulary
+        if pack_length is not None and not 1 <= pack_length <= self.model.context:
+            raise ValueError(
+                f"pack_length must lie between 1 and the model's context of {self.model.context} tokens,"
+                f" got {pack_length}"
+            )
+        self.pack_length = pack_length
         if lora is not None:
             self.model.decoder = with_lora(self.model.decoder, lora)
         self.pictures = self._pictures(tokenizer)
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.register_buffer("words", self._words(lexicon), persistent=False)
         self.visual_weight, self.score_samples = visual_weight, score_samples
-        self.text, self.image = dict(text or {}), dict(image or {})
+        self.text, self.image, self.guidance = dict(text or {}), dict(image or {}), guidance
         self.loss_metric, self.accuracy = MeanMetric(), MeanMetric()
 
     def _pictures(self, tokenizer: str | None) -> Levels | Codec:
@@ -123,11 +139,11 @@ class NextTokenTask(BaseTask):
         if "tokens" in batch:
             tokens, documents, positions = (batch[k] for k in ("tokens", "documents", "positions"))
         else:
-            shape = batch["images"].shape[:2]
-            codes = self.pictures.encode(batch["images"].flatten(0, 1)).unflatten(0, shape)
-            tokens = documents_of(self.vocabulary, self.words[batch["words"]], codes)
-            documents = torch.ones_like(tokens)
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+            codes = self.pictures.encode(batch["images"])
+            counts = batch["counts"].tolist()
+            told = zip(self.words[batch["words"]].split(counts), codes.split(counts), strict=True)
+            made = [document(self.vocabulary, list(words), list(images)) for words, images in told]
+            tokens, documents, positions = pack(made, self.vocabulary.pad, self.pack_length)
         if bool((tokens < 0).any() | (tokens >= self.vocabulary.size).any()):
             wrong = tokens[(tokens < 0) | (tokens >= self.vocabulary.size)][0]
             raise ValueError(
@@ -201,17 +217,17 @@ class NextTokenTask(BaseTask):
 
     # -- writing -------------------------------------------------------------------------------
 
-    def writer(self, **options: Any) -> Writer:
-        """What continues prompts with this network; token by token if not told otherwise.
+    @property
+    def pipeline(self) -> Pipeline:
+        """What continues prompts with this network."""
+        from zoo.models.emu3_5.decoding import Choice
 
-        Args:
-            **options: see `zoo.models.emu3_5.decoding.Writer`.
-        """
-        from zoo.models.emu3_5.decoding import Choice, Grammar, Writer
-
-        grammar = Grammar(vocabulary=self.vocabulary, grid=self.grid, limit=self.model.context)
         text, image = Choice(**self.text), Choice(**self.image)
-        return Writer(self.model.decoder, grammar, **{"text": text, "image": image, **options})
+        return Pipeline(self.model, self.pictures, text=text, image=image, guidance=self.guidance)
+
+    def writer(self, **options: Any) -> Writer:
+        """What continues sequences of ids, with options of `zoo.models.emu3_5.decoding.Writer`."""
+        return self.pipeline.writer(**options)
 
     def writers(self) -> dict[str, Writer]:
         """The ways in which this network can write, by the prefix of their measurements."""
@@ -219,27 +235,23 @@ class NextTokenTask(BaseTask):
 
     def prompt(self, text: str, image: bool = False) -> Tensor:
         """Ids ``[1, L]`` of a prompt; with the start of an image behind it if asked for."""
-        v = self.vocabulary
-        opening = [v.image_start, *(v.grid_tokens(*self.grid) if self.grid else ())] if image else []
-        return torch.tensor([[v.bos, *v.encode(text), *opening]], device=self.device)
+        return self.pipeline.prompt(text, image=image)
 
     def drawn(self, written: Written) -> Tensor:
         """The first image that was written in each row, ``[B, C, H, W]``."""
-        codes = torch.stack([images_in(self.vocabulary, row)[0] for row in written.tokens])
-        images: Tensor = self.pictures.decode(codes)
-        return images
+        return self.pipeline.drawn(written)
 
     @torch.no_grad()
     def scores(self, data: Any) -> dict[str, float]:
         """How many drawn images the data's judge recognises as what was asked for, and what they cost."""
         texts, labels = data.questions(self.score_samples)
-        prompts = torch.cat([self.prompt(text, image=True) for text in texts])
         found: dict[str, float] = {}
+        pipeline = self.pipeline
         for prefix, writer in self.writers().items():
             generator = torch.Generator(self.device).manual_seed(0)
-            together = writer.write(prompts, images=1, generator=generator)
-            found[f"{prefix}score"] = float((data.judge(self.drawn(together)) == labels).mean())
-            alone = writer.write(prompts[:1], images=1, generator=generator)
+            together = pipeline.write(writer, texts, image=True, images=1, generator=generator)
+            found[f"{prefix}score"] = float((data.judge(pipeline.drawn(together)) == labels).mean())
+            alone = pipeline.write(writer, texts[:1], image=True, images=1, generator=generator)
             found[f"{prefix}image_passes"] = float(alone.image_passes)
             found[f"{prefix}image_seconds"] = alone.image_seconds
             rank_zero_info(f"{prefix or 'token by token: '}{found[f'{prefix}score']:.2%} recognised")
@@ -259,27 +271,29 @@ class NextTokenTask(BaseTask):
         return [WritingWriter(output)]
 
     @override
+    def on_predict_start(self) -> None:
+        """Look at all prompts before any is continued; one that cannot be is named."""
+        writer = self.writer()
+        for text in getattr(getattr(self.trainer, "datamodule", None), "prompts", ()):
+            try:
+                writer.check(self.prompt(text))
+            except ValueError as error:
+                shown = textwrap.shorten(text, 60, placeholder=" ...")
+                raise ValueError(f"prompt {shown!r}: {error}") from error
+
+    @override
     def predict_step(self, batch: dict[str, str], batch_idx: int) -> list[dict[str, Any]]:
         """Continue one prompt in every way that there is."""
         from zoo.models.emu3_5.decoding import Listener
 
-        told = []
+        told, pipeline = [], self.pipeline
+        shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         for prefix, writer in self.writers().items():
-            written = writer.write(self.prompt(batch["text"]), listener=Listener())
-            tokens = written.tokens[0]
-            images = [self.pictures.decode(codes[None])[0] for codes in images_in(self.vocabulary, tokens)]
-            told.append(
-                {
-                    "prompt": batch["text"],
-                    "way": prefix.rstrip("_") or "ar",
-                    "text": self.vocabulary.decode(tokens.tolist()),
-                    "images": images,
-                    "passes": written.passes,
-                    "image_passes": written.image_passes,
-                    "seconds": written.seconds,
-                    "image_seconds": written.image_seconds,
-                }
-            )
+            way = prefix.rstrip("_") or "ar"
+            with Narration(f"{batch['text']} ({way})", self.vocabulary.decode, shown=shown) as narration:
+                listener = Listener(text=narration.text, image=narration.image)
+                answer = pipeline.answer(pipeline.write(writer, [batch["text"]], listener=listener))
+            told.append({"prompt": batch["text"], "way": way, **vars(answer)})
         return told
 
     # -- optimiser -----------------------------------------------------------------------------

@@ -262,6 +262,8 @@ def run(words: Sequence[str]) -> None:
     warnings.filterwarnings(
         "ignore", ".*add the following callbacks: \\['\\w*Averaging'\\]"
     )  # only for training
+    # what predict writes is counted by batches
+    warnings.filterwarnings("ignore", ".*Couldn't infer the batch indices")
     name_what_is_missing(words)
     try:
         SpikingCLI(words)

@@ -11,7 +11,7 @@ from lightning_modules import ImageTokenizerTask, NextTokenTask
 
 def batch():
     torch.manual_seed(0)
-    return {"images": torch.rand(4, 1, 1, 8, 8)}
+    return {"images": torch.rand(4, 1, 8, 8)}
 
 
 def test_steps_lower_the_loss_and_every_part_learns():
@@ -50,10 +50,11 @@ def test_a_language_model_takes_a_saved_tokenizer(tmp_path):
     zoo.save(tokenizer, tmp_path / "tokenizer")
     settings = {"lexicon": ("digit", "3"), "grid": (2, 2), "tokenizer": str(tmp_path / "tokenizer")}
     task = NextTokenTask("emu3_5_tiny", {"visual_codes": 64, "layers": 1}, **settings)
-    images = torch.rand(2, 1, 1, 8, 8)
-    tokens, _, _ = task.packed({"words": torch.tensor([[[0, 1]]] * 2), "images": images})
+    images = torch.rand(2, 1, 8, 8)
+    words, counts = torch.tensor([[0, 1]] * 2), torch.tensor([1, 1])
+    tokens, _, _ = task.packed({"words": words, "images": images, "counts": counts})
     shown = tokens[task.vocabulary.first_visual <= tokens].reshape(2, 2, 2) - task.vocabulary.first_visual
-    assert torch.equal(shown, tokenizer.encode(images[:, 0] * 2 - 1))
+    assert torch.equal(shown, tokenizer.encode(images * 2 - 1))
     assert not any("pictures" in name for name in task.state_dict())
     with pytest.raises(ValueError, match="visual_codes to 64"):
         NextTokenTask("emu3_5_tiny", {"visual_codes": 9}, **settings)

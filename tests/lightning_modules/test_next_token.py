@@ -7,6 +7,8 @@ import json
 import lightning.pytorch as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
@@ -15,6 +17,7 @@ from datamodules import CaptionedDigitsDataModule
 from lightning_modules import DiDATask, NextTokenTask
 from lightning_modules.callbacks.writings import WritingWriter
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
+from zoo.models.emu3_5.packing import pack
 
 pytest.importorskip("transformers")
 SMALL = {"layers": 1, "width": 16, "ffn": 24, "heads": 2, "kv_heads": 1, "head_dim": 8}
@@ -61,16 +64,45 @@ def test_nothing_is_predicted_across_documents():
     assert targets[0, :2].tolist() == [5, 2]
 
 
-def test_packed_documents_are_what_they_are_alone():
-    model = task().eval()
-    one, two = torch.tensor([[1, 17, 9, 2]]), torch.tensor([[1, 17, 12, 8, 2]])
-    packed = torch.cat([one, two], 1)
-    documents = torch.tensor([[1] * 4 + [2] * 5])
-    positions = torch.tensor([[*range(4), *range(5)]])
+@pytest.fixture(scope="module")
+def network():
+    return task().eval()
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 26), min_size=2, max_size=12), min_size=2, max_size=8),
+    st.integers(12, 40),
+)
+@settings(max_examples=25, deadline=None)
+def test_packed_documents_are_what_they_are_alone(network, documents, length):
+    packed = pack([torch.tensor(ids) for ids in documents], network.vocabulary.pad, length)
     with torch.no_grad():
-        together = model.logits(packed, documents, positions)
-        torch.testing.assert_close(together[:, :4], model.model(one), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(together[:, 4:], model.model(two), rtol=1e-5, atol=1e-5)
+        together = network.logits(*packed)
+        for row, numbers, logits in zip(packed.tokens, packed.documents, together, strict=True):
+            for number in range(1, int(numbers.max()) + 1):
+                own = numbers == number
+                alone = network.model(row[own][None])[0]
+                torch.testing.assert_close(logits[own], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_packing_changes_rows_and_not_the_loss():
+    found = []
+    for length in (None, 512):
+        data = CaptionedDigitsDataModule(batch_size=6, images_per_sequence=3, varied=True, pack_length=length)
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        assert batch["counts"].sum() == len(batch["images"]) == len(batch["words"])
+        assert len(set(batch["counts"].tolist())) > 1
+        model = task(pack_length=length)
+        tokens, documents, positions = model.packed(batch)
+        with torch.no_grad():
+            loss = model.next_token_loss(model.logits(tokens, documents, positions), tokens, documents)
+        found.append((len(tokens), tokens.shape[1], float(loss)))
+    (rows, longest, loss), (packed_rows, filled, packed_loss) = found
+    assert (rows, longest) == (6, 2 + 3 * 76)
+    assert packed_rows < rows
+    assert longest < filled <= 512
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
 
 
 # -- training --------------------------------------------------------------------------------------
@@ -150,9 +182,13 @@ def test_a_run_is_scored_adapted_and_asked(data, tmp_path):
     pl.Trainer(**quiet, callbacks=[writer]).predict(adapted, datamodule=data, return_predictions=False)
     for way in ("ar", "dida"):
         told = json.loads((tmp_path / "out" / f"0000_{way}.json").read_text())
-        assert told["text"].startswith("digit 7")
-        for name in told["images"]:
-            assert Image.open(tmp_path / "out" / name).size == (128, 128)
+        assert (told["prompt"], told["way"]) == ("digit 7", way)
+        assert told["text"] == " ".join(part["text"] for part in told["parts"] if "text" in part)
+        names = [part["image"] for part in told["parts"] if "image" in part]
+        assert all(Image.open(tmp_path / "out" / name).size == (128, 128) for name in names)
+        page = (tmp_path / "out" / "index.html").read_text()
+        assert all(f'src="{name}"' in page for name in names)
+    assert page.count("digit 7 <i>") == 2
 
 
 # -- bad input -------------------------------------------------------------------------------------
@@ -162,6 +198,7 @@ def test_a_run_is_scored_adapted_and_asked(data, tmp_path):
     ("cls", "arguments", "message"),
     [
         (NextTokenTask, {"visual_weight": -1.0}, "visual_weight must be 0 or more"),
+        (NextTokenTask, {"pack_length": 513}, "between 1 and the model's context of 512 tokens, got 513"),
         (NextTokenTask, {"lexicon": ["cat"]}, "this vocabulary has no word 'cat'; it has 0, 1"),
         (NextTokenTask, {"model_args": {"weights": "nowhere"}}, "no such file or folder: nowhere"),
         (DiDATask, {"path": "straight"}, "path must be 'metric' or 'mixture', got 'straight'"),

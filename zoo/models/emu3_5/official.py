@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from zoo.errors import CheckpointError
 from zoo.models.emu3_5.model import Emu35
+from zoo.models.emu3_5.text import FILE, BytePairs
 from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def load_emu3_5(
     dtype: torch.dtype = torch.bfloat16,
     device_map: str | dict[str, Any] | None = None,
     attention: str = "sdpa",
+    text: str | Path | None = None,
 ) -> Emu35:
     """The language model of a folder in the layout of BAAI/Emu3.5, in evaluation mode.
 
@@ -98,6 +101,8 @@ def load_emu3_5(
         dtype: of the weights in memory.
         device_map: of transformers: ``"auto"`` spreads the layers over all devices.
         attention: see `Emu35`.
+        text: ``emu3.tiktoken``, or the folder that holds it; missing: taken from ``folder`` if it is there,
+            otherwise the model reads and writes ids only.
 
     Raises:
         CheckpointError: a file is missing, is another model's, or does not fit.
@@ -106,6 +111,9 @@ def load_emu3_5(
     folder = Path(folder).expanduser()
     check_files(folder)
     arguments = arguments_of(_json(folder / CONFIG))
+    if text is None and (folder / FILE).is_file():
+        text = folder
+    pairs = None if text is None else BytePairs.read(text, emu3_5_vocabulary().pad)
     with torch.device("meta"):
         model = Emu35(**arguments, attention=attention)
     decoder, told = type(model.decoder).from_pretrained(
@@ -126,6 +134,7 @@ def load_emu3_5(
         listed = "; ".join(f"{len(v)} {kind} ({', '.join(v[:SHOWN])})" for kind, v in faults.items() if v)
         raise CheckpointError(f"the tensors in {folder} do not fit its {CONFIG}: {listed}")
     model.decoder = decoder
+    model.vocabulary = replace(model.vocabulary, text=pairs)
     model.architecture, model.model_args = "emu3_5", arguments
     return model.eval()
 

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from zoo.models.emu3_5.text import Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from zoo.models.emu3_5.text import Text
+
+
+class Section(NamedTuple):
+    """The two tokens around a part of an answer.
+
+    Attributes:
+        begin: opens it.
+        end: closes it.
+    """
+
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +41,12 @@ class Vocabulary:
         visual_codes: number of image codes.
         digit_ids: ids of the digits 0 to 9; empty where sizes are not written.
         times_id: id of ``*``.
-        words: words that have one id each, from ``first_word`` on; empty where a tokenizer reads text.
-        first_word: id of the first of them.
+        end_of_frame: ends a frame of a video.
+        timestamp: stands before the time of a frame.
+        answer: around what the model answers; prompts end with its beginning.
+        reasoning: around thoughts on a whole answer.
+        image_reasoning: around thoughts on one image.
+        text: reads and writes text; None: only ids are known.
     """
 
     pad: int
@@ -39,9 +59,13 @@ class Vocabulary:
     first_visual: int
     visual_codes: int
     digit_ids: tuple[int, ...] = ()
-    times_id: int = -1
-    words: tuple[str, ...] = ()
-    first_word: int = 0
+    times_id: int | None = None
+    end_of_frame: int | None = None
+    timestamp: int | None = None
+    answer: Section | None = None
+    reasoning: Section | None = None
+    image_reasoning: Section | None = None
+    text: Text | None = None
 
     @property
     def size(self) -> int:
@@ -50,49 +74,72 @@ class Vocabulary:
 
     def grid_tokens(self, height: int, width: int) -> tuple[int, ...]:
         """The size of an image as text, nothing where sizes are not written."""
-        if not self.digit_ids:
+        if self.times_id is None:
             return ()
         text = f"{height}*{width}"
         return tuple(self.times_id if c == "*" else self.digit_ids[int(c)] for c in text)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of words.
+        """Ids of a text.
 
         Raises:
-            ValueError: a word that there is not.
+            ValueError: a word that there is not, or the vocabulary reads no text.
         """
-        found = text.split()
-        for word in found:
-            if word not in self.words:
-                raise ValueError(f"this vocabulary has no word {word!r}; it has {', '.join(self.words)}")
-        return [self.first_word + self.words.index(word) for word in found]
+        return self._text().encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The words among ``ids``; control tokens and image codes are left out."""
-        numbers = [token - self.first_word for token in ids]
-        return " ".join(self.words[n] for n in numbers if 0 <= n < len(self.words))
+        """The text among ``ids``; control tokens and image codes are left out.
+
+        Raises:
+            ValueError: the vocabulary writes no text.
+        """
+        return self._text().decode(ids)
+
+    def _text(self) -> Text:
+        if self.text is None:
+            raise ValueError(
+                "this vocabulary knows ids only: the text of the published model is read with its file"
+                " emu3.tiktoken, which zoo.models.emu3_5.load_emu3_5(FOLDER, text=PLACE) takes"
+            )
+        return self.text
 
 
-def emu3_5_vocabulary(visual_codes: int = 131_072) -> Vocabulary:
+ENDOFTEXT = 151_643  # the first id behind Qwen's byte pairs; then <|im_start|> and <|im_end|>
+EXTRAS = ENDOFTEXT + 3  # <|extra_0|> to <|extra_204|>
+IMAGE = EXTRAS + 205  # <|image token|>, <|image start|>, <|image end|>, then the image codes
+
+
+def emu3_5_vocabulary(visual_codes: int = 131_072, text: Text | None = None) -> Vocabulary:
     """Of the published model: 151,854 ids of text and control, then the image codes."""
+
+    def extra(first: int) -> Section:
+        return Section(EXTRAS + first, EXTRAS + first + 1)
+
     return Vocabulary(
-        pad=151_643,
-        bos=151_849,
-        eos=151_850,
-        image_start=151_852,
-        image_token=151_851,
-        image_end=151_853,
-        end_of_line=151_846,
-        first_visual=151_854,
+        pad=ENDOFTEXT,
+        bos=EXTRAS + 203,
+        eos=EXTRAS + 204,
+        image_token=IMAGE,
+        image_start=IMAGE + 1,
+        image_end=IMAGE + 2,
+        end_of_line=EXTRAS + 200,
+        end_of_frame=EXTRAS + 201,
+        timestamp=EXTRAS + 202,
+        answer=extra(100),
+        reasoning=extra(60),
+        image_reasoning=extra(50),
+        first_visual=IMAGE + 3,
         visual_codes=visual_codes,
-        digit_ids=tuple(range(15, 25)),
-        times_id=9,
+        # byte pairs begin with the printable bytes in their order: "!" is 0, "*" 9, "0" 15
+        digit_ids=tuple(range(ord("0") - ord("!"), ord("9") - ord("!") + 1)),
+        times_id=ord("*") - ord("!"),
+        text=text,
     )
 
 
 def tiny_vocabulary(visual_codes: int = 9) -> Vocabulary:
     """Of the small models: eleven words, sizes of images are not written."""
-    words = (*"0123456789", "digit")
+    words = Words((*"0123456789", "digit"), first=7)
     return Vocabulary(
         pad=0,
         bos=1,
@@ -101,8 +148,7 @@ def tiny_vocabulary(visual_codes: int = 9) -> Vocabulary:
         image_end=4,
         image_token=5,
         end_of_line=6,
-        first_visual=7 + len(words),
+        first_visual=7 + len(words.words),
         visual_codes=visual_codes,
-        words=words,
-        first_word=7,
+        text=words,
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.zoo.models.emu3_5.words import Words, decoder
 from zoo.models.emu3_5.dida import Denoising, MixturePath
 
 pytest.importorskip("transformers")
-from zoo.models.emu3_5.decoding import Choice, Grammar, ImageRules, Listener, Writer, guided
+from zoo.models.emu3_5.decoding import Choice, Grammar, ImageRules, Listener, Reader, Writer, guided
+from zoo.models.emu3_5.sequences import parts_of
+from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary
 
 SIZED, PLAIN = Words(), Words(sized=False)
 
@@ -136,6 +142,110 @@ def test_guidance_bends_images_only():
         assert torch.equal(same.tokens, plain.tokens)  # an equal guide guides nowhere
 
 
+class Babble:
+    """A decoder whose logits are noise of any strength; it likes one token."""
+
+    def __init__(self, size, scale, seed, liked=0, liking=0.0):
+        self.size, self.scale, self.liked, self.liking = size, scale, liked, liking
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids, logits_to_keep, **rest):
+        kept = logits_to_keep if isinstance(logits_to_keep, int) else len(logits_to_keep)
+        noise = torch.randn(len(input_ids), kept, self.size, generator=self.generator)
+        logits = self.scale * noise
+        logits[..., self.liked] += self.liking
+        return SimpleNamespace(logits=logits)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    scale=st.sampled_from([0.0, 1.0, 50.0]),
+    temperature=st.floats(0.05, 5.0),
+    top_k=st.integers(0, 30),
+    top_p=st.floats(0.01, 1.0),
+    guidance=st.sampled_from([1.0, 3.0]),
+    grid=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    limit=st.integers(8, 160),
+    passes=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_images_can_always_be_read(seed, scale, temperature, top_k, top_p, guidance, grid, limit, passes):
+    """At any temperature, by any filter, within any context, at once or code by code."""
+    v = SIZED
+    choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
+    denoising = Denoising(passes=passes, guidance=guidance, temperature=temperature) if passes else None
+    grammar = Grammar(vocabulary=v, grid=grid, limit=limit)
+    model = Babble(v.size, scale, seed)
+    options = {"text": choice, "image": choice, "guidance": guidance, "denoising": denoising}
+    writer = Writer(model, grammar, path=MixturePath(8), **options)
+    made = writer.write(
+        torch.tensor([[1, 8]]),
+        unconditional=torch.tensor([[1]]),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    assert made.tokens.shape[1] <= limit
+    for size, height, width in images_of(made.tokens[0], v):
+        assert size == f"{height}*{width}"
+        assert (height, width) == grid if grid else min(height, width) >= 10
+
+
+def test_what_guides_away_reads_the_images_of_an_answer_alone():
+    v = PLAIN
+    grammar = Grammar(vocabulary=v, grid=(2, 3), limit=60)
+    for denoising in (None, Denoising(passes=2, guidance=3.0)):
+        model = Babble(v.size, 1.0, 0, liked=v.image_start, liking=3.0)
+        writer = Writer(model, grammar, guidance=3.0, denoising=denoising, path=MixturePath(8))
+        seen = {}
+
+        def remembered(own, tokens, read=Reader.read, seen=seen):
+            seen.setdefault(own, []).extend(tokens[0].tolist())
+            return read(own, tokens)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Reader, "read", remembered)
+            made = writer.write(
+                torch.tensor([[1, 8, 9]]),
+                unconditional=torch.tensor([[1]]),
+                generator=torch.Generator().manual_seed(2),
+            )
+        assert len(images_of(made.tokens[0], v)) > 1
+        _, guide = seen.values()
+        texts = [token for token in guide[1:] if token < v.first_visual]
+        assert set(texts) <= {v.image_start, v.image_token, v.image_end, v.end_of_line}
+        assert guide[0] == 1
+        assert guide.count(v.image_start) > 1
+
+
+def test_text_and_sizes_are_told_apart():
+    """Who listens gets the words, not the digits of an image's size."""
+    heard, steps = [], []
+    grammar = Grammar(vocabulary=SIZED, grid=(2, 3), limit=80)
+    listener = Listener(text=heard.append, image=lambda done, of: steps.append((done, of)))
+    model = Babble(SIZED.size, 1.0, 0, liked=SIZED.image_start, liking=2.0)
+    made = Writer(model, grammar).write(
+        torch.tensor([[1, 8]]), listener=listener, generator=torch.Generator().manual_seed(0)
+    )
+    inside, outside = False, []
+    for token in made.tokens[0, 2:].tolist():
+        if not inside:
+            outside.append(token)
+        inside = token == SIZED.image_start or (inside and token != SIZED.image_end)
+    assert heard == outside
+    assert steps.count((8, 8)) == len(images_of(made.tokens[0], SIZED)) > 0
+
+
+def test_the_published_vocabulary_writes_what_can_be_read():
+    v = emu3_5_vocabulary(visual_codes=20)
+    grammar = Grammar(vocabulary=v, grid=(12, 3), limit=160)
+    writer = Writer(
+        Babble(v.size, 1.0, 0), grammar, text=Choice(top_k=1024, top_p=0.9), image=Choice(top_k=10)
+    )
+    prompt = torch.tensor([[v.bos, v.answer.begin, v.image_start]])
+    made = writer.write(prompt, images=1, generator=torch.Generator().manual_seed(0))
+    (part,) = parts_of(v, made.tokens[0])
+    assert (part.kind, part.tokens.shape) == ("image", (12, 3))
+
+
 def test_a_batch_is_written_together():
     grammar = Grammar(vocabulary=PLAIN, grid=(2, 3), limit=30)
     prompts = torch.tensor([[1, 8, 3], [1, 9, 3]])
@@ -177,6 +287,6 @@ def test_wrong_settings_are_named():
         Writer(decoder(PLAIN), Grammar(vocabulary=PLAIN, grid=(2, 3)), denoising=Denoising())
     with pytest.raises(ValueError, match=r"an image states the size '\?2' where h\*w was expected"):
         Grammar(vocabulary=SIZED).state(torch.tensor([1, 3, 9, 22, 5, 41]))
-    for settings in ({"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}):
-        with pytest.raises(ValueError, match=next(iter(settings))):
-            Choice(**settings)
+    for wrong in ({"temperature": 0.0}, {"top_k": -1}, {"top_p": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Choice(**wrong)

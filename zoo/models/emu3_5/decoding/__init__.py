@@ -1,6 +1,6 @@
 """Sequences of text and images are continued; needs the extra ``multimodal`` (transformers)."""
 
-from zoo.models.emu3_5.decoding.grammar import Grammar, State, block_length, read_size
+from zoo.models.emu3_5.decoding.grammar import Grammar, State, block_length
 from zoo.models.emu3_5.decoding.processors import Choice, ChoiceByKind, ImageRules, guided
 from zoo.models.emu3_5.decoding.reader import Reader
 from zoo.models.emu3_5.decoding.writer import Listener, Writer, Written
@@ -17,5 +17,4 @@ __all__ = [
     "Written",
     "block_length",
     "guided",
-    "read_size",
 ]

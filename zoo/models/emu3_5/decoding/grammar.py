@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from zoo.models.emu3_5.sequences import read_size
+
 if TYPE_CHECKING:
     from zoo.models.emu3_5.vocabulary import Vocabulary
 
@@ -119,8 +121,8 @@ class Grammar:
     def _size(self, tokens: Tensor, state: State) -> list[int]:
         """Ids that may go on with the string ``h*w``."""
         v, place = self.vocabulary, state.place
-        if self.grid is not None:
-            written = v.grid_tokens(*self.grid)
+        if self.grid is not None or v.times_id is None:
+            written = v.grid_tokens(*self.grid) if self.grid is not None else ()
             return [written[place]] if place < len(written) else [v.image_token]
         if place in (2, 5):
             return [v.times_id] if place == 2 else [v.image_token]
@@ -135,20 +137,6 @@ class Grammar:
             return min(height, width) >= SMALLEST and self.fits(shortest, (height, width))
 
         return [v.digit_ids[digit] for digit in range(10) if possible(digit)]
-
-
-def read_size(vocabulary: Vocabulary, written: list[int]) -> tuple[int, int]:
-    """(h, w) from the tokens of the string ``h*w``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    digits, times = vocabulary.digit_ids, vocabulary.times_id
-    text = "".join("*" if t == times else str(digits.index(t)) if t in digits else "?" for t in written)
-    height, _, width = text.partition("*")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"an image states the size {text!r} where h*w was expected")
-    return int(height), int(width)
 
 
 def _last(tokens: Tensor, wanted: int) -> int:

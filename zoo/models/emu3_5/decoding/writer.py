@@ -28,6 +28,7 @@ class Written:
 
     Attributes:
         tokens: prompts and answers, ``[B, L]``; rows that ended early are filled up with padding.
+        prompt: tokens of a prompt.
         passes: times that the decoder ran, guidance counted apart.
         image_passes: those that drew image codes.
         seconds: that everything took.
@@ -35,6 +36,7 @@ class Written:
     """
 
     tokens: Tensor
+    prompt: int = 0
     passes: int = 0
     image_passes: int = 0
     seconds: float = 0.0
@@ -46,7 +48,7 @@ class Listener:
     """Is told how the writing goes on.
 
     Attributes:
-        text: gets each token of text of the first row as it comes.
+        text: gets each token of text as it comes, of the first row that still writes.
         image: gets the steps of the image that are done, and their number.
     """
 
@@ -62,7 +64,8 @@ class Writer:
         grammar: the rules of its sequences.
         text: how tokens of text are drawn.
         image: how image codes are drawn one by one.
-        guidance: scale of classifier-free guidance inside images; 1 is without.
+        guidance: scale of classifier-free guidance inside images; 1 is without. What guides away reads an
+            unconditional prompt and the images of the answer, not its text, as in the authors' code.
         denoising: draws images at once; None draws them token by token.
         path: of the noise; needed for ``denoising``.
 
@@ -92,6 +95,11 @@ class Writer:
         ]
         self.guidance, self.denoising, self.path = guidance, denoising, path
 
+    @property
+    def guides(self) -> bool:
+        """Whether an unconditional prompt is needed."""
+        return self.guidance != 1.0 or (self.denoising is not None and self.denoising.guidance != 1.0)
+
     @torch.no_grad()
     def write(
         self,
@@ -112,19 +120,21 @@ class Writer:
             listener: is told how it goes on.
 
         Raises:
-            ValueError: ids outside the vocabulary, a prompt that leaves no room, or rows that come to their
-                images at different times.
+            ValueError: see `check`; or rows come to their images at different times.
         """
-        self._check(prompts)
-        guides = self.guidance != 1.0 or (self.denoising is not None and self.denoising.guidance != 1.0)
-        if guides and unconditional is None:
+        self.check(prompts)
+        if self.guides and unconditional is None:
             raise ValueError("guidance needs an unconditional prompt")
-        session = _Session(
-            self, prompts, unconditional if guides else None, generator, listener or Listener()
-        )
+        guide = unconditional if self.guides else None
+        session = _Session(self, prompts, guide, generator, listener or Listener())
         return session.run(images)
 
-    def _check(self, prompts: Tensor) -> None:
+    def check(self, prompts: Tensor) -> None:
+        """Make sure that ``prompts [B, L]`` can be continued.
+
+        Raises:
+            ValueError: ids outside the vocabulary, or a prompt that leaves no room.
+        """
         v, limit = self.vocabulary, self.grammar.limit
         if prompts.numel() == 0:
             raise ValueError("an empty prompt cannot be continued")
@@ -165,7 +175,7 @@ class _Session:
         self.guide = None if unconditional is None else Reader(writer.decoder)
         self.fresh, self.guide_fresh = prompts, unconditional  # what is not read yet
         self.ended = (prompts[:, -1] == self.v.eos).clone()
-        self.written = Written(tokens=prompts)
+        self.written = Written(tokens=prompts, prompt=prompts.shape[1])
 
     def run(self, images: int | None) -> Written:
         begun = time.perf_counter()
@@ -184,19 +194,31 @@ class _Session:
         self.written.seconds = time.perf_counter() - begun
         return self.written
 
-    def _append(self, tokens: Tensor) -> None:
+    def _append(self, tokens: Tensor, of_image: bool) -> None:
         self.tokens = torch.cat([self.tokens, tokens], 1)
         self.fresh = torch.cat([self.fresh, tokens], 1)
-        if self.guide_fresh is not None:
+        if self.guide_fresh is not None and of_image:
             self.guide_fresh = torch.cat([self.guide_fresh, tokens], 1)
 
-    def _read(self) -> tuple[Tensor, Tensor | None]:
-        """Read what is new; logits ``[B, V]`` of both readers."""
+    def _read(self) -> Tensor:
+        """Read what is new; logits ``[B, V]``."""
         logits, self.fresh = self.reader.read(self.fresh), self.fresh[:, :0]
+        return logits
+
+    def _read_guide(self) -> Tensor | None:
+        """The same of what guides; None without guidance."""
         if self.guide is None or self.guide_fresh is None:
-            return logits, None
-        other, self.guide_fresh = self.guide.read(self.guide_fresh), self.guide_fresh[:, :0]
-        return logits, other
+            return None
+        logits, self.guide_fresh = self.guide.read(self.guide_fresh), self.guide_fresh[:, :0]
+        return logits
+
+    def _together(self, found: list[Any]) -> None:
+        """Make sure that all rows that still write are at the same point."""
+        rows = {now for now, done in zip(found, self.ended.tolist(), strict=True) if not done}
+        if len(rows) > 1:
+            raise ValueError(
+                "the prompts of a batch come to their images at different times; write them one by one"
+            )
 
     # -- token by token ------------------------------------------------------------------------
 
@@ -204,37 +226,39 @@ class _Session:
         """Write one token; 1 if it ended an image."""
         from zoo.models.emu3_5.decoding.processors import guided
 
-        state = self.grammar.state(self.tokens[0])
+        first = int((~self.ended).nonzero()[0])
+        state = self.grammar.state(self.tokens[first])
         begun, passes = time.perf_counter(), self.reader.passes
-        scores, other = self._read()
-        if other is not None and state.phase == "codes":
-            scores = guided(scores, other, self.writer.guidance)
+        scores = self._read()
+        if self.guide is not None:
+            self._together([self.grammar.state(row) for row in self.tokens])
+            if state.phase == "codes" and self.writer.guidance != 1.0:
+                other = self._read_guide()
+                assert other is not None
+                scores = guided(scores, other, self.writer.guidance)
         for processor in self.writer.processors:
             scores = processor(self.tokens, scores)
         token = torch.multinomial(scores.softmax(-1), 1, generator=self.generator)
         token = token.masked_fill(self.ended[:, None], self.v.pad)
-        self._append(token)
+        told = int(token[first])
+        self._append(token, of_image=state.phase != "text" or told == self.v.image_start)
         self.ended |= token[:, 0] == self.v.eos
+        if state.phase == "text":
+            self.listener.text(told)
         if state.phase != "codes":
-            self.listener.text(int(token[0]))
             return 0
         assert state.grid is not None
         self.written.image_passes += self.reader.passes - passes
         self.written.image_seconds += time.perf_counter() - begun
         self.listener.image(state.place + 1, block_length(state.grid) + 1)
-        return int(int(token[0]) == self.v.image_end)
+        return int(told == self.v.image_end)
 
     # -- an image at once ----------------------------------------------------------------------
 
     def _at_image(self) -> bool:
         """Whether all rows are about to open an image."""
-        opens = [
-            self.grammar.opens(row) for row, done in zip(self.tokens, self.ended, strict=True) if not done
-        ]
-        if any(opens) and not all(opens):
-            raise ValueError(
-                "the prompts of a batch come to their images at different times; write them one by one"
-            )
+        opens = [self.grammar.opens(row) for row in self.tokens]
+        self._together(opens)
         return any(opens)
 
     def _draw_image(self, settings: Denoising) -> None:
@@ -244,6 +268,8 @@ class _Session:
         height, width = grid
         if self.fresh.shape[1]:
             self._read()  # the prefix; it stays in the cache
+        if self.guide_fresh is not None and self.guide_fresh.shape[1]:
+            self._read_guide()
         begun, passes = time.perf_counter(), self.reader.passes
         template = block_template(self.v, grid, self.tokens)
         place = (template[0] == -1).nonzero()[:, 0]
@@ -261,7 +287,7 @@ class _Session:
         self.written.image_passes += self.reader.passes - passes
         self.written.image_seconds += time.perf_counter() - begun
         end = torch.full_like(template[:, :1], self.v.image_end)
-        self._append(torch.cat([filled(template, codes + self.v.first_visual), end], 1))
+        self._append(torch.cat([filled(template, codes + self.v.first_visual), end], 1), of_image=True)
 
     def _written_size(self) -> tuple[int, int]:
         opened = torch.cat([self.tokens[0], self.tokens.new_tensor([self.v.image_token])])
