@@ -30,6 +30,7 @@ COMMANDS = {  # name: module whose function `run` takes the words that were type
     "publish": "cli.commands.publish",
     "import": "cli.commands.import_checkpoint",
     "info": "cli.commands.info",
+    "export": "cli.commands.export",
     "demo": "cli.demo.server",
     "stream": "cli.stream.command",
 }
@@ -60,6 +61,7 @@ commands:
   models    list the networks           fulgurite models 'spikingresformer*'
   info      all about one               fulgurite info spiking_cnn_nano
   import    take over an authors' file  fulgurite import FILE.pth
+  export    a file for other programs   fulgurite export spiking_cnn_nano --to onnx
   demo      show a network an image     fulgurite demo spiking_cnn_nano
   stream    run a network on a recording, event by event
                                         fulgurite stream spiking_cnn_nano.nmnist_t8 --events FILE

@@ -26,10 +26,11 @@ NAMES = {
         prepare qcfs rebuild register_method resize self_test srp thresholds
     """,
     "zoo": """
-        AnalogModel CheckpointError Description Fit FluctuationChoice HubError HubFileNotFoundError
-        ImageClassifier LicenceError Metric NotRebuildableError Provenance Published Scorer
-        SpikingModel Task TokenBlock TokenImportance Transform UnknownModelError UnrecognizedError WeightsCfg
-        ZooModel build_model checkpoint_block choose_fluctuation_weight create describe get_task
+        AnalogModel CheckpointError Description ExportError Exported Fit FluctuationChoice HubError
+        HubFileNotFoundError ImageClassifier LicenceError Metric NotRebuildableError Provenance Published
+        Scorer SpikingModel Task TokenBlock TokenImportance Transform UnknownModelError UnrecognizedError
+        WeightsCfg ZooModel build_model checkpoint_block choose_fluctuation_weight create describe
+        export get_task
         import_checkpoint is_registered list_models list_tasks load normalize_name push
         read_checkpoint recognize reduce_tokens register_model register_task resize save task_of
         token_importance transform
@@ -94,6 +95,9 @@ OPTIONS = {  # without those of Lightning's Trainer
     """,
     "info": """
         --help -h
+    """,
+    "export": """
+        --help --output --sequence --step --time-steps --to -h
     """,
     "demo": """
         --help --no-browser --port -h

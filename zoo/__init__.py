@@ -10,11 +10,13 @@ from zoo.classifier import AnalogModel, ImageClassifier, SpikingModel
 from zoo.describe import Description, describe
 from zoo.errors import (
     CheckpointError,
+    ExportError,
     HubError,
     HubFileNotFoundError,
     NotRebuildableError,
     UnknownModelError,
 )
+from zoo.export import Exported, export
 from zoo.factory import create, load, register_with_timm
 from zoo.files.checkpoint import read_checkpoint
 from zoo.files.provenance import Provenance
@@ -43,6 +45,8 @@ __all__ = [
     "AnalogModel",
     "CheckpointError",
     "Description",
+    "ExportError",
+    "Exported",
     "Fit",
     "FluctuationChoice",
     "HubError",
@@ -68,6 +72,7 @@ __all__ = [
     "choose_fluctuation_weight",
     "create",
     "describe",
+    "export",
     "get_task",
     "import_checkpoint",
     "is_registered",

@@ -15,6 +15,10 @@ class NotRebuildableError(ValueError):
     """The model cannot be built again from a name and plain values, so it cannot be saved."""
 
 
+class ExportError(ValueError):
+    """The network cannot be written in this format, or what was written does something else."""
+
+
 class HubError(OSError):
     """The Hub could not be read or written; the message says why and what to do."""
 

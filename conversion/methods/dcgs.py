@@ -43,6 +43,7 @@ from conversion.network.site import Site, sites
 from spiking.arguments import integer
 from spiking.functional import multi_threshold
 from spiking.levels import MAX_LEVELS, Levels
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +83,7 @@ class TrackingSite(Site):
     """
 
     domain: ClassVar[Domain] = "mean"
+    state_names: ClassVar[tuple[str, ...]] = ("steps", "mean")
     mean: Tensor | None
     var: Tensor | None
 
@@ -105,6 +107,11 @@ class TrackingSite(Site):
         return Levels.largest(theta * 2**self.headroom, self.n + self.headroom)
 
     @override
+    def initial_state(self, x: Tensor) -> Any:
+        """No step, and a mean of 0."""
+        return 0, torch.zeros_like(x, dtype=state_dtype(x))
+
+    @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Represented output ``[T, B, ...]``."""
         outputs, _, state = multi_threshold.track(
@@ -120,6 +127,12 @@ class RateSite(TrackingSite):
     """
 
     domain: ClassVar[Domain] = "step"
+    state_names: ClassVar[tuple[str, ...]] = ("v", "sent")
+
+    @override
+    def initial_state(self, x: Tensor) -> Any:
+        """The potential, and for a ReLU the sum of all sent."""
+        return multi_threshold.rate_start(x, self.thresholds(), self.kind)
 
     @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:

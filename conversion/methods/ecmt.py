@@ -63,11 +63,19 @@ class MultiThresholdSite(Site):
         self.n, self.producer = n, spec.producer
         self.register_buffer("negative_threshold", torch.zeros(1))
 
+    def thresholds(self) -> Levels:
+        """The levels."""
+        return Levels.smallest(self.v_threshold, self.negative_threshold, self.n)
+
+    @override
+    def initial_state(self, x: Tensor) -> Any:
+        """The potential."""
+        return multi_threshold.rate_start(x, self.thresholds(), "identity")
+
     @override
     def fire(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Levels ``[T, B, ...]``; the state is the potential."""
-        levels = Levels.smallest(self.v_threshold, self.negative_threshold, self.n)
-        return multi_threshold.rate_coded(x, levels, state, keep_state=keep_state)
+        return multi_threshold.rate_coded(x, self.thresholds(), state, keep_state=keep_state)
 
 
 SOFTMAX = ("softmax", "_softmax", "_safe_softmax")

@@ -12,7 +12,9 @@ from typing_extensions import override
 from conversion.calibration.observe import check_rule, find_thresholds
 from conversion.calibration.trained import all_trained, check_trained, is_trained, thresholds_learn
 from conversion.methods.base import Method
+from conversion.methods.integrate_fire import V_INIT
 from conversion.network.site import Site
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from conversion.calibration.batches import Batches
@@ -53,6 +55,11 @@ class IntegratorMethod(Method):
 
 class IntegratorSite(Site):
     """A site whose spikes are found in units of the threshold; subclasses write `spikes`."""
+
+    @override
+    def initial_state(self, x: Tensor) -> Tensor:
+        """The membrane at half a threshold, in thresholds."""
+        return torch.full_like(x, V_INIT, dtype=state_dtype(x))
 
     def spikes(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Spikes for currents in units of the threshold, ``[T, B, ...]``."""

@@ -10,14 +10,15 @@ means, which is expectation compensation: ``mean(y_1..y_t) = F(mean(x_1..x_t))``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spiking.functional.codes import increments, running_mean
+from spiking.functional.codes import CodeState, increments, running_mean
 from spiking.neurons.base import Temporal
+from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
     from conversion.network.clock import Clock
@@ -86,6 +87,12 @@ class FoldedSize(nn.Module):
 class RunningMean(Temporal):
     """``x_t`` -> ``m_t``, the mean of the steps up to t; ``[T, B, ...]``, float32 inside."""
 
+    state_names: ClassVar[tuple[str, ...]] = ("steps", "sum")
+
+    @override
+    def initial_state(self, x: Tensor) -> tuple[int, Tensor]:
+        return 0, torch.zeros_like(x, dtype=state_dtype(x))
+
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Running means; the state is (steps seen, their sum)."""
         means, after = running_mean(x, state)
@@ -95,13 +102,19 @@ class RunningMean(Temporal):
 class Increments(Temporal):
     """``m_t`` -> ``x_t = t m_t - (t - 1) m_(t - 1)``, whose running means are given; float32 inside."""
 
+    state_names: ClassVar[tuple[str, ...]] = ("steps", "sum")
+
+    @override
+    def initial_state(self, x: Tensor) -> tuple[int, Tensor]:
+        return 0, torch.zeros_like(x, dtype=state_dtype(x))
+
     def run(self, x: Tensor, state: Any, keep_state: bool) -> tuple[Tensor, Any]:
         """Steps; the state is (steps seen, their sum)."""
         steps, after = increments(x, state)
         return steps, _alone(after) if keep_state else None
 
 
-def _alone(state: tuple[int, Tensor]) -> tuple[int, Tensor]:
+def _alone(state: CodeState) -> CodeState:
     """The state without the steps before the last one, which a view would keep alive."""
     return state[0], state[1].clone()
 

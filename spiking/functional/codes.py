@@ -16,12 +16,13 @@ from torch import Tensor
 
 from spiking.reference.neurons import state_dtype
 
-CodeState = tuple[int, Tensor]  # steps so far; their sum, or the value represented after them [...]
+Count = int | Tensor  # of steps; a 0-d tensor where it is an input of an exported program
+CodeState = tuple[Count, Tensor]  # steps so far; their sum, or the value represented after them [...]
 
 
-def step_numbers(done: int, like: Tensor) -> Tensor:
+def step_numbers(done: Count, like: Tensor) -> Tensor:
     """``done + 1, done + 2, ...`` for every step of ``like [T, ...]``, broadcastable to it."""
-    numbers = torch.arange(done + 1, done + 1 + like.shape[0], device=like.device, dtype=like.dtype)
+    numbers = torch.arange(1, 1 + like.shape[0], device=like.device, dtype=like.dtype) + done
     return numbers.view(-1, *(1,) * (like.dim() - 1))
 
 
@@ -48,7 +49,7 @@ def increments(m: Tensor, state: CodeState | None = None) -> tuple[Tensor, CodeS
     """
     done, total = state if state is not None else (0, None)
     wide = m.to(state_dtype(m))
-    if m.shape[0] == 1 and not done:
+    if m.shape[0] == 1 and isinstance(done, int) and not done:
         return m, (1, wide[0])
     sums = wide * step_numbers(done, wide)
     before = torch.zeros_like(sums[:1]) if total is None else total.unsqueeze(0)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spiking.functional.codes import represented
+from spiking.functional.codes import Count, represented
 from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
 from spiking.kernels.operands import Operands
@@ -43,8 +43,8 @@ KINDS = ("identity", "relu", "positive")
 CODES = ("differential", "rate")
 
 RateState = tuple[Tensor, ...]  # potential, and for the ReLU kind the sum of all sent [B, ...]
-TrackState = tuple[int, Tensor]  # steps done; output mean (differential) or sum of spikes (rate) [B, ...]
-SlotState = tuple[int, Tensor, Tensor, Tensor]  # steps done, bias, input mean, output mean [B, ...]
+TrackState = tuple[Count, Tensor]  # steps done; output mean (differential) or sum of spikes (rate) [B, ...]
+SlotState = tuple[Count, Tensor, Tensor, Tensor]  # steps done, bias, input mean, output mean [B, ...]
 
 
 def rate_coded(
@@ -85,6 +85,12 @@ def rate_coded(
     launch = made(_rate_coded, engine=engine, keep=keep_state, kind=kind, **_switches(levels))
     s, ends = _fused(x, _operands(x, levels, first, second), launch)
     return s, ends if keep_state else None
+
+
+def rate_start(x: Tensor, levels: Levels, kind: str) -> RateState:
+    """The state of `rate_coded` before the first of steps like ``x [B, ...]``."""
+    v = reference.start(levels, x.to(state_dtype(x))).clone()
+    return (v, torch.zeros_like(v)) if kind == "relu" else (v,)
 
 
 def track(
@@ -166,6 +172,7 @@ def differential(
         What is sent, shaped as ``x``; zero in slot 0. And the state.
     """
     _check(x, levels, kind)
+    done: Count
     if state is None:
         bias, steps = x[0].to(state_dtype(x)), x[1:]
         done, mean, held = 0, bias, torch.zeros_like(bias)
@@ -241,7 +248,7 @@ def _rate_coded(engine: str, keep: bool, **switches: Any) -> Launch:
     return Launch(rules.RateCoded(**switches), engine, keep, {"first": 1.0})
 
 
-def _tracking(engine: str, keep: bool, first: int, **switches: Any) -> Launch:
+def _tracking(engine: str, keep: bool, first: Count, **switches: Any) -> Launch:
     from spiking.kernels.launch import Launch
     from spiking.kernels.rules import multi_threshold as rules
 

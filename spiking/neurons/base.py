@@ -20,8 +20,14 @@ SurrogateLike = str | Surrogate | Mapping[str, Any]
 class Temporal(nn.Module):
     """A unit over time, ``[T, B, ...]`` -> ``[T, B, ...]``; it starts from rest at every call.
 
-    Subclasses write `run`. Neurons are such units, and so is whatever else must know earlier steps.
+    Subclasses write `run` and `initial_state`. Neurons are such units, and so is whatever else must know
+    earlier steps.
+
+    Attributes:
+        state_names: what the parts of the state are called, in order.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("v",)
 
     @property
     def stream(self) -> Stream | None:
@@ -41,6 +47,10 @@ class Temporal(nn.Module):
             state: as given by an earlier call, None for rest.
             keep_state: whether the last state is wanted.
         """
+        raise NotImplementedError
+
+    def initial_state(self, x: Tensor) -> Any:
+        """The state at rest for steps like ``x [B, ...]``: `run` with it does what it does with None."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

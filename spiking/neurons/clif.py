@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class CLIF(Neuron):
         surrogate: see `Neuron`; the paper's is a rectangle of width 1.
         backend: see `Neuron`.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("v", "m")
 
     def __init__(
         self,

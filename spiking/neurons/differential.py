@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -28,6 +30,8 @@ class Differential(LevelledNeuron):
         kind: ``"identity"``, ``"relu"`` or ``"positive"``.
         backend: see `LevelledNeuron`.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("steps", "bias", "input_mean", "output_mean")
 
     def initial_state(self, x: Tensor) -> None:
         """None: the first slot makes it."""
@@ -58,6 +62,8 @@ class Tracking(LevelledNeuron):
         code: ``"differential"``, or ``"rate"`` for `MultiThreshold` between means.
         backend: see `LevelledNeuron`.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("steps", "mean")
 
     def __init__(
         self, levels: Levels, kind: str = "identity", code: str = "differential", backend: str = "auto"

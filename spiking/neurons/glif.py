@@ -34,6 +34,8 @@ class GLIF(Neuron):
         backend: see `Neuron`.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ("v", "spikes")
+
     parameter_names: ClassVar[tuple[str, ...]] = (
         "alpha",
         "beta",

@@ -33,6 +33,8 @@ class LMH(Neuron):
         backend: see `Neuron`.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ("d", "u")
+
     parameter_names: ClassVar[tuple[str, ...]] = ("alpha_1", "beta_1", "alpha_2", "beta_2")
 
     def __init__(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import ClassVar
+
 from torch import Tensor
 from typing_extensions import override
 
 from spiking.functional import multi_threshold as functional
 from spiking.levels import Levels
 from spiking.neurons.base import Neuron
-from spiking.reference.neurons import state_dtype
 
 
 class LevelledNeuron(Neuron):
@@ -61,12 +61,11 @@ class MultiThreshold(LevelledNeuron):
         backend: see `LevelledNeuron`.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ("v", "sent")
+
     def initial_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """The potential at rest, and for the ReLU kind the sum of all sent, 0."""
-        v = torch.zeros_like(x, dtype=state_dtype(x))
-        if self.fires == "single":
-            v = v + self.unit / 2
-        return (v, torch.zeros_like(v)) if self.kind == "relu" else (v,)
+        return functional.rate_start(x, self.levels, self.kind)
 
     def run(
         self, x: Tensor, state: functional.RateState | None, keep_state: bool

@@ -78,6 +78,8 @@ class MaskedPSN(PSN):
         backend: see `PSN`.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ("seen",)
+
     mask0: Tensor
     mask1: Tensor
     _lambda_: Tensor
@@ -146,6 +148,8 @@ class SlidingPSN(Neuron):
         surrogate: see `Neuron`.
         backend: see `PSN`.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("seen",)
 
     parameter_names: ClassVar[tuple[str, ...]] = ("weight", "bias")
 

@@ -48,6 +48,32 @@ def choose_level(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
     return s
 
 
+def choose_level_at_once(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
+    """`choose_level` over all levels together: n times the memory, and a graph that does not grow with n.
+
+    Whatever reaches a level reaches the smaller ones of its side, too, so the largest one reached is sent.
+    The sides exclude each other.
+    """
+    positive = levels.unit.to(u)
+    negative = positive if levels.negative_unit is None else levels.negative_unit.to(u)
+    powers = 2.0 ** torch.arange(levels.n, device=u.device, dtype=u.dtype)
+    powers = powers.view(-1, *(1,) * u.dim())
+    up, down = positive * powers, negative * powers
+    if levels.fires == "midpoint":
+        above, below = u >= 0.75 * up, u <= -0.75 * down
+    elif levels.fires == "offset":
+        above, below = u + positive / 2 >= up, -u + negative / 2 >= down
+    else:
+        above, below = u >= up, u <= torch.zeros_like(down)
+    sent_up = torch.where(above & (up > 0), up, 0.0).amax(0)
+    if kind == "positive":
+        return sent_up
+    below = below & ~above & (down > 0)
+    if kind == "relu":
+        below = below & (sent >= down)
+    return sent_up - torch.where(below, down, 0.0).amax(0)
+
+
 class _Quantise(torch.autograd.Function):
     """`choose_level` forward; backward the clamp that it samples."""
 
@@ -99,7 +125,7 @@ def start(levels: Levels, like: Tensor) -> Tensor:
 def quantise(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
     """`choose_level` with the straight-through gradient that `slopes` says."""
     if torch.compiler.is_exporting():  # a graph for inference needs no surrogate
-        return choose_level(u, sent, levels, kind)
+        return choose_level_at_once(u, sent, levels, kind)
     chosen: Tensor = _Quantise.apply(u, sent, levels, kind)
     return chosen
 
@@ -131,11 +157,11 @@ def rate_coded(
 def track(
     mi: Tensor,
     levels: Levels,
-    state: tuple[int, Tensor] | None = None,
+    state: tuple[int | Tensor, Tensor] | None = None,
     *,
     kind: str = "identity",
     code: str = "differential",
-) -> tuple[Tensor, Tensor, tuple[int, Tensor]]:
+) -> tuple[Tensor, Tensor, tuple[int | Tensor, Tensor]]:
     """A neuron between represented values, step by step; see `spiking.functional.multi_threshold.track`.
 
     Args:
@@ -152,7 +178,8 @@ def track(
     done, held = state if state is not None else (0, torch.zeros_like(mi[0]))
     first = start(levels, mi[0])
     means, spikes = [], []
-    for t, m in enumerate(mi.unbind(0), done + 1):
+    for i, m in enumerate(mi.unbind(0), 1):
+        t = done + i
         if code == "rate":
             s = quantise(t * m - held + first, held, levels, kind)
             held = held + s

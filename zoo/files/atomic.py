@@ -41,6 +41,31 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
         raise
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` for a library that opens files itself; takes its place when the block ends well.
+
+    It keeps the suffix, by which such libraries go. Otherwise as `replacing`.
+
+    Args:
+        path: the file to replace, in a folder that exists.
+
+    Raises:
+        OSError: the disk is full or not writable; ``path`` is what it was.
+    """
+    unfinished = path.with_name(f".unfinished.{path.name}")
+    try:
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Have the names in a folder on the disk, where the system can do that."""
     if sys.platform == "win32":

@@ -6,7 +6,7 @@ gradient takes the reset's way, too (code of 2505.24161).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class CurrentLIF(LIF):
     The neuron of pop-SAN (2010.09635), called CLIF there and in 2505.24161; `spiking.CLIF` is another one.
     """
 
+    state_names: ClassVar[tuple[str, ...]] = ("current", "v")
+
     def __init__(self) -> None:
         super().__init__(tau=LEAK, decay_input=False, v_threshold=THRESHOLD, surrogate=Rect())
 
@@ -58,6 +60,8 @@ class DynamicNeuron(Neuron):
 
     ``c <- c / 2 + x``; for the rest see `spiking.reference.dynamic`, with the constants of 2505.24161.
     """
+
+    state_names: ClassVar[tuple[str, ...]] = ("current", "v", "u")
 
     def __init__(self) -> None:
         super().__init__(THRESHOLD, Rect())
