@@ -68,7 +68,7 @@ def check(x: Tensor, *states: Tensor | None) -> None:
             )
 
 
-def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) -> str:
+def choose(x: Tensor, backend: str, surrogate: Surrogate, has_triton: bool = True) -> str:
     """The backend that will run: ``"reference"``, ``"cpu"`` or ``"triton"``.
 
     Raises:
@@ -84,7 +84,7 @@ def choose(x: Tensor, backend: str, surrogate: Surrogate, leaky: bool = True) ->
     engine = by_device if backend == "auto" else backend
     if engine == "reference":
         return engine
-    reason = kernels.refusal(engine, x, surrogate, leaky)
+    reason = kernels.refusal(engine, x, surrogate, has_triton)
     if reason is None:
         return engine
     if backend != "auto":

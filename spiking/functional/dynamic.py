@@ -31,7 +31,7 @@ def dynamic(
     check(x, v, u)
     number("v_threshold", v_threshold, above=0.0)
     dynamics = dynamics or Dynamics()
-    engine = choose(x, backend, surrogate, leaky=False)
+    engine = choose(x, backend, surrogate)
     if engine == "reference":
         return reference.dynamic(x, v, u, dynamics=dynamics, v_threshold=v_threshold, surrogate=surrogate)
     from spiking.kernels import ops  # loads the compiler, so not before it is wanted

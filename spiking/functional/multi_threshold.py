@@ -75,7 +75,7 @@ def rate_coded(
     """
     _check(x, levels, kind)
     check(x, *(state or ()))
-    engine = choose(x, backend, SIGMOID, leaky=False)
+    engine = choose(x, backend, SIGMOID, has_triton=False)
     count = 2 if kind == "relu" else 1
     if engine == "reference":
         given = None if state is None else (state[0], state[-1])  # not looked at by other kinds
@@ -133,7 +133,7 @@ def track(
     _check(mi, levels, kind)
     done, held = state if state is not None else (0, None)
     check(mi, held)
-    engine = choose(mi, backend, SIGMOID, leaky=False)
+    engine = choose(mi, backend, SIGMOID, has_triton=False)
     if engine == "reference":
         mo, sent, end = reference.track(mi, levels, state, kind=kind, code=code)
         return mo, sent if with_spikes else None, end if keep_state else None

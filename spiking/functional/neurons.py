@@ -122,7 +122,7 @@ def klif(
     flag("decay_input", decay_input)
     flag("scale_reset", scale_reset)
     fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate, leaky=False)
+    engine = choose(x, backend, fire.surrogate, has_triton=False)
     if engine == "reference":
         return reference.klif(x, k, v, scale_reset=scale_reset, tau=tau, decay_input=decay_input, **firing)
     switches = {"tau": tau, "decay_input": decay_input, "gain": True, "scale_reset": scale_reset}
@@ -145,7 +145,7 @@ def clif(
     check(x, v, m)
     time_constant("tau", tau)
     number("v_threshold", v_threshold, above=0.0)
-    engine = choose(x, backend, surrogate, leaky=False)
+    engine = choose(x, backend, surrogate, has_triton=False)
     if engine == "reference":
         return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
     launch = made(
@@ -174,7 +174,7 @@ def glif(
         raise ValueError(f"GLIF needs currents [T, B, C, ...], got {tuple(x.shape)}")
     if conductance.shape[0] != x.shape[0]:
         raise ValueError(f"GLIF was built for T = {conductance.shape[0]}, got T = {x.shape[0]}")
-    engine = choose(x, backend, surrogate, leaky=False)
+    engine = choose(x, backend, surrogate, has_triton=False)
     if engine == "reference":
         return reference.glif(x, coefficients, conductance, v, s, surrogate=surrogate)
     per_channel = (-1, *(1,) * (x.dim() - 3))
@@ -202,7 +202,7 @@ def lmh(
     """LM-H, two compartments; see `spiking.reference.lmh`."""
     check(x, d, u)
     tensor("coefficients", coefficients, size=5)
-    engine = choose(x, backend, surrogate, leaky=False)
+    engine = choose(x, backend, surrogate, has_triton=False)
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
     operands = Operands(v=d, m=u, table=coefficients.float())

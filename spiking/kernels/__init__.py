@@ -24,14 +24,14 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 HALVES = (torch.bfloat16, torch.float16)
 
 
-def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
+def refusal(engine: str, x: Tensor, surrogate: Surrogate, has_triton: bool) -> str | None:
     """Why ``engine`` cannot run this case, or None if it can.
 
     Args:
         engine: ``"cpu"`` or ``"triton"``.
         x: currents.
         surrogate: slope of the step.
-        leaky: whether the neuron has a Triton kernel, too: IF, LIF, PLIF, LM-HT.
+        has_triton: whether the neuron has a Triton kernel, too: IF, LIF, PLIF, LM-HT, the dynamic one.
     """
     if x.dtype is not torch.float32 and x.dtype not in HALVES:
         return f"dtype {x.dtype}"
@@ -41,7 +41,7 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, leaky: bool) -> str | 
         return "llvmlite is not installed"
     if engine == "triton" and not HAS_TRITON:
         return "triton is not installed"
-    return _cpu_refusal(x, surrogate) if engine == "cpu" else _triton_refusal(x, surrogate, leaky)
+    return _cpu_refusal(x, surrogate) if engine == "cpu" else _triton_refusal(x, surrogate, has_triton)
 
 
 def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
@@ -61,10 +61,10 @@ def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
     return None
 
 
-def _triton_refusal(x: Tensor, surrogate: Surrogate, leaky: bool) -> str | None:
+def _triton_refusal(x: Tensor, surrogate: Surrogate, has_triton: bool) -> str | None:
     from spiking.kernels.triton import leaky as triton
 
-    if not leaky:
+    if not has_triton:
         return "this neuron has no Triton kernel"
     if not surrogate.spiking or type(surrogate) not in triton.SURROGATES:
         return f"the surrogate {surrogate}"

@@ -10,7 +10,7 @@ from spiking.kernels.cpu import passes as cpu
 from spiking.kernels.launch import Gradients
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
-from spiking.kernels.rules.neurons import LMHT, Leaky
+from spiking.kernels.rules.neurons import LMHT, Dynamic, Leaky
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,11 @@ def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]
     if isinstance(rule, LMHT):
         assert operands.table is not None
         return (_mixing(launch).forward(rule, x, operands.table),)
+    if launch.engine == "triton" and isinstance(rule, Dynamic):
+        from spiking.kernels.triton import dynamic
+
+        spikes, ends = dynamic.forward(launch.params, x, operands.v, operands.m, launch.keep)
+        return (spikes, *ends)
     if launch.engine == "triton":
         from spiking.kernels.triton import leaky as triton
 
@@ -46,6 +51,12 @@ def backward(
         assert table is not None
         gx, g_table = _mixing(launch).backward(rule, x, table, g)
         return Gradients(gx, table=g_table.to(table.dtype))
+    if launch.engine == "triton" and isinstance(rule, Dynamic):
+        from spiking.kernels.triton import dynamic
+
+        given = (operands.v, operands.m)
+        gx, gv, gm = dynamic.backward(rule, launch.params, x, *given, g, g_ends)
+        return Gradients(gx, v=_as(gv, operands.v), m=_as(gm, operands.m))
     if launch.engine == "triton":
         return _triton_backward(_leaky(rule), x, operands, g, g_ends, launch)
     assert isinstance(rule, Rule)

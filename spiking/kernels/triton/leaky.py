@@ -240,6 +240,15 @@ def _options() -> dict[str, Any]:
     return {} if interpreted() else {"enable_fp_fusion": False}
 
 
+def arriving(x: Tensor, g: Tensor | None) -> Tensor:
+    """The gradient of the spikes ``[T, ...]`` in dtype and memory order of ``x``; None is zero."""
+    if g is None:
+        g = x.new_zeros(()).expand(x.shape)
+    if g.dtype != x.dtype or not same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
+        g = like(x, steps=True, dtype=x.dtype).copy_(g)
+    return g
+
+
 def backward(
     rule: Leaky,
     params: Mapping[str, float],
@@ -257,10 +266,7 @@ def backward(
     programs = triton.cdiv(count, BLOCK)
     sums = torch.zeros(programs, device=x.device)
     if count:
-        if g is None:
-            g = x.new_zeros(()).expand(x.shape)
-        if g.dtype != x.dtype or not same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
-            g = like(x, steps=True, dtype=x.dtype).copy_(g)
+        g = arriving(x, g)
         start = None if v is None else in_order_of(x, v)
         end = None if g_end is None else in_order_of(x, g_end)
         potentials = torch.empty(len(x), count, device=x.device)

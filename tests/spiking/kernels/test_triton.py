@@ -82,6 +82,48 @@ def cases():
     return out
 
 
+def compare_dynamic(x, v=None, u=None, slope=ATAN, **settings):
+    """The same for the second-order neuron, which has two states."""
+    found = []
+    for engine in ("triton", "reference"):
+        leaf = x.detach().requires_grad_()
+        starts = [None if t is None else t.clone().requires_grad_() for t in (v, u)]
+        spikes, ends = functional.dynamic(leaf, *starts, surrogate=slope, backend=engine, **settings)
+        weight = drive(*x.shape, seed=7)
+        loss = (spikes.float() * weight).sum()
+        for end, sign in zip(ends, (1.0, -0.5), strict=True):
+            loss = loss + sign * (end * weight[0]).sum()
+        leaves = [leaf, *(t for t in starts if t is not None)]
+        found.append((spikes, *ends, *torch.autograd.grad(loss, leaves)))
+    got, want = found
+    assert 0 < want[0].float().mean() < 1, "the case must have both spikes and silence"
+    assert got[0].dtype is x.dtype
+    for one, other in zip(got[:3], want[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    unit = torch.finfo(x.dtype).eps
+    near = {"rtol": 2e-5, "atol": 2e-6} if x.dtype is torch.float32 else {"rtol": 2 * unit, "atol": unit}
+    for one, other in zip(got[3:], want[3:], strict=True):
+        torch.testing.assert_close(one, other, **near)
+
+
+def dynamic_cases():
+    """Name -> the arguments of `compare_dynamic`."""
+    x, v = drive(4, 2, 3, 50) * 0.3, drive(2, 3, 50, seed=1).abs() * 0.2
+    u = drive(2, 3, 50, seed=2) * 0.1
+    out = {"dynamic": {"x": x}, "dynamic both": {"x": x, "v": v, "u": u}}
+    out |= {"dynamic v": {"x": x, "v": v}, "dynamic u": {"x": x, "u": u}}
+    other = reference.Dynamics(v_reset=-0.2, jump=0.4, pull=0.3, growth=-0.1)
+    out["dynamic of other constants"] = {"x": x, "v": v, "dynamics": other, "v_threshold": 0.7}
+    out["dynamic rectangle"] = {"x": x, "slope": surrogate.Rect()}
+    out["dynamic one step"] = {"x": drive(1, 20) * 0.5}
+    out["dynamic gaps"] = {"x": x[:, :, :, ::2]}
+    last = (drive(6, 4, 2, 3) * 0.3).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    out["dynamic channels last"] = {"x": last}
+    for dtype in (torch.bfloat16, torch.float16):
+        out[f"dynamic {dtype}"] = {"x": x.to(dtype)}
+    return out
+
+
 def compare_mixed(x, steps, levels, theta=1.0, start=0.5):
     """The same for LM-HT, whose steps see all others."""
     generator = torch.Generator().manual_seed(3)
@@ -124,7 +166,7 @@ def product_of_sizes():
 
 def main():
     results = {}
-    runs = [(compare, cases()), (compare_mixed, mixed_cases())]
+    runs = [(compare, cases()), (compare_mixed, mixed_cases()), (compare_dynamic, dynamic_cases())]
     for run, name, arguments in ((r, *case) for r, own in runs for case in own.items()):
         try:
             run(**arguments)
@@ -149,7 +191,7 @@ needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="triton is not 
 
 
 @needs_triton
-@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht"])
+@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht", "dynamic"])
 def test_equals_the_reference(family):
     own = {name: verdict for name, verdict in interpreted().items() if name.split()[0].rstrip("_") == family}
     assert len(own) >= 7
@@ -173,6 +215,7 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from spiking.kernels.triton import dynamic
 from spiking.kernels.triton import leaky as ours
 from spiking.kernels.triton import lmht as mixing
 
@@ -199,6 +242,10 @@ for leak, element in itertools.product((0, 1, 2), ("fp32", "bf16", "fp16")):
 for kind in ours.SURROGATES.values():
     common = {"LEAK": 2, "DECAY": True, "HARD": True, "LEARN": False, "STARTS": False, "ENDS": False}
     compiled(ours._backward_kernel, "fp32", BLOCK=ours.BLOCK, DETACH=False, KIND=kind, **common)
+for element, given in itertools.product(("fp32", "bf16", "fp16"), (True, False)):
+    common = {"STARTS": given, "ENDS": given, "BLOCK": ours.BLOCK}
+    assert "fma" not in compiled(dynamic._forward_kernel, element, **common)
+    compiled(dynamic._backward_kernel, element, KIND=2, **common)
 for element, levels in itertools.product(("fp32", "bf16", "fp16"), (1, 4)):
     sizes = {"STEPS": 2, "STEPS_IN": 2, "LEVELS": levels, "BLOCK": ours.BLOCK}
     assert "fma" not in compiled(mixing._forward_kernel, element, **sizes)
