@@ -28,4 +28,8 @@ class ResumableState(pl.Callback):
         words = np.random.SeedSequence(where).generate_state(3)
         random.seed(int(words[0]))
         np.random.seed(int(words[1]))  # noqa: NPY002 - what timm's mixup draws from
-        torch.manual_seed(int(words[2]))
+        if pl_module.device.type == "cpu":
+            # torch.manual_seed writes down the whole call stack for the day when CUDA starts
+            torch.default_generator.manual_seed(int(words[2]))
+        else:
+            torch.manual_seed(int(words[2]))
