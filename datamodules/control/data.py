@@ -67,7 +67,8 @@ class ControlDataModule(BaseDataModule):
     number of steps between two evaluations. A checkpoint holds random states and the episode so far; the
     transitions go to ``replay.bin`` beside it, each once, whenever a checkpoint is written. A run that
     goes on from any checkpoint of its folder equals one that was never interrupted, in an environment
-    that draws from its own generator alone.
+    that draws from its own generator alone. ``store_replay_every_n_steps`` writes the transitions less often:
+    a checkpoint in between refers to those of the last one that wrote them.
 
     Args:
         env: id of an environment of gymnasium with continuous actions, ``MODULE:ID`` for foreign ones.
@@ -80,6 +81,9 @@ class ControlDataModule(BaseDataModule):
             10,000; as many as ``eval_episodes`` if missing.
         store_replay: whether checkpoints keep the buffer, so that a run can go on exactly; without it a
             resumed run begins with an empty one.
+        store_replay_every_n_steps: steps in the environment from one writing of the buffer to the next, at
+            least; 1 is with every checkpoint. A run that goes on from a checkpoint in between has lost the
+            transitions since the last writing, says how many, and differs from an undisturbed one.
         batch_size: transitions in a batch of the learner.
         eval_batch_size: episodes that are played side by side; all if missing.
         seed: of environment, exploration and sampling; that of ``seed_everything`` if missing.
@@ -100,19 +104,26 @@ class ControlDataModule(BaseDataModule):
         eval_episodes: int = 10,
         test_episodes: int | None = None,
         store_replay: bool = True,
+        store_replay_every_n_steps: int = 1,
         batch_size: int = 256,
         eval_batch_size: int | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=0, seed=seed)
-        numbers = {"steps_per_epoch": steps_per_epoch, "capacity": capacity, "eval_episodes": eval_episodes}
-        for name, value in {**numbers, "test_episodes": test_episodes}.items():
+        numbers = {
+            "steps_per_epoch": steps_per_epoch,
+            "capacity": capacity,
+            "eval_episodes": eval_episodes,
+            "test_episodes": test_episodes,
+            "store_replay_every_n_steps": store_replay_every_n_steps,
+        }
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.env, self.published_env = env, published_env
         self.steps_per_epoch, self.capacity = steps_per_epoch, capacity
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes or eval_episodes
-        self.store_replay = store_replay
+        self.store_replay, self.store_every = store_replay, store_replay_every_n_steps
         self.title = env
         self.split_names = {"train": "steps", "val": "evaluation episodes", "test": "test episodes"}
         self._spaces: Spaces | None = None
@@ -234,6 +245,13 @@ class ControlDataModule(BaseDataModule):
         if self.store_replay and kept is not None:
             source = (checkpoint.parent if checkpoint is not None else self._checkpoints) / LOG
             self.replay.put(self._log.read(source, kept["rows"], kept["checksum"]), kept["rows"])
+            if lost := kept.get("seen", kept["rows"]) - kept["rows"]:
+                warnings.warn(
+                    f"the last {lost:,} transitions before the checkpoint were not written"
+                    f" (store_replay_every_n_steps): this run goes on with the {kept['rows']:,} before them,"
+                    " and will differ from an undisturbed one",
+                    stacklevel=2,
+                )
         else:
             warnings.warn(
                 "the checkpoint's replay buffer is not kept or not asked for (store_replay): this run goes on"
@@ -296,14 +314,16 @@ class ControlDataModule(BaseDataModule):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        """Return what a run needs to go on; new transitions are on the disk before it returns."""
+        """Return what a run needs to go on; transitions it refers to are on the disk before it returns."""
         state: dict[str, Any] = {"seed": self.seed, "batch_size": self.batch_size, "env": self.env}
         if self._training is None:
             return state
         replay = None
         if self.store_replay:
-            self._write_log()
-            replay = {"rows": self._log.written, "checksum": self._log.checksum}
+            if self.replay.total - self._log.written >= self.store_every:
+                self._write_log()
+            rows = self._log.written
+            replay = {"rows": rows, "checksum": self._log.checksum, "seen": self.replay.total}
         random = json.dumps(self.random.bit_generator.state)
         return {**state, "replay": replay, "random": random, "episode": self._training.state()}
 

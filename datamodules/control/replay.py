@@ -147,6 +147,8 @@ class ReplayLog:
             DataError: the file is missing, too short, or not that of the checkpoint.
         """
         size = written * self.width * 4
+        if not size:  # nothing was written yet, so there may be no file
+            return np.empty((0, self.width), dtype=np.float32)
         try:
             with open(source, "rb") as file:
                 content = file.read(size)

@@ -2,11 +2,13 @@
 
 import sys
 import warnings
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 import datamodules
 from datamodules import ControlDataModule, DataError
@@ -77,6 +79,55 @@ def test_an_environment_comes_back_to_where_it_was(env, steps):
         assert outcome.reward == expected.reward
     assert again.training.finished == data.training.finished
     assert data.random.random() == again.random.random()
+
+
+def test_the_buffer_is_written_as_often_as_asked(tmp_path):
+    def made():
+        data = ControlDataModule(env="Pendulum-v1", batch_size=8, seed=1, store_replay_every_n_steps=100)
+        data.trainer = SimpleNamespace(
+            default_root_dir=tmp_path,
+            world_size=1,
+            global_rank=0,
+            state=SimpleNamespace(fn=TrainerFn.FITTING),
+        )
+        data.setup("fit")
+        return data
+
+    def on(data, steps):
+        for _ in range(steps):
+            data.act([0.5])
+        return data.state_dict()
+
+    def again(state):
+        data = made()
+        data.load_state_dict(state)
+        data.begin(tmp_path / "checkpoints" / "last.ckpt")
+        return data
+
+    data, log = made(), tmp_path / "checkpoints" / "replay.bin"
+    data.begin()
+    states = {0: data.state_dict()}
+    for steps, written in ((60, 0), (120, 120), (180, 120), (230, 230)):
+        states[steps] = on(data, steps - max(states))
+        assert (log.stat().st_size if log.exists() else 0) == written * 36
+    assert [states[steps]["replay"]["rows"] for steps in states] == [0, 0, 120, 120, 230]
+    rows = data.replay.rows.copy()
+    for steps, kept in ((230, 230), (120, 120)):  # those that wrote are gone on from exactly
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            back = again(states[steps])
+        assert back.replay.total == kept
+        assert (back.replay.rows[:kept] == rows[:kept]).all()
+    with pytest.warns(UserWarning, match=r"the last 60 transitions .* goes on with the 120 before them"):
+        back = again(states[180])
+    assert back.replay.total == 120
+    assert (back.training.observation == rows[180, :3]).all()
+    on(back, 100)
+    assert log.stat().st_size == 220 * 36
+    assert (back.replay.rows[:120] == rows[:120]).all()
+    assert (back.replay.rows[120] == rows[180]).all()
+    with pytest.warns(UserWarning, match="the last 60 transitions .* goes on with the 0 before them"):
+        assert again(states[60]).replay.total == 0
 
 
 def test_another_environment_is_not_continued():
@@ -159,7 +210,15 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["capacity", "eval_episodes", "steps_per_epoch", "test_episodes", "batch_size"]
+    "name",
+    [
+        "capacity",
+        "eval_episodes",
+        "steps_per_epoch",
+        "test_episodes",
+        "batch_size",
+        "store_replay_every_n_steps",
+    ],
 )
 def test_numbers_below_one(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
