@@ -121,19 +121,24 @@ def update(
         Losses by the name of what they train.
     """
     losses: dict[str, Tensor] = {}
+    batch, acts = batches[-1], call % rule.policy_delay == 0
+    action: Tensor | None = None
     if rule.proxy:
-        for batch in batches:
-            with torch.no_grad():
-                wanted = networks.actor(batch.observation)
-            made = networks.target_actor(batch.observation)
-            losses["proxy"] = _step(optimizers["proxy"], mse_loss(made, wanted))
-    batch = batches[-1]
+        for k, shown in enumerate(batches, 1):
+            # nothing moves the actor before its own step: what it does in the last batch serves there, too
+            with torch.set_grad_enabled(acts and k == len(batches)):
+                action = networks.actor(shown.observation)
+            made = networks.target_actor(shown.observation)
+            losses["proxy"] = _step(optimizers["proxy"], mse_loss(made, action.detach()))
     target = _target(networks, rule, batch, noise)
     first, second = networks.critics(batch.observation, batch.action)
     losses["critic"] = _step(optimizers["critic"], mse_loss(first, target) + mse_loss(second, target))
-    if call % rule.policy_delay == 0:
-        value = networks.critics.q1(batch.observation, networks.actor(batch.observation))
-        losses["actor"] = _step(optimizers["actor"], -value.mean())
+    if acts:
+        if action is None:
+            action = networks.actor(batch.observation)
+        value = networks.critics.q1(batch.observation, action)
+        # the critic on the way needs no gradients of its own
+        losses["actor"] = _step(optimizers["actor"], -value.mean(), [*networks.actor.parameters()])
         follow(networks.target_critics, networks.critics, rule.tau)
         if not rule.proxy:
             follow(networks.target_actor, networks.actor, rule.tau)
@@ -151,9 +156,9 @@ def _target(networks: Networks, rule: Rule, batch: Batch, noise: Tensor) -> Tens
     return batch.reward + batch.not_done * rule.discount * torch.minimum(first, second)
 
 
-def _step(optimizer: Any, loss: Tensor) -> Tensor:
+def _step(optimizer: Any, loss: Tensor, learns: list[nn.Parameter] | None = None) -> Tensor:
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward(inputs=learns)
     optimizer.step()
     return loss.detach()
 
