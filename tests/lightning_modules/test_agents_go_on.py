@@ -58,7 +58,7 @@ def checkpoint(folder: Path, name: str = "last") -> Path:
 def kill_after(folder: Path, steps: int, **options) -> int:
     """Kill -9 once a checkpoint in the middle of an epoch has ``steps`` behind it; how many it has."""
     process = start(folder, **options)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     try:
         while time.monotonic() < deadline and process.poll() is None:
             if checkpoint(folder).exists():
@@ -74,7 +74,7 @@ def kill_after(folder: Path, steps: int, **options) -> int:
 
 
 def finish(process: subprocess.Popen) -> None:
-    error = process.communicate(timeout=300)[1]
+    error = process.communicate(timeout=1200)[1]
     assert process.returncode == 0, error
 
 
@@ -102,7 +102,7 @@ def rows(folder: Path) -> list:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["proxy"])
+@pytest.mark.parametrize("target", ["proxy", "polyak"])
 def test_it_equals_an_undisturbed_run(target, tmp_path):
     options = {"target": target, "capacity": 400}  # the buffer comes round twice
     cut, whole = tmp_path / "cut", tmp_path / "whole"
