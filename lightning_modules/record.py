@@ -206,9 +206,9 @@ def chosen_on_these(report: dict[str, Any]) -> bool:
     return bool(told.get("stopped") or Path(report.get("checkpoint") or "").name in told["checkpoints"])
 
 
-def split_text(measured: dict[str, Any]) -> str:
-    """``test, 200 of 1,000 samples of NAME``."""
+def split_text(measured: dict[str, Any], item: str = "sample") -> str:
+    """``test, 200 of 1,000 samples of NAME``; ``item`` is what a task calls a sample."""
     name, seen, of = (measured.get(key) for key in ("split", "samples", "of"))
     count = "" if seen is None else f", {seen:,}" + (f" of {of:,}" if of not in (None, seen) else "")
     data = f" of {measured['data']}" if measured.get("data") else ""
-    return f"{name or 'samples of an unnamed split'}{count}{' samples' if count else ''}{data}"
+    return f"{name or f'{item}s of an unnamed split'}{count}{f' {item}s' if count else ''}{data}"

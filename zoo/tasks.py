@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class Metric:
     hub: str | None = None
 
     def text(self, value: float) -> str:
-        """The value as people read it."""
+        """The value as people read it; what is tiny in mJ is told in nJ."""
+        if self.unit.startswith("mJ") and 0.0 < value < 1e-4:
+            return f"{value * 1e6:.6g} nJ{self.unit.removeprefix('mJ')}"
         return f"{value:.2%}" if self.share else f"{value:.6g} {self.unit}".rstrip()
 
 
@@ -48,6 +50,11 @@ COSTS: Mapping[str, Metric] = {
         label="energy of the same network as an ANN", unit="mJ per sample", hub="ann_energy_mj"
     ),
 }
+
+
+def costs(task: Task) -> Mapping[str, Metric]:
+    """`COSTS` in the words of a task: an agent's are those of a decision."""
+    return {k: replace(m, unit=m.unit.replace("per sample", f"per {task.per}")) for k, m in COSTS.items()}
 
 
 def plain_facts(cfg: Mapping[str, Any]) -> Rows:
@@ -77,6 +84,16 @@ def image_facts(cfg: Mapping[str, Any]) -> Rows:
     return [row for row in rows if row[1]]
 
 
+def agent_facts(cfg: Mapping[str, Any]) -> Rows:
+    """Rows about an agent: D numbers in, A numbers out. An entry may say it in names of its own."""
+    if "obs_dim" not in cfg or "act_dim" not in cfg:
+        return plain_facts(cfg)
+    limit, known = cfg.get("act_limit"), ("obs_dim", "act_dim", "act_limit")
+    action = f"A = {cfg['act_dim']}" + (f", each in [-{limit:g}, {limit:g}]" if limit is not None else "")
+    rows = [("Observation", f"D = {cfg['obs_dim']}"), ("Action", action)]
+    return [*rows, *plain_facts({k: v for k, v in cfg.items() if k not in known})]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What a kind of network is for.
@@ -92,6 +109,8 @@ class Task:
         tested: a sentence of where the metrics were measured, with ``{}`` for the data.
         unknown: what remains unknown beyond these data.
         quality: what time steps change.
+        item: what is counted where the metrics were measured.
+        per: what operations and energies are told of.
         same_samples: what a card says where the samples that were measured also chose the checkpoint, with
             ``{}`` for `quality`.
         facts: rows about inputs and outputs, from the entry's ``cfg``.
@@ -109,6 +128,8 @@ class Task:
     tested: str = "On the test set of {}."
     unknown: str = "how it does on other data is unknown"
     quality: str = "quality"
+    item: str = "sample"
+    per: str = "sample"
     same_samples: str = (
         "The checkpoint was chosen on the same samples that it is reported on, so the {} on others is likely"
         " to be lower."
@@ -165,6 +186,9 @@ CONTROL = Task(
     tested="In {}.",
     unknown="its return in other environments is unknown",
     quality="return",
+    item="episode",
+    per="decision",
+    facts=agent_facts,
 )
 IMAGE_QUALITY = {
     "psnr": Metric(label="PSNR", unit="dB", hub="psnr"),

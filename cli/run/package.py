@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import zoo
 from cli.errors import CommandError
 from cli.run.resume import BEST, CHECKPOINTS, LAST
+from cli.shipped_configs import shipped_folder
 from lightning_modules.record import REPORT, chosen_on_these
 from zoo.files.description import preprocessing_of
 from zoo.files.layout import FIGURES, SETTINGS_FILE, sha256_of
@@ -117,6 +119,8 @@ def _tested(run: Path, report: dict[str, Any]) -> tuple[Path, dict[str, float]]:
 
 
 def anonymous(text: str | None) -> str | None:
-    """``text`` without the name of the user's home folder."""
-    home = str(Path.home())
+    """``text`` without places on this machine: the user's home folder, and where we are installed."""
+    home, shipped = str(Path.home()), shipped_folder()
+    if text and shipped is not None:
+        text = text.replace(f"{shipped}{os.sep}", "")  # names of shipped files are found anywhere
     return text.replace(home, "~") if text and len(home) > 1 else text

@@ -17,7 +17,7 @@ from datamodules.base import BaseDataModule
 from datamodules.control.episodes import Episodes, Outcome, TrainingEnvironment
 from datamodules.control.film import Film, film
 from datamodules.control.replay import ReplayBuffer, ReplayLog, Transitions
-from datamodules.control.spaces import Spaces, make_env, read_spaces
+from datamodules.control.spaces import Spaces, licence_of, make_env, read_spaces
 from datamodules.loading.datasets import BatchDataset, Key, split_keys
 from datamodules.loading.errors import DataError
 
@@ -125,7 +125,6 @@ class ControlDataModule(BaseDataModule):
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes or eval_episodes
         self.store_replay, self.store_every = store_replay, store_replay_every_n_steps
         self.title = env
-        self.split_names = {"train": "steps", "val": "evaluation episodes", "test": "test episodes"}
         self._spaces: Spaces | None = None
         self._training: TrainingEnvironment | None = None
         self._episodes = Episodes(env)
@@ -163,7 +162,8 @@ class ControlDataModule(BaseDataModule):
 
     @override
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "obs_dim": self.obs_dim, "act_dim": self.act_dim}
+        sizes = {"obs_dim": self.obs_dim, "act_dim": self.act_dim}
+        return {**super().facts(), "licence": licence_of(self.env), **sizes}
 
     @override
     def described(self) -> dict[str, str]:

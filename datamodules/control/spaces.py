@@ -59,6 +59,14 @@ def make_env(env_id: str, render_mode: str | None = None) -> Env:
         raise DataError(f"cannot make the environment {env_id!r}: {_line(error)}") from error
 
 
+def licence_of(env_id: str) -> str | None:
+    """The licence of the environments that gymnasium brings; None for foreign ones."""
+    import gymnasium
+
+    made = gymnasium.spec(env_id).entry_point
+    return "MIT, an environment of gymnasium" if str(made).startswith("gymnasium.") else None
+
+
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].replace("`", "'")
 

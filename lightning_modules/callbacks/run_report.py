@@ -229,9 +229,9 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     metrics: dict[str, float] = report["metrics"]
     measured = report.get("measured") or {}
     rows = [("parameters", f"{report['parameters']:,}")]
-    if measured:
-        rows.append(("measured on", record.split_text(measured)))
     task = zoo.get_task(report.get("task", "classification"))
+    if measured:
+        rows.append(("measured on", record.split_text(measured, task.item)))
     if record.chosen_on_these(report):
         rows.append(("", task.same_samples.format(task.quality)))
     split = measured.get("split") or "test loader"
@@ -241,17 +241,17 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     if "test/firing_rate" in metrics:
         rows.append(("firing rate", f"{metrics['test/firing_rate']:.4f} spikes per neuron and step"))
     counted = measured.get("energy_samples")
-    over = f", mean of {counted:,} samples" if counted and counted != measured.get("samples") else ""
+    over = f", mean of {counted:,} {task.per}s" if counted and counted != measured.get("samples") else ""
     if "test/sops" in metrics:
-        rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per sample{over}"))
+        rows.append(("synaptic operations", f"{metrics['test/sops']:,.0f} per {task.per}{over}"))
     if "test/energy_mj" in metrics:
         energy, ann = metrics["test/energy_mj"], metrics.get("test/ann_energy_mj", float("nan"))
-        rows.append(("energy", f"{_energy(energy)} per sample (4.6 pJ a MAC, 0.9 pJ a SOP){over}"))
+        rows.append(("energy", f"{_energy(energy)} per {task.per} (4.6 pJ a MAC, 0.9 pJ a SOP){over}"))
         rows.append(("the same network as an ANN", f"{_energy(ann)}, {ann / energy:.1f} times as much"))
     if "test/paper_energy_mj" in metrics:
         told = measured.get("energy_constants") or {}
         constants = f" ({told['pj_per_mac']:g} pJ a MAC, {told['pj_per_sop']:g} pJ a SOP)" if told else ""
-        text = f"{_energy(metrics['test/paper_energy_mj'])} per sample{constants}"
+        text = f"{_energy(metrics['test/paper_energy_mj'])} per {task.per}{constants}"
         rows.append(("energy at the paper's constants", text))
     if report["checkpoint"]:
         rows.append(("checkpoint", report["checkpoint"]))

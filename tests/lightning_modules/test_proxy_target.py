@@ -10,7 +10,6 @@ import torch
 import lightning_modules
 import zoo
 from cli.main import main
-from cli.run.package import export_run
 from lightning_modules import ProxyTargetTask
 from lightning_modules.callbacks.episode_film import EpisodeFilm
 from lightning_modules.td3 import update
@@ -160,7 +159,8 @@ def test_a_run_is_an_agent_of_the_zoo(tmp_path, monkeypatch, capsys):
     ours = metrics["test/energy_mj"] * 1e9
     macs = (ours - 0.9 * sops) / 4.6
     assert metrics["test/paper_energy_mj"] * 1e9 == pytest.approx(3.97 * macs + 0.077 * sops, rel=1e-4)
-    out = export_run(run, tmp_path / "out")
+    main(["publish", str(run), "--repo-id", "someone/agent", "--licence", "mit", "--dry-run"])
+    out = run / "hub"
     agent = zoo.load(f"local-dir:{out}")
     assert zoo.task_of(agent).name == "control"
     assert not [key for key in agent.state_dict() if "critic" in key or "target" in key]
@@ -170,9 +170,18 @@ def test_a_run_is_an_agent_of_the_zoo(tmp_path, monkeypatch, capsys):
     assert torch.equal(agent.state_dict()["decoder.weight"], stored["model.decoder.weight"])
     card = (out / "README.md").read_text()
     for text in (
-        "InvertedDoublePendulum-v4",
-        "mean return of an episode",
-        "standard deviation of the return",
-        "seed",
+        "trained on InvertedDoublePendulum-v4",
+        "| Observation | D = 11 |",
+        "| Action | A = 1, each in [-1, 1] |",
+        "On 2 test episodes of InvertedDoublePendulum-v4.",
+        f"| mean return of an episode | {metrics['test/return']:.6g} |",
+        f"| standard deviation of the return over episodes | {metrics['test/return_std']:.6g} |",
+        f"| energy | {metrics['test/energy_mj'] * 1e6:.6g} nJ per decision |",
+        f"| energy at the paper's constants | {metrics['test/paper_energy_mj'] * 1e6:.6g} nJ per decision |",
+        "The paper's constants: 3.97 pJ a MAC, 0.077 pJ a synaptic operation.",
+        "| Seed | 1 |",
+        "| Weights | mit |",
+        "| Data | InvertedDoublePendulum-v4, licence: MIT, an environment of gymnasium |",
     ):
         assert text in card, text
+    assert "sample" not in card.split("## Licences")[0].split("---", 2)[2]

@@ -70,8 +70,8 @@ class Record:
         sha256: of the file with the weights, or of their index.
         metrics: what they reach, by logged name.
         measured: on what: ``data``, ``split``, ``samples``, ``of`` (all of the split), ``energy_samples``,
-            ``command``, ``precision``, ``hardware``, and ``chosen``, whether the same samples chose the
-            checkpoint.
+            ``energy_constants`` (a paper's, pJ), ``command``, ``precision``, ``hardware``, and ``chosen``,
+            whether the same samples chose the checkpoint.
         training: ``samples``, ``part`` (options that left out some), ``minutes``, ``resumed`` (further
             commands) and ``versions`` of programs.
         source: of a conversion: ``name``, ``weights``, their ``sha256``.

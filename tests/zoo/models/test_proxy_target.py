@@ -93,7 +93,7 @@ def test_agents_are_saved_and_come_back(kind, tmp_path):
     assert actions.abs().max() <= 3.0
     again = zoo.load(f"local-dir:{zoo.save(agent, tmp_path / 'out')}")
     assert torch.equal(again(x), actions)
-    assert "act dim" in " ".join(str(zoo.describe(f"proxy_target_{kind}")).lower().split())
+    assert "action A = 1, each in [-1, 1]" in " ".join(str(zoo.describe(f"proxy_target_{kind}")).split())
     with pytest.raises(ValueError, match=r"\[B, 4\]"):
         agent(torch.randn(5, 3))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.files.card.markdown import slug, table
-from zoo.tasks import COSTS
+from zoo.tasks import costs
 
 if TYPE_CHECKING:
     from zoo.files.description import Record
@@ -44,8 +44,9 @@ def where(own: Record, task: Task) -> str:
             return task.tested.format(data).rstrip(".")
         return f"On the {split} set of {data}"
     count = f"{seen:,} of the {of:,}" if of not in (None, seen) else f"{seen:,}"
-    split_name = {"test": "test samples", "validation": "validation samples", None: "samples"}
-    name = split_name.get(split, f"samples {split}")
+    items = f"{task.item}s"
+    split_name = {"test": f"test {items}", "validation": f"validation {items}", None: items}
+    name = split_name.get(split, f"{items} {split}")
     return f"On {count} {name}" + (f" of {data}" if data else "")
 
 
@@ -63,14 +64,19 @@ def measured(own: Record, task: Task) -> list[str]:
         parts.append(table([head, (headline.label, *(headline.text(by_step[t]) for t in sorted(by_step)))]))
     rows: list[tuple[str, ...]] = [("quantity", "value")]
     rows += [(metric.label, metric.text(short[key])) for key, metric in task.metrics.items() if key in short]
-    rows += [(COSTS[k].label, COSTS[k].text(v)) for k, v in short.items() if k in COSTS]
-    rows += [(k, f"{v:.6g}") for k, v in short.items() if k not in COSTS and k not in task.metrics]
+    spent = costs(task)
+    rows += [(spent[k].label, spent[k].text(v)) for k, v in short.items() if k in spent]
+    rows += [(k, f"{v:.6g}") for k, v in short.items() if k not in spent and k not in task.metrics]
     parts.append(table(rows))
     counted = own.measured.get("energy_samples")
     if counted and counted != own.measured.get("samples"):
-        parts.append(f"Operations and energy are means over {counted:,} of these samples.")
+        over = "of these samples" if task.per == task.item else f"{task.per}s"
+        parts.append(f"Operations and energy are means over {counted:,} {over}.")
     if "energy_mj" in short:
         parts.append(ENERGY_NOTE)
+    if "paper_energy_mj" in short and (told := own.measured.get("energy_constants")):
+        constants = f"{told['pj_per_mac']:g} pJ a MAC, {told['pj_per_sop']:g} pJ a synaptic operation"
+        parts.append(f"The paper's constants: {constants}.")
     command = own.measured.get("command")
     if command and command != own.command:
         parts.append(f"Measured by `{command}`.")
@@ -97,7 +103,7 @@ def index_entries(own: Record, task: Task) -> list[Any]:
         return []
     sizes = {k: own.measured[k] for k in ("samples", "of") if own.measured.get(k) is not None}
     found = [entry for key, value in own.metrics.items() if (entry := _entry(key, value, own, task))]
-    found.sort(key=lambda entry: entry[0] in COSTS)
+    found.sort(key=lambda entry: entry[0] in costs(task))
     return [
         EvalResult(
             task_type=task.pipeline_tag,
@@ -117,10 +123,11 @@ def _entry(key: str, value: float, own: Record, task: Task) -> tuple[str, str, f
     """Type, name and value of one metric; None if the Hub does not list it."""
     step, steps = task.step_of(key), own.time_steps
     short = task.headline if step is not None else key.rpartition("/")[2]
-    metric = COSTS.get(short) or task.metrics.get(short)
+    spent = costs(task)
+    metric = spent.get(short) or task.metrics.get(short)
     if metric is None or metric.hub is None:
         return None
-    if short in COSTS:
+    if short in spent:
         return metric.hub, f"{metric.label}, {metric.unit}", value
     if step is None:
         return metric.hub, f"{metric.label}, T = {steps}" if steps else metric.label, value
