@@ -183,6 +183,8 @@ class ControlDataModule(BaseDataModule):
                 f" {self.env}: observations and rewards differ, so the numbers do not compare",
                 stacklevel=2,
             )
+        if stage == "fit" and self._processes()[1] > 1:
+            raise DataError("an agent is trained by one process: set trainer.devices to 1")
         self._require_spaces()
         self.val_set = EpisodeSeeds(self.seed + VALIDATION, self.eval_episodes)
         self.test_set = EpisodeSeeds(self.seed + TEST, self.test_episodes)
@@ -220,12 +222,9 @@ class ControlDataModule(BaseDataModule):
         Args:
             checkpoint: file of which Lightning loaded the state.
         """
-        rank, world = self._processes()
-        if world > 1:
-            raise DataError("an agent is trained by one process: set trainer.devices to 1")
-        self._training = TrainingEnvironment(self.env, self.seed + rank)
+        self._training = TrainingEnvironment(self.env, self.seed)
         self.replay = ReplayBuffer(self.capacity, self.obs_dim, self.act_dim)
-        self.random = np.random.default_rng(np.random.SeedSequence((self.seed, rank)))
+        self.random = np.random.default_rng(np.random.SeedSequence((self.seed, 0)))
         self._log = ReplayLog(self._checkpoints / LOG, self.replay.width)
         stored, self._stored = self._stored, None
         if stored is not None:

@@ -130,6 +130,14 @@ def test_the_buffer_is_written_as_often_as_asked(tmp_path):
         assert again(states[60]).replay.total == 0
 
 
+def test_one_process_trains_an_agent():
+    data = ControlDataModule(env="Pendulum-v1")
+    data.trainer = SimpleNamespace(world_size=2, global_rank=0)
+    with pytest.raises(DataError, match=r"one process: set trainer\.devices to 1"):
+        data.setup("fit")
+    data.setup("test")
+
+
 def test_another_environment_is_not_continued():
     data = begun("Pendulum-v1")
     again = ControlDataModule(env="InvertedDoublePendulum-v4", store_replay=False)

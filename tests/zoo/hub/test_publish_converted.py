@@ -89,7 +89,7 @@ def test_what_the_card_says(config, hub, client):
         "T = 4",
         "| T | 1 | 2 | 4 | 8 |",
         f"{four['accuracy']:.2%}",
-        f"{four['energy_mj']:.6g} mJ per sample",
+        f"{four['energy_mj'] * 1e6:.6g} nJ per sample",
         "energy of the same network as an ANN",
         "theirs.pth, licence: unknown",
         "arXiv 2303.04347",
