@@ -26,6 +26,8 @@ def run(tmp_path, monkeypatch):
     config["data"]["init_args"] |= {"train_samples": 32, "test_samples": 4, "batch_size": 4}
     config["model"]["init_args"] |= {"sampling_steps": 2}
     config["checkpoint_every_n_steps"] = 2
+    averaging = "lightning.pytorch.callbacks.EMAWeightAveraging"
+    config["trainer"]["callbacks"] = [{"class_path": averaging, "init_args": {"decay": 0.9}}]
     config["trainer"] |= {"max_steps": 4, "val_check_interval": 2, "log_every_n_steps": 1}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(config))
     draw = np.random.default_rng(0)
