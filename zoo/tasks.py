@@ -255,6 +255,7 @@ LANGUAGE = Task(
     call="logits = model(tokens)",
     unknown="how likely it finds other texts and images is unknown",
     quality="perplexity",
+    demo=True,
 )
 
 _TASKS = {task.name: task for task in (CLASSIFICATION, CONTROL, IMAGE_TO_IMAGE, RECONSTRUCTION, LANGUAGE)}

@@ -13,6 +13,7 @@ from lightning_modules import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from cli.demo.explain import Explanation
 
@@ -44,6 +45,10 @@ STYLE = """
 .fg small { display: block; opacity: 0.75; margin-top: 10px; line-height: 1.45; font-size: 13px; }
 .fg-hint { opacity: 0.75; padding: 60px 20px; text-align: center; }
 .fg-drop img { min-height: 190px; object-fit: contain; }
+.fg-top { align-items: flex-start; margin-bottom: 22px; }
+.fg-way { flex: 1 1 260px; }
+.fg-text { margin: 0 0 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
+.fg-drawn { display: block; margin: 0 0 8px; width: 256px; max-width: 100%; image-rendering: pixelated; }
 .fg-trouble { border-left: 4px solid #c53030; padding: 10px 14px; }
 """
 
@@ -71,7 +76,7 @@ def prediction(told: Explanation, step: int) -> str:
     classes = list(told.best(total, SHOWN))  # the same ones at every step, so that bars keep their place
     now = told.probabilities[step - 1, classes].tolist()
     bars = "".join(
-        _bar(escape(told.labels[k]), value, f"{value:.0%}") for k, value in zip(classes, now, strict=True)
+        bar(escape(told.labels[k]), value, f"{value:.0%}") for k, value in zip(classes, now, strict=True)
     )
     lines = {told.labels[k]: told.probabilities[:step, k].tolist() for k in classes[:DRAWN]}
     dots = "".join(f'<i class="{"on" if t < step else ""}"></i>' for t in range(total)) if total <= 16 else ""
@@ -106,25 +111,37 @@ def energy(told: Explanation) -> str:
     report = told.energy
     own, ann = report.energy_mj * 1e3, report.ann_energy_mj * 1e3
     most = max(own, ann) or 1.0
-    rows = _bar("this network", own / most, f"{own:,.3f} µJ")
+    rows = bar("this network", own / most, f"{own:,.3f} µJ")
     if told.spikes:
-        rows += _bar("the same as an ANN", ann / most, f"{ann:,.3f} µJ", "ann")
+        rows += bar("the same as an ANN", ann / most, f"{ann:,.3f} µJ", "ann")
     return (
         f'<div class="fg fg-energy"><h3>Energy for this image</h3><div class="fg-bars">{rows}</div>'
         f"<small>{escape(told.energy_text)}</small></div>"
     )
 
 
-def _bar(label: str, share: float, value: str, kind: str = "") -> str:
+def bar(label: str, share: float, value: str, kind: str = "") -> str:
+    """A row of a table: label, a bar of ``share`` of the width, and the value; markup, not text."""
     return (
         f'<span title="{label}">{label}</span><div class="fg-bar"><b class="{kind}"'
         f' style="width: {share:.1%}"></b></div><span>{value}</span>'
     )
 
 
+def inline(image: Image.Image, says: str, kind: str = "fg-drawn") -> str:
+    """A picture as part of the page."""
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return _tag(file.getvalue(), says, kind)
+
+
 def _image(figure: Figure, says: str) -> str:
     file = io.BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
     FigureCanvasAgg(figure).print_png(file)
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img class="fg-figure" alt="{escape(says)}" src="data:image/png;base64,{data}">'
+    return _tag(file.getvalue(), says, "fg-figure")
+
+
+def _tag(png: bytes, says: str, kind: str) -> str:
+    data = base64.b64encode(png).decode()
+    return f'<img class="{kind}" alt="{escape(says)}" src="data:image/png;base64,{data}">'

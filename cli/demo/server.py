@@ -21,6 +21,7 @@ BIGGEST = "40mb"  # image
 PAGES = {  # by task: the module with the functions `check(model)`, which raises, and `build(model, name)`
     "classification": "cli.demo.classification",
     "image-to-image": "cli.demo.image_to_image",
+    "language": "cli.demo.language",
 }
 
 

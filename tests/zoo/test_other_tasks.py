@@ -157,7 +157,7 @@ def test_the_demo_page_refuses_it_in_one_line(agent, tmp_path, capsys):
         main(["demo", f"local-dir:{folder}"])
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    shown = "the page shows networks for classification, image-to-image only"
+    shown = "the page shows networks for classification, image-to-image, language only"
     assert f"local-dir:{folder} is an agent (control); {shown}" in lines[0]
 
 
