@@ -13,6 +13,7 @@ from zoo.files import checkpoint
 from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, RUNS, is_run, run_checkpoint
 from zoo.hub.download import with_repository
+from zoo.interchange.from_nir import load_nir
 from zoo.loading import adopt_description, fill
 from zoo.rebuild import architecture_of
 from zoo.registry import get_entry, is_registered
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from zoo.files.description import Description
 
-SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
+NIR = ".nir"
+SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", NIR)
 
 
 def is_location(name: str) -> bool:
@@ -73,7 +75,12 @@ def load_location(
     if remote:
         place = name.split(":", 1)[1]
         return with_repository(place, lambda folder: _load(folder, name, pretrained, weights, kwargs))
-    return _load(place_of(name), None, pretrained, weights, kwargs)
+    path = place_of(name)
+    if path.is_file() and path.suffix == NIR:
+        if weights is not None or pretrained is False:
+            raise ValueError(f"{path} holds the network and its weights; load it without others")
+        return load_nir(path, **kwargs)
+    return _load(path, None, pretrained, weights, kwargs)
 
 
 def _load(

@@ -55,20 +55,31 @@ class PatchEmbed(PatchSplitting):
         dim: C of the patches; the convolutions have an eighth, a quarter, a half and all of it.
         pooling: one digit a convolution, ``"1"`` where a 3x3 max-pooling halves the map.
         make_neuron: builds one neuron.
+        pool_currents: pool before the neuron instead of behind it.
     """
 
-    def __init__(self, in_chans: int, dim: int, pooling: str, make_neuron: MakeNeuron) -> None:
+    def __init__(
+        self, in_chans: int, dim: int, pooling: str, make_neuron: MakeNeuron, pool_currents: bool = False
+    ) -> None:
         super().__init__(in_chans, dim, pooling, make_neuron)
+        self.pool_currents = pool_currents
         self.rpe_lif = make_neuron()
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents of the first norm ``[T, B, C / 8, H, W]`` -> patches ``[T, B, C, H', W']``."""
         for i, pool in enumerate(self.pooling):
-            x = self.fire(i, self.current(i, x) if i else x)
-            if pool == "1":
+            x = self.current(i, x) if i else x
+            if pool == "1" and self.pool_currents:
+                x = fold_time(self.maxpool, x)
+            x = self.fire(i, x)
+            if pool == "1" and not self.pool_currents:
                 x = fold_time(self.maxpool, x)
         position: Tensor = self.rpe_lif(conv_norm(self.rpe_conv, self.rpe_bn, x))
         return x + position
+
+    @override
+    def extra_repr(self) -> str:
+        return "pool_currents=True" if self.pool_currents else ""
 
 
 class Spikformer(SpikingModel):
@@ -85,6 +96,7 @@ class Spikformer(SpikingModel):
             patches of 16 pixels, ``"0011"`` of 4.
         scale: of the attention.
         qkv_bias: whether the convolutions of q, k and v have a bias, as the authors' CIFAR model has.
+        pool_currents: whether the convolutions in front are pooled before their neurons, as in SpikingJelly.
         time_steps: T for still images.
         in_chans: C of the input.
         num_classes: K.
@@ -103,6 +115,7 @@ class Spikformer(SpikingModel):
         pooling: str = "1111",
         scale: float = 0.125,
         qkv_bias: bool = False,
+        pool_currents: bool = False,
         time_steps: int = 4,
         in_chans: int = 3,
         num_classes: int = 1000,
@@ -111,7 +124,7 @@ class Spikformer(SpikingModel):
     ) -> None:
         super().__init__(num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=dim)
         make, make_attn = make_neurons(neuron, neuron_args, time_steps)
-        self.patch_embed = PatchEmbed(in_chans, dim, pooling, make)
+        self.patch_embed = PatchEmbed(in_chans, dim, pooling, make, pool_currents)
         self.block = nn.Sequential()
         for _ in range(depth):
             attn = SSA(dim, num_heads, make, make_attn, scale, qkv_bias)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from zoo.layers.convolution import MakeNeuron
 
 NEURON_DEFAULTS = leaky_defaults(surrogate="rect", decay_input=False)  # as in spiking_resnet.py
+POOLINGS: dict[str, type[nn.AvgPool2d] | type[nn.MaxPool2d]] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 INPUT_POWER = 0.1  # of the hidden layers: measured 0.06 behind the last pooling, 0.16 behind a neuron
 
 
 class VGGStage(nn.ModuleList):
-    """Convolution-norm, neuron and dropout, repeated; average pooling at the end.
+    """Convolution-norm, neuron and dropout, repeated; pooling at the end.
 
     Args:
         c_in: C of the input.
@@ -53,6 +54,8 @@ class VGGStage(nn.ModuleList):
         make_neuron: builds one neuron.
         drop_rate: of the dropout after each neuron.
         skip_first: leave the first convolution and norm to the model, which runs it once.
+        pooling: ``"avg"`` or ``"max"``.
+        norm: whether a batch norm follows each convolution.
     """
 
     def __init__(
@@ -62,15 +65,18 @@ class VGGStage(nn.ModuleList):
         make_neuron: MakeNeuron,
         drop_rate: float,
         skip_first: bool = False,
+        pooling: str = "avg",
+        norm: bool = True,
     ) -> None:
         super().__init__()
         for width in widths:
-            self.append(ConvNorm(conv3x3(c_in, width, bias=True), nn.BatchNorm2d(width)))
+            normed = nn.BatchNorm2d(width) if norm else nn.Identity()
+            self.append(ConvNorm(conv3x3(c_in, width, bias=True), normed))
             self.append(make_neuron())
             self.append(nn.Dropout(drop_rate))
             c_in = width
         # rounding up changes nothing for even maps and keeps a 1 x 1 map alive
-        self.append(nn.AvgPool2d(2, ceil_mode=True))
+        self.append(POOLINGS[pooling](2, ceil_mode=True))
         self.skip_first = skip_first
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +84,7 @@ class VGGStage(nn.ModuleList):
         for index, layer in enumerate(self):
             if index == 0 and self.skip_first:
                 continue
-            x = fold_time(layer, x) if isinstance(layer, nn.AvgPool2d) else layer(x)
+            x = fold_time(layer, x) if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d) else layer(x)
         return x
 
 
@@ -94,6 +100,8 @@ class SpikingVGG(SpikingModel):
             Other input sizes are pooled to it.
         drop_rate: of the dropout in the classifier.
         conv_drop_rate: of the dropout after each neuron of the stages.
+        pooling: at the end of a stage, ``"avg"`` or ``"max"``.
+        norm: whether a batch norm follows each convolution.
         time_steps: T for still images.
         in_chans: C of the input.
         num_classes: K.
@@ -108,6 +116,8 @@ class SpikingVGG(SpikingModel):
         pool_size: int = 1,
         drop_rate: float = 0.0,
         conv_drop_rate: float = 0.0,
+        pooling: Literal["avg", "max"] = "avg",
+        norm: bool = True,
         time_steps: int = 4,
         in_chans: int = 3,
         num_classes: int = 10,
@@ -116,6 +126,8 @@ class SpikingVGG(SpikingModel):
     ) -> None:
         if not plan or not all(plan):
             raise ValueError(f"plan needs at least one width in every stage, got {plan!r}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
         super().__init__(
             num_classes=num_classes, in_chans=in_chans, time_steps=time_steps, num_features=plan[-1][-1]
         )
@@ -125,7 +137,10 @@ class SpikingVGG(SpikingModel):
         c_in = in_chans
         for s, widths in enumerate(plan):
             name = f"layer{s + 1}"
-            self.add_module(name, VGGStage(c_in, widths, make, conv_drop_rate, skip_first=s == 0))
+            stage = VGGStage(
+                c_in, widths, make, conv_drop_rate, skip_first=s == 0, pooling=pooling, norm=norm
+            )
+            self.add_module(name, stage)
             c_in = widths[-1]
             self.feature_info.append({"num_chs": c_in, "reduction": 2 ** (s + 1), "module": name})
 

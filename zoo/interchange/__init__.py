@@ -1,0 +1,1 @@
+"""Networks of other libraries: their files read into ours."""
