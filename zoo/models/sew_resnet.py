@@ -231,14 +231,15 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     """Map the authors' keys to ours.
 
     Their blocks wrap a convolution and its norm in one container: ``conv1.module.0`` is our
-    ``conv1`` and ``conv1.module.1`` our ``bn1``; releases without the ``module`` level exist.
+    ``conv1`` and ``conv1.module.1`` our ``bn1``; releases without the ``module`` level exist. SpikingJelly has
+    our names but for the neuron of the shortcut, which has parameters if it is a PLIF.
     """
     renamed = {}
     for key, value in state.items():
         new = re.sub(r"^(layer\d+\.\d+\.)conv(\d)\.(?:module\.)?0\.", r"\1conv\2.", key)
         new = re.sub(r"^(layer\d+\.\d+\.)conv(\d)\.(?:module\.)?1\.", r"\1bn\2.", new)
         new = re.sub(r"^(layer\d+\.\d+\.downsample\.)0\.(?:module\.)?([01])\.", r"\1\2.", new)
-        renamed[new] = value
+        renamed[new.replace(".downsample_sn.", ".downsample.2.")] = value
     return renamed
 
 
