@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from conversion.graph.ops import module_path, op_name
 from zoo.export.nir.graph import Signal
@@ -14,8 +15,6 @@ from zoo.export.nir.uneven import halves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import fx
 
     from zoo.export.nir.graph import Writer
 
