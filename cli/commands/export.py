@@ -24,13 +24,14 @@ def run(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="fulgurite export",
         description="Write a network as a file that other programs run, compare the file with the network,"
-        " and leave no file behind where they differ. ONNX runs in onnxruntime, pt2 in PyTorch.",
+        " and leave no file behind where they differ. ONNX runs in onnxruntime, pt2 in PyTorch;"
+        " NIR is read by SpikingJelly, snnTorch, Norse and the tools of chips.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "source", help="a name (spiking_cnn_nano), a folder of zoo.save, or a run's folder (runs/NAME)"
     )
-    parser.add_argument("--to", required=True, metavar="FORMAT", help="onnx or pt2")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="onnx, pt2 or nir")
     parser.add_argument("--output", metavar="PATH", help="file to write; NAME.onnx and so on if missing")
     parser.add_argument(
         "--time-steps", type=int, metavar="T", help="T of the file; if missing, that of the network"

@@ -40,7 +40,7 @@ def export(
     Args:
         model: a network of the zoo, a converted one, or one of timm's.
         path: the file to write, in a folder that exists. Until the new one is checked, an old one stays.
-        to: ``"onnx"`` or ``"pt2"``; missing: what the suffix of ``path`` says.
+        to: ``"onnx"``, ``"pt2"`` or ``"nir"``; missing: what the suffix of ``path`` says.
         step: one time step a call, with the states of all neurons as explicit inputs and outputs, so that a
             program can run as many steps as it likes.
         sequence: T frames ``[T, B, C, H, W]`` go in (events) instead of still images ``[B, C, H, W]``.

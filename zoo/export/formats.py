@@ -51,6 +51,10 @@ FORMATS = {
         sequence=True,
     ),
     "pt2": Format(suffix=".pt2", module="zoo.export.program", step=True, sequence=True),
+    # a graph of NIR is one step, whatever is asked for, and readers run it as often as they like
+    "nir": Format(
+        suffix=".nir", module="zoo.export.nir.write", needs=("nir", "h5py"), step=True, sequence=True
+    ),
 }
 
 

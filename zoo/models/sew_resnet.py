@@ -231,8 +231,8 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: nn.Module) -> dict[str
     """Map the authors' keys to ours.
 
     Their blocks wrap a convolution and its norm in one container: ``conv1.module.0`` is our
-    ``conv1`` and ``conv1.module.1`` our ``bn1``; releases without the ``module`` level exist. SpikingJelly has
-    our names but for the neuron of the shortcut, which has parameters if it is a PLIF.
+    ``conv1`` and ``conv1.module.1`` our ``bn1``; releases without the ``module`` level exist.
+    SpikingJelly has our names but for the neuron of the shortcut, which has parameters if it is a PLIF.
     """
     renamed = {}
     for key, value in state.items():

@@ -12,7 +12,7 @@ from spiking.layers import FoldTime
 from zoo.errors import ExportError
 
 nir = pytest.importorskip("nir", reason="the extra 'nir' is not installed")
-from zoo.export.nir.write import graph_of, write_checked  # noqa: E402
+from zoo.export.nir.write import graph_of  # noqa: E402
 from zoo.interchange.from_nir import network_of  # noqa: E402
 
 SMALL_SEW = {"layers": (1, 1), "planes": (8, 16), "stem": "3x3", "num_classes": 5}
@@ -131,11 +131,10 @@ def test_norms_are_folded():
 def test_a_file_is_read_back(tmp_path):
     model, shape = built("cnn")
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": shape}
-    told = []
-    checked, gap = write_checked(model, tmp_path / "net.nir", {"time_steps": "4"}, told.append)
-    assert "in float64" in checked
-    assert gap < 0.05
-    assert told[-1] == "writing"
+    written = zoo.export(model, tmp_path / "net.nir")
+    assert "in float64" in written.checked
+    assert written.gap < 0.05
+    assert [p.name for p in tmp_path.iterdir()] == ["net.nir"]
     again = zoo.load(str(tmp_path / "net.nir"))
     assert again.time_steps == model.time_steps
     x = torch.randn(8, *shape)
@@ -146,7 +145,7 @@ def test_a_file_is_read_back(tmp_path):
 
 def test_the_shipped_network_keeps_its_answers(tmp_path):
     model = zoo.load("spiking_cnn_nano.mnist5k_t4")
-    write_checked(model, tmp_path / "net.nir", {"time_steps": "4"}, print)
+    zoo.export(model, tmp_path / "net.nir")
     again = zoo.load(str(tmp_path / "net.nir"))
     from sklearn.datasets import load_digits
 
@@ -233,4 +232,5 @@ def test_what_acts_across_time_is_found_by_comparison(tmp_path):
             return self.fire(self.linear(x).flip(0) if x.shape[0] > 1 else self.linear(x))
 
     with pytest.raises(ExportError, match="across steps"):
-        write_checked(Late().eval(), tmp_path / "net.nir", {}, print)
+        zoo.export(Late().eval(), tmp_path / "net.nir")
+    assert not list(tmp_path.iterdir()), "nothing half-written stays"

@@ -14,12 +14,15 @@ from zoo.errors import ExportError
 from zoo.export.nir.graph import Writer
 from zoo.export.nir.one_step import neurons_of, one_step_of
 from zoo.export.nir.rules import RULES, reason
-from zoo.files.formats.nir_file import read_nir, require_nir, write_nir
+from zoo.export.request import Exported
+from zoo.files.formats.nir_file import read_nir, write_nir
 from zoo.interchange.from_nir import DT, network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from zoo.export.request import Request
 
 STEPS = 4  # of the comparison: leak, reset and what comes behind it show within a few
 EQUAL = 1e-9  # relative, in float64, where folded norms round at 1e-16
@@ -41,35 +44,19 @@ def graph_of(model: nn.Module, input_shape: Sequence[int], dt: float = DT) -> An
     return Writer(program, neurons, dt, RULES.get, reason).graph()
 
 
-def write_checked(
-    model: nn.Module, path: Path, metadata: Mapping[str, str], say: Callable[[str], None]
-) -> tuple[str, float]:
-    """Write ``model`` as a NIR file, and compare it with the network.
+def write(model: nn.Module, path: Path, request: Request) -> Exported:
+    """Write ``model`` as a NIR file, and compare it with the network; see `zoo.export.formats.Format`.
 
     A NIR graph is one step of a network, so it takes still images and sequences alike, and T is up to whoever
     runs it. The comparison is in float64, before the weights are rounded to float32.
 
-    Args:
-        model: in evaluation mode, float32.
-        path: the file; half-written if an error is raised.
-        metadata: what the file should say about the network.
-        say: is told what is being done.
-
-    Returns:
-        How it was checked, in words, and the largest difference of an output in float32, in shares of the
-        largest output.
-
     Raises:
         ExportError: NIR cannot say the network, or the graph computes something else.
     """
-    try:
-        require_nir()
-    except ModuleNotFoundError as error:
-        raise ExportError(str(error)) from error
     shape = input_shape_of(model)
-    say("taking one step of the network apart")
+    request.say("taking one step of the network apart")
     graph = graph_of(model, shape)
-    say("comparing with the network")
+    request.say("comparing with the network")
     x = torch.randn(STEPS, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = _answers(copy.deepcopy(model).double(), x)
     got = _answers(network_of(graph, dtype=torch.float64).eval(), x)
@@ -79,16 +66,19 @@ def write_checked(
             f" input, by {_gap(got, expected):.2g} of the largest output: something in it acts across steps"
         )
     _round(graph)
-    graph.metadata = {**metadata, "dt": DT}
-    say("writing")
+    graph.metadata = {**request.metadata, "dt": DT}
+    request.say("writing")
     write_nir(path, graph)
     expected = _answers(model, x.float())
     got = _answers(network_of(read_nir(path)).eval(), x.float())
     same = torch.isclose(got, expected, rtol=1e-5, atol=1e-6).double().mean().item()
-    return (
-        f"the graph equals the network over {STEPS} steps of random input in float64; the file, whose folded"
-        f" weights are float32, gives {same:.2%} of its outputs",
-        _gap(got, expected),
+    return Exported(
+        path=path,
+        inputs={"input": _axes(shape)},
+        outputs={"output": _axes(tuple(expected.shape[2:]))},
+        checked=f"the graph equals the network over {STEPS} steps of random input in float64; the file, whose"
+        f" folded weights are float32, gives {same:.2%} of its outputs",
+        gap=_gap(got, expected),
     )
 
 
@@ -132,3 +122,7 @@ def _round(graph: Any) -> None:
             value = getattr(node, name, None)
             if value is not None:
                 setattr(node, name, np.asarray(value, dtype=np.float32))
+
+
+def _axes(shape: tuple[int, ...]) -> str:
+    return f"[batch, {', '.join(map(str, shape))}] of one step"
