@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
@@ -13,6 +16,26 @@ from cli import errors
 from datamodules import BaseDataModule
 from lightning_modules import BaseTask
 from lightning_modules.source import Calibration
+
+
+def read_counts_as_counts(options: dict[str, Any]) -> None:
+    """Let types that take whole numbers and others try whole ones first.
+
+    ``Union[int, float]`` and ``Union[float, int]`` are equal, so within ``Optional`` Python remembers the one
+    that any library has asked for first, and Lightning's ``limit_train_batches: 1``, a batch, may be read as
+    1.0, which is all of them.
+
+    Args:
+        options: types by name; changed in place.
+    """
+    for name, hint in options.items():
+        kinds = get_args(hint)
+        if int in kinds and float in kinds:
+            ordered = sorted(kinds, key=lambda kind: kind is not int)
+            options[name] = functools.reduce(operator.or_, ordered)
+
+
+read_counts_as_counts(Trainer.__init__.__annotations__)
 
 
 class SpikingParser(LightningArgumentParser):

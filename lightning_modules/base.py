@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -15,10 +16,13 @@ from lightning_modules.optimizer import CountedSchedule, Schedule, StepSchedule,
 from spiking.measure.finite import damaged, listed, weight_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
+
+
+FIRST_WEIGHTS = ("pretrained", "weights", "hybrid")  # of model_args: where a run's network begins
 
 
 class BaseTask(pl.LightningModule):
@@ -45,6 +49,8 @@ class BaseTask(pl.LightningModule):
         monitor: name of the logged value that tells the best checkpoint.
         mode: ``"max"`` or ``"min"``: which of its values is the best.
         output: what ``predict`` writes if the user names nothing; a folder if it has no suffix.
+        begins_with: arguments beside ``model_args`` that name files or runs from which weights are taken
+            when a run begins; see `restored_arguments`.
         curves: logged values that a run draws in the end, by panel; around one of which ``NAME_std`` is
             logged, too, a band shows it.
     """
@@ -54,6 +60,7 @@ class BaseTask(pl.LightningModule):
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     output: ClassVar[str] = "predictions.csv"
+    begins_with: ClassVar[tuple[str, ...]] = ()
     curves: ClassVar[Mapping[str, Sequence[str]]] = {
         "loss": ("train/loss", "val/loss"),
         "accuracy": ("train/acc1", "val/acc1"),
@@ -109,8 +116,8 @@ class BaseTask(pl.LightningModule):
 
     @property
     def starts_trained(self) -> bool:
-        """Whether the first weights come from elsewhere, so that a test before training says something."""
-        return False
+        """Whether ``model_args`` ask for weights, so that a test before training says something."""
+        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
 
     def prediction_callbacks(
         self,
@@ -217,14 +224,40 @@ class BaseTask(pl.LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------
 
+    @classmethod
+    def restored_arguments(cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments that build the task for a checkpoint, which brings all weights itself.
+
+        Nothing in them names the places of a run's first weights, which may be gone by then.
+
+        >>> BaseTask.restored_arguments({"model_args": {"weights": "runs/first", "layers": 2}}, {})
+        {'model_args': {'layers': 2}}
+
+        Args:
+            arguments: as they are configured.
+            recorded: those that the checkpoint holds; they win where `begins_with` names one.
+        """
+        built = dict(arguments)
+        if isinstance(given := built.get("model_args"), Mapping):
+            built["model_args"] = {key: value for key, value in given.items() if key not in FIRST_WEIGHTS}
+        return built | {key: recorded.get(key) for key in cls.begins_with if key in built}
+
+    def recorded_beginning(self) -> dict[str, Any]:
+        """What checkpoints say in the place of the arguments `begins_with`: plain values, no places."""
+        return {}
+
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what resuming needs beside Lightning's own: whose state the optimiser's is, and gradients.
+
+        Where the run's first weights came from is left out: the checkpoint holds its own.
 
         Raises:
             FloatingPointError: the weights are damaged; no file is written, and earlier ones stay.
         """
         self._require_sound()
+        if (hyper := checkpoint.get("hyper_parameters")) is not None:
+            checkpoint["hyper_parameters"] = self.restored_arguments(hyper, self.recorded_beginning())
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer"] = self.optimizer_name
             checkpoint["optimizer_parameters"] = optimizer_state.names(self)

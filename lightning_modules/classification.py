@@ -20,7 +20,7 @@ from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.class_weights import check_class_weights, class_weight_tensor
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, repeated_samples
-from lightning_modules.start import FIRST_WEIGHTS, build
+from lightning_modules.start import build
 from spiking import check_finite
 from spiking.neurons import Neuron
 from zoo.files.description import LABELS, NOTE, preprocessing_of
@@ -125,11 +125,6 @@ class ClassificationTask(BaseTask):
         self.accuracy = AccuracyOverTime()
         self.accuracy5 = AccuracyOverTime(top_k=5)
 
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
-
     @override
     def trained_by(self) -> tuple[str, str | None]:
         spiking = any(isinstance(module, Neuron) for module in self.model.modules())
@@ -153,19 +148,13 @@ class ClassificationTask(BaseTask):
             preprocessing.match(data, preprocessing.wanted_by(self.model), str(self.hparams["model"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note how the data are prepared; leave out where the run's first weights came from.
-
-        The checkpoint holds its own.
-        """
+        """Note how the data are prepared, and whose weights these derive from."""
         super().on_save_checkpoint(checkpoint)
         facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
         if facts is not None:
             checkpoint[NOTE] = preprocessing_of(facts())
             checkpoint[LABELS] = [str(name) for name in facts().get("class_names") or ()]
         checkpoint["origin"] = getattr(self.model, "origin", None) or {}
-        hyper = checkpoint.get("hyper_parameters", {})
-        arguments = hyper.get("model_args") or {}
-        hyper["model_args"] = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take on the origin of the weights with them."""

@@ -25,7 +25,7 @@ from zoo.models.emu3_5.dida import (
 
 if TYPE_CHECKING:
     from zoo.models.emu3_5.decoding import Writer
-    from zoo.models.emu3_5.dida import NoisyCopies
+    from zoo.models.emu3_5.dida import NoisePath, NoisyCopies
 
 
 class DiDATask(NextTokenTask):
@@ -71,10 +71,15 @@ class DiDATask(NextTokenTask):
         self._facts = {"path": path, "c": c, "alpha": alpha}
         super().__init__(model=model, **arguments)
         self.save_hyperparameters()
-        self.path = self.model.noise_path(self.pictures.embeddings())
         self.shift, self.clean_every = shift, clean_every
         self.denoising = Denoising(**(denoising or {}))
         self.dida_loss = MeanMetric()
+
+    @property
+    def path(self) -> NoisePath:
+        """The noise, over the codes as the tokenizer at hand has them."""
+        found: NoisePath = self.model.noise_path(self.pictures.embeddings())
+        return found
 
     @override
     def model_facts(self) -> dict[str, Any]:
@@ -101,11 +106,10 @@ class DiDATask(NextTokenTask):
         """The noisy copies ``[B, M]`` at a time drawn for each image."""
         images = int(copies.places.image.max()) + 1 if copies.places.image.numel() else 1
         draws = torch.rand(len(tokens), images, device=tokens.device, generator=generator)
-        times = training_times(draws, self.shift)
+        times, path = training_times(draws, self.shift), self.path
 
         def corrupt(codes: Tensor, t: Tensor) -> Tensor:
-            noisy: Tensor = self.path.corrupt(codes, t, generator)
-            return noisy
+            return path.corrupt(codes, t, generator)
 
         return noisy_tokens(tokens, copies, self.roles, corrupt, times)
 
@@ -121,17 +125,17 @@ class DiDATask(NextTokenTask):
         """Logits of clean sequences ``[B, L, V]``, if wanted, and of copies ``[B, M, V]``, in one pass."""
         places = joined(clean_places(documents, positions), copies.places)
         flexible = getattr(self.model.decoder.config, "_attn_implementation", "") == "flex_attention"
-        length = tokens.shape[1]
+        copied = noisy.shape[1]
         made = self.model.decoder(
             input_ids=torch.cat([tokens, noisy], 1),
             attention_mask=block_mask(places) if flexible else dense_mask(places),
             position_ids=places.position,
             use_cache=False,
-            logits_to_keep=0 if with_clean else noisy.shape[1],
+            logits_to_keep=0 if with_clean else copied,
         )
-        if with_clean:
-            return made.logits[:, :length], made.logits[:, length:]
-        return None, made.logits
+        logits: Tensor = made.logits
+        found = logits[:, logits.shape[1] - copied :]  # none where no row has an image
+        return (logits[:, : tokens.shape[1]] if with_clean else None), found
 
     @override
     def _measure(self, batch: Any, stage: str) -> None:

@@ -66,11 +66,6 @@ class ImageTokenizerTask(BaseTask):
         self.quantizer_weight, self.entropy_weight = quantizer_weight, entropy_weight
         self.register_buffer("used", torch.zeros(built.codes, dtype=torch.bool), persistent=False)
 
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        return bool((self.hparams.get("model_args") or {}).get("weights"))
-
     @staticmethod
     def images_of(batch: Any) -> Tensor:
         """Images ``[N, C, H, W]`` in [-1, 1] of a batch."""

@@ -17,7 +17,7 @@ from lightning_modules.backbone_scores import BackboneScores
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.pair_writer import PairWriter, gallery, write_image
 from lightning_modules.change_scores import building_scores, image_scores
-from lightning_modules.start import FIRST_WEIGHTS, build
+from lightning_modules.start import build
 from zoo.models.up_diff import IdentityAutoencoder, UpDiff, build_sampler, latent_spread, sample
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class LatentDiffusionTask(BaseTask):
     method: ClassVar[str] = "UP-Diff"
     paper: ClassVar[str | None] = "2407.11578"
     output: ClassVar[str] = "predictions"
+    begins_with: ClassVar[tuple[str, ...]] = ("autoencoder", "unet", "text_encoder")
     backbones: BackboneScores  # of the test that runs
 
     def __init__(
@@ -97,11 +98,6 @@ class LatentDiffusionTask(BaseTask):
         self.chain: dict[str, Any] = {"sampler": sampler, "steps": sampling_steps, "guidance": guidance}
         self.building = building
         self.model.set_grad_checkpointing(grad_checkpointing)
-
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
 
     @override
     def setup(self, stage: str) -> None:

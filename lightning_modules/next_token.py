@@ -16,6 +16,7 @@ import zoo
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.narration import Narration
 from lightning_modules.callbacks.writings import WritingWriter
+from lightning_modules.low_rank import with_lora
 from lightning_modules.source import checkpoint_of
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
 from zoo.models.emu3_5.dida import Roles, clean_places, dense_mask
@@ -47,7 +48,8 @@ class NextTokenTask(BaseTask):
         grid: (h, w) of an image's codes; taken from the data on the command line.
         pack_length: most tokens of a row of documents; missing: each document has a row of its own; taken
             from the data on the command line.
-        tokenizer: what ``zoo.load`` takes, a tokenizer of images; missing: levels of grey, a code a pixel.
+        tokenizer: what ``zoo.load`` takes, or the folder of a run: a tokenizer of images, which becomes part
+            of checkpoints; missing: levels of grey, a code a pixel.
         visual_weight: of image codes in the loss, where text has 1.
         lora: arguments of ``peft.LoraConfig`` (``r``, ``lora_alpha``, ...): trains small additions to the
             weights alone.
@@ -64,6 +66,7 @@ class NextTokenTask(BaseTask):
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     output: ClassVar[str] = "writings"
+    begins_with: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     words: Tensor
 
@@ -74,7 +77,7 @@ class NextTokenTask(BaseTask):
         lexicon: Sequence[str] = (),
         grid: tuple[int, int] | None = None,
         pack_length: int | None = None,
-        tokenizer: str | None = None,
+        tokenizer: str | dict[str, Any] | None = None,
         visual_weight: float = 0.5,
         lora: dict[str, Any] | None = None,
         text: dict[str, Any] | None = None,
@@ -104,7 +107,7 @@ class NextTokenTask(BaseTask):
         self.text, self.image, self.guidance = dict(text or {}), dict(image or {}), guidance
         self.loss_metric, self.accuracy = MeanMetric(), MeanMetric()
 
-    def _pictures(self, tokenizer: str | None) -> Levels | Codec:
+    def _pictures(self, tokenizer: str | dict[str, Any] | None) -> Levels | Codec:
         codes = self.vocabulary.visual_codes
         return Levels(codes) if tokenizer is None else _tokenizer(tokenizer, codes)
 
@@ -121,12 +124,6 @@ class NextTokenTask(BaseTask):
         """Ids that layouts need."""
         v = self.vocabulary
         return Roles(v.image_token, v.image_end, v.first_visual)
-
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        given = self.hparams.get("model_args") or {}
-        return any(given.get(key) for key in ("pretrained", "weights"))
 
     # -- sequences -----------------------------------------------------------------------------
 
@@ -296,6 +293,29 @@ class NextTokenTask(BaseTask):
             told.append({"prompt": batch["text"], "way": way, **vars(answer)})
         return told
 
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    @override
+    def recorded_beginning(self) -> dict[str, Any]:
+        """How the tokenizer is built; its weights are part of the checkpoint."""
+        if isinstance(self.pictures, Levels):
+            return {}
+        model = self.pictures.model
+        return {"tokenizer": {"model": model.architecture, "model_args": model.model_args}}
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        # what zoo.load builds: with the size of images, and the noise that the model knows
+        checkpoint["entry"] = {"model": self.hparams["model"], "model_args": self.model.model_args}
+        checkpoint["origin"] = self.model.origin or {}
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if "origin" in checkpoint:
+            self.model.origin = checkpoint["origin"]
+
     # -- optimiser -----------------------------------------------------------------------------
 
     @override
@@ -315,9 +335,15 @@ def _build(name: str, arguments: dict[str, Any]) -> Any:
     return model
 
 
-def _tokenizer(name: str, codes: int) -> Codec:
-    place = Path(name).expanduser()
-    tokenizer: Any = zoo.load(str(checkpoint_of(name)) if place.is_dir() else name)
+def _tokenizer(given: str | dict[str, Any], codes: int) -> Codec:
+    tokenizer: Any
+    if isinstance(given, dict):  # from a checkpoint, which fills it
+        name = str(given["model"])
+        tokenizer = zoo.create(name, **given["model_args"])
+    else:
+        name = given
+        place = Path(name).expanduser()
+        tokenizer = zoo.load(str(checkpoint_of(name)) if place.is_dir() else name)
     if not isinstance(tokenizer, IBQ):
         raise ValueError(f"{name} is no tokenizer of images; one such as emu3_5_ibq_tiny is")
     if tokenizer.codes != codes:
@@ -326,22 +352,3 @@ def _tokenizer(name: str, codes: int) -> Codec:
             f"set model_args.visual_codes to {tokenizer.codes}"
         )
     return Codec(tokenizer)
-
-
-def with_lora(decoder: Any, settings: dict[str, Any]) -> Any:
-    """The decoder with low-rank additions, which alone are trained; needs peft.
-
-    Raises:
-        ImportError: peft is missing.
-        ValueError: settings that peft does not know.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError("LoRA needs peft: pip install 'fulgurite[multimodal]'") from error
-    projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    try:
-        config = LoraConfig(task_type="CAUSAL_LM", **{"target_modules": projections, **settings})
-    except TypeError as error:
-        raise ValueError(f"lora: {error}") from error
-    return get_peft_model(decoder, config)

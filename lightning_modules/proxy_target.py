@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.episode_film import EpisodeFilm
-from lightning_modules.start import FIRST_WEIGHTS, build
+from lightning_modules.start import build
 from lightning_modules.td3 import Networks, Rule, at_least, update
 from spiking.neurons import Neuron
 from zoo.models.proxy_target import AnalogActor, TwinCritics
@@ -130,11 +130,6 @@ class ProxyTargetTask(BaseTask):
         self._returns, self._lengths = list[float](), list[int]()
 
     # -- what it is ----------------------------------------------------------------------------
-
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
 
     @override
     def trained_by(self) -> tuple[str, str | None]:
@@ -317,9 +312,7 @@ class ProxyTargetTask(BaseTask):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        arguments = self.entry["model_args"]
-        kept = {k: v for k, v in arguments.items() if k not in FIRST_WEIGHTS}
-        checkpoint["entry"] = {"model": self.entry["model"], "model_args": kept}
+        checkpoint["entry"] = self.restored_arguments(self.entry, {})
         checkpoint["origin"] = getattr(self.model, "origin", None) or {}
         checkpoint["logged_steps"] = self.env_steps
         checkpoint["updates"] = self.updates

@@ -16,7 +16,7 @@ from lightning_modules.scene_imaging import MIDDLE, Exposure, Lens, Made, exposu
 from lightning_modules.scene_optimizer import OF_GAUSSIANS, HeldGradient, groups, rates_of
 from lightning_modules.scene_scores import baseline_scores, scene_scores
 from lightning_modules.source import as_plain
-from lightning_modules.start import FIRST_WEIGHTS, build
+from lightning_modules.start import build
 from spiking import camera
 from zoo.models.usp_gaussian import Densification, Densifier, USPGaussian
 from zoo.models.usp_gaussian.backends import check
@@ -133,11 +133,6 @@ class SpikeReconstructionTask(BaseTask):
             return None
         settings = as_plain("densification", Densification, given if isinstance(given, dict) else {})
         return Densifier(settings, self.model.num_gaussians)
-
-    @property
-    def starts_trained(self) -> bool:
-        """Whether ``model_args`` ask for weights."""
-        return any((self.hparams.get("model_args") or {}).get(key) for key in FIRST_WEIGHTS)
 
     @property
     @override

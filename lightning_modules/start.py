@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import zoo
 from conversion import lmht
+from lightning_modules.base import FIRST_WEIGHTS
 from lightning_modules.source import Source, as_plain
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zoo import ImageClassifier
-
-FIRST_WEIGHTS = ("pretrained", "weights", "hybrid")  # of model_args: where a run starts
 
 
 def build(name: str, arguments: dict[str, Any]) -> ImageClassifier:

@@ -134,7 +134,17 @@ class SpikingCLI(LightningCLI):
             self.settings.ckpt_path = str(self.folder.checkpoint)
 
     @override
+    def instantiate_classes(self) -> None:
+        """Build everything; a task that a checkpoint fills is built without what its run once began with."""
+        self._asked = self.config
+        if isinstance(self.folder.checkpoint, Path):
+            self.config = self.config.clone()
+            resume.leave_out_beginning(self.settings.model, self.folder.checkpoint)
+        super().instantiate_classes()
+
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        self.config = self._asked  # what is written down, whatever it took to build it
         command, folder, options = str(self.subcommand), self.folder, self.options
         self.reports: list[RunReport] = []
         config: dict[str, Any] = {**self.config_init[command]["trainer"], **kwargs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,25 @@ def logged_rows(path: Path) -> int:
     content: Any = {} if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     rows = content.get("logged_steps", step)
     return rows if isinstance(rows, int) else step
+
+
+def leave_out_beginning(model: Any, path: Path) -> None:
+    """Let nothing in a configuration name the places of first weights: a checkpoint brings them all.
+
+    Args:
+        model: ``class_path`` and ``init_args`` of the task; changed in place.
+        path: the checkpoint, which `read_progress` accepted.
+    """
+    import torch
+
+    place = path / "meta.pt" if path.is_dir() else path
+    content: Any = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
+    module, _, name = model.class_path.rpartition(".")
+    kind: type[BaseTask] = getattr(import_module(module), name)
+    given = vars(model.init_args)
+    for key, value in kind.restored_arguments(given, content.get("hyper_parameters") or {}).items():
+        if value != given[key]:
+            model.init_args[key] = value
 
 
 def check_fits(path: Path, module: BaseTask, training: bool) -> None:

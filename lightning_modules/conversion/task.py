@@ -46,6 +46,7 @@ class ConversionTask(ClassificationTask):
 
     method: ClassVar[str] = "conversion of a trained ANN, fine-tuned with surrogate gradients"
     paper: ClassVar[str | None] = None
+    begins_with: ClassVar[tuple[str, ...]] = ("source",)
 
     model: ConvertedModel  # type: ignore[assignment]
 
@@ -166,17 +167,19 @@ class ConversionTask(ClassificationTask):
     # -- checkpoints ---------------------------------------------------------------------------
 
     @override
+    def recorded_beginning(self) -> dict[str, Any]:
+        """The source's architecture alone."""
+        source = self.model.model_args["source"]
+        named = {"model": source["architecture"], "model_args": source["model_args"], "pretrained": False}
+        return {"source": named}
+
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        recipe = self.model.model_args
-        hyper = checkpoint["hyper_parameters"]
         for key in ("model", "model_args"):  # of the base class; this one takes neither
-            hyper.pop(key, None)
-        source = recipe["source"]
-        # the checkpoint holds its own weights, so it needs the source's architecture alone
-        hyper["source"] = {"model": source["architecture"], "model_args": source["model_args"]}
-        hyper["source"]["pretrained"] = False
-        checkpoint["entry"] = {"model": "converted", "model_args": recipe}  # what zoo.load builds
+            checkpoint["hyper_parameters"].pop(key, None)
+        # what zoo.load builds
+        checkpoint["entry"] = {"model": "converted", "model_args": self.model.model_args}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
+import lightning.pytorch as pl
 import pytest
 import torch
 
 import zoo
-from lightning_modules import ImageTokenizerTask, NextTokenTask
+from lightning_modules import DiDATask, ImageTokenizerTask, NextTokenTask
 
 
 def batch():
@@ -55,6 +58,26 @@ def test_a_language_model_takes_a_saved_tokenizer(tmp_path):
     tokens, _, _ = task.packed({"words": words, "images": images, "counts": counts})
     shown = tokens[task.vocabulary.first_visual <= tokens].reshape(2, 2, 2) - task.vocabulary.first_visual
     assert torch.equal(shown, tokenizer.encode(images * 2 - 1))
-    assert not any("pictures" in name for name in task.state_dict())
+    assert not any(p.requires_grad for p in task.pictures.parameters())
+    assert not task.train().pictures.training
     with pytest.raises(ValueError, match="visual_codes to 64"):
         NextTokenTask("emu3_5_tiny", {"visual_codes": 9}, **settings)
+
+
+def test_checkpoints_bring_the_tokenizer_with_them(tmp_path):
+    pytest.importorskip("transformers")
+    tokenizer = zoo.create("emu3_5_ibq_tiny", codes=32).eval()
+    zoo.save(tokenizer, tmp_path / "tokenizer")
+    small = {"visual_codes": 32, "layers": 1, "width": 16, "ffn": 24}
+    task = DiDATask("emu3_5_tiny", model_args=small, grid=(2, 2), tokenizer=str(tmp_path / "tokenizer"))
+    content = {"pytorch-lightning_version": pl.__version__, "state_dict": task.state_dict()}
+    content["hyper_parameters"] = dict(task.hparams)
+    task.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "whole.ckpt")
+    shutil.rmtree(tmp_path / "tokenizer")
+    again = DiDATask.load_from_checkpoint(tmp_path / "whole.ckpt", weights_only=True)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.pictures.encode(images), tokenizer.encode(images * 2 - 1))
+    assert torch.equal(again.path.embeddings, task.path.embeddings), "distances are those of these codes"
+    alone = zoo.load(str(tmp_path / "whole.ckpt"))
+    assert (alone.grid, alone.noise["path"], alone.vocabulary.visual_codes) == ([2, 2], "metric", 32)

@@ -41,6 +41,15 @@ def task(cls=NextTokenTask, data=None, **arguments):
     return cls(model="emu3_5_tiny", **{"model_args": SMALL, "lexicon": lexicon, "grid": grid, **arguments})
 
 
+def leave(task, path):
+    """A checkpoint of the task."""
+    content = {"pytorch-lightning_version": pl.__version__, "state_dict": task.state_dict()}
+    content["hyper_parameters"] = dict(task.hparams)
+    task.on_save_checkpoint(content)
+    path.parent.mkdir(parents=True)
+    torch.save(content, path)
+
+
 # -- the loss --------------------------------------------------------------------------------------
 
 
@@ -146,6 +155,50 @@ def test_low_rank_additions_alone_are_trained(batch):
     ).tokens.shape == (1, 4 + 73)
     with pytest.raises(ValueError, match=r"lora: .*rank_of_all"):
         task(lora={"rank_of_all": 2})
+    with pytest.raises(ValueError, match=r"lora.use_dora: its additions cannot become part of the weights"):
+        task(lora={"use_dora": True})
+
+
+def test_low_rank_additions_become_part_of_the_weights_of_a_next_run(tmp_path):
+    pytest.importorskip("peft")
+    ranks = {"r": 2, "lora_alpha": 6, "rank_pattern": {"q_proj": 3}}
+    first = task(lora=ranks, model_args=SMALL)
+    torch.manual_seed(1)
+    for name, p in first.named_parameters():
+        if "lora_B" in name:  # which begins at zero
+            torch.nn.init.normal_(p)
+    tokens = torch.randint(27, (2, 9))
+    wanted = first.eval().model(tokens)
+    run = tmp_path / "run"
+    leave(first, run / "checkpoints" / "best.ckpt")
+    next_run = task(DiDATask, model_args={**SMALL, "weights": str(run)}).eval()
+    plain = zoo.load(str(run / "checkpoints" / "best.ckpt"))
+    again = NextTokenTask.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    with torch.no_grad():
+        for model in (next_run.model, plain, again.model):
+            torch.testing.assert_close(model(tokens), wanted, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(task().eval().model(tokens), wanted, atol=1e-3)
+    assert not any("lora" in name for name in plain.state_dict())
+    twice = task(lora=ranks, model_args={**SMALL, "weights": str(run)}).eval()  # and new ones upon it
+    torch.testing.assert_close(twice.model(tokens), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_additions_of_unknown_form_are_refused():
+    from zoo.models.emu3_5.low_rank import merged
+
+    layer = "decoder.base_model.model.model.q_proj"
+    state = {
+        f"{layer}.base_layer.weight": torch.ones(2, 2),
+        f"{layer}.lora_A.default.weight": torch.ones(1, 2),
+    }
+    with pytest.raises(
+        zoo.CheckpointError, match=r"q_proj cannot become part.*they have lora_A.default.weight;"
+    ):
+        merged(state, torch.nn.Linear(1, 1))
+    state |= {f"{layer}.lora_B.default.weight": torch.ones(2, 1), f"{layer}.lora_scale": torch.tensor(0.5)}
+    (found,) = merged(state, torch.nn.Linear(1, 1)).items()
+    assert found[0] == "decoder.model.q_proj.weight"
+    assert torch.equal(found[1], torch.full((2, 2), 1.5))
 
 
 def test_a_run_is_scored_adapted_and_asked(data, tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoo.base import ZooModel
 from zoo.build import build_model
 from zoo.models.emu3_5.dida.path import MetricPath, MixturePath
+from zoo.models.emu3_5.low_rank import merged
 from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary, tiny_vocabulary
 from zoo.registry import register_model
 
@@ -137,6 +138,7 @@ class Emu35(ZooModel):
     paper="2510.26583",
     task="language",
     cfg={"context": 512, "output": "text and images"},
+    checkpoint_filter_fn=merged,
     parameters=176_192,
     small={"layers": 1, "width": 16, "ffn": 24, "heads": 2, "kv_heads": 1, "head_dim": 8},
 )

@@ -76,6 +76,28 @@ def test_sizes_of_the_networks_own_choice_fit_into_the_context(denoising):
     assert seen == 3
 
 
+@pytest.mark.parametrize("denoising", [None, Denoising(passes=3), Denoising(passes=3, guidance=2.0)])
+def test_what_is_drawn_with_a_cache_is_drawn_without(denoising):
+    """Sampled text and images, two prompts and a guide: every pass reads anew what the cache remembers."""
+    grammar = Grammar(vocabulary=PLAIN, grid=(2, 3), limit=60)
+    prompts, bare = torch.tensor([[1, 8, 9, 3], [1, 9, 9, 3]]), torch.tensor([[1, 3], [1, 3]])
+    made = []
+    for cache in (True, False):
+        options = {"guidance": 2.0, "denoising": denoising, "path": MixturePath(8), "cache": cache}
+        writer = Writer(decoder(PLAIN), grammar, text=Choice(temperature=0.8, top_k=30), **options)
+        generator = torch.Generator().manual_seed(3)
+        made.append(writer.write(prompts, unconditional=bare, images=1, generator=generator))
+        alone = writer.write(
+            prompts[:1], unconditional=bare[:1], generator=generator
+        )  # text between images, too
+        assert alone.tokens.shape[1] > 15
+        made.append(alone)
+    for cached, plain in zip(made[:2], made[2:], strict=True):
+        assert torch.equal(cached.tokens, plain.tokens)
+        assert (cached.passes, cached.image_passes) == (plain.passes, plain.image_passes)
+    assert not torch.equal(made[0].tokens[0], made[0].tokens[1])
+
+
 def test_the_cache_changes_nothing():
     model = decoder(PLAIN)
     grammar = Grammar(vocabulary=PLAIN, grid=(2, 3), limit=40)

@@ -1,4 +1,4 @@
-"""A sequence as the decoder has read it so far: its cache, and the passes that it took."""
+"""A sequence as the decoder has read it so far, with a cache or without, and the passes that it took."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 
 class Reader:
@@ -51,5 +52,39 @@ class Reader:
             input_ids=block, attention_mask=seen, cache=self.cache, use_cache=True, logits_to_keep=places
         )
         self.cache.crop(-count)
+        logits: Tensor = made.logits
+        return logits
+
+
+class Rereader(Reader):
+    """Remembers tokens alone and reads them all in every pass: the same logits, at the price of no cache."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__(decoder)
+        self.tokens: Tensor | None = None
+
+    @override
+    def read(self, tokens: Tensor) -> Tensor:
+        self.passes += 1
+        self.length += tokens.shape[1]
+        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], 1)
+        made = self.decoder(input_ids=self.tokens, use_cache=False, logits_to_keep=1)
+        logits: Tensor = made.logits[:, -1].float()
+        return logits
+
+    @override
+    def look(self, block: Tensor, places: Tensor) -> Tensor:
+        assert self.tokens is not None
+        self.passes += 1
+        together = torch.cat([self.tokens, block], 1)
+        total = together.shape[1]
+        seen = torch.ones(total, total, dtype=torch.bool, device=block.device).tril()
+        seen[self.length :] = True
+        made = self.decoder(
+            input_ids=together,
+            attention_mask=seen.expand(len(block), 1, -1, -1),
+            use_cache=False,
+            logits_to_keep=self.length + places,
+        )
         logits: Tensor = made.logits
         return logits

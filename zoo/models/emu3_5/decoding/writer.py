@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.models.emu3_5.decoding.grammar import Grammar, block_length
-from zoo.models.emu3_5.decoding.reader import Reader
+from zoo.models.emu3_5.decoding.reader import Reader, Rereader
 from zoo.models.emu3_5.dida.sampler import Denoising, denoise
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Writer:
             unconditional prompt and the images of the answer, not its text, as in the authors' code.
         denoising: draws images at once; None draws them token by token.
         path: of the noise; needed for ``denoising``.
+        cache: remember keys and values of what was read; without, every pass reads everything again, for
+            comparisons.
 
     Raises:
         ValueError: ``denoising`` without a path.
@@ -83,6 +85,7 @@ class Writer:
         guidance: float = 1.0,
         denoising: Denoising | None = None,
         path: NoisePath | None = None,
+        cache: bool = True,
     ) -> None:
         from zoo.models.emu3_5.decoding.processors import Choice, ChoiceByKind, ImageRules
 
@@ -94,6 +97,7 @@ class Writer:
             ChoiceByKind(grammar, text or Choice(), image or Choice()),
         ]
         self.guidance, self.denoising, self.path = guidance, denoising, path
+        self.reader: type[Reader] = Reader if cache else Rereader
 
     @property
     def guides(self) -> bool:
@@ -171,8 +175,8 @@ class _Session:
         self.writer, self.v, self.grammar = writer, writer.vocabulary, writer.grammar
         self.generator, self.listener = generator, listener
         self.tokens = prompts
-        self.reader = Reader(writer.decoder)
-        self.guide = None if unconditional is None else Reader(writer.decoder)
+        self.reader = writer.reader(writer.decoder)
+        self.guide = None if unconditional is None else writer.reader(writer.decoder)
         self.fresh, self.guide_fresh = prompts, unconditional  # what is not read yet
         self.ended = (prompts[:, -1] == self.v.eos).clone()
         self.written = Written(tokens=prompts, prompt=prompts.shape[1])
