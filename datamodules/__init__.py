@@ -27,6 +27,7 @@ from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.loading.splits import stratified_split
 from datamodules.spike_camera import SpikeSceneDataModule, SyntheticSpikeSceneDataModule
 from datamodules.synthetic import SyntheticDataModule
+from datamodules.token_rows import TokenRowsDataModule
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.events import EventPipeline
 from datamodules.transforms.image import ImagePipeline
@@ -70,6 +71,7 @@ __all__ = [
     "SyntheticSpikeSceneDataModule",
     "TensorPipeline",
     "TinyImageNetDataModule",
+    "TokenRowsDataModule",
     "TrainSampler",
     "Transitions",
     "stratified_split",

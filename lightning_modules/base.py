@@ -228,7 +228,8 @@ class BaseTask(pl.LightningModule):
     def restored_arguments(cls, arguments: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that build the task for a checkpoint, which brings all weights itself.
 
-        Nothing in them names the places of a run's first weights, which may be gone by then.
+        Nothing in them names the places of a run's first weights, which may be gone by then. Where files
+        told sizes that the configuration does not, the checkpoint does.
 
         >>> BaseTask.restored_arguments({"model_args": {"weights": "runs/first", "layers": 2}}, {})
         {'model_args': {'layers': 2}}
@@ -239,7 +240,9 @@ class BaseTask(pl.LightningModule):
         """
         built = dict(arguments)
         if isinstance(given := built.get("model_args"), Mapping):
-            built["model_args"] = {key: value for key, value in given.items() if key not in FIRST_WEIGHTS}
+            kept = {key: value for key, value in given.items() if key not in FIRST_WEIGHTS}
+            told = recorded.get("model_args") if len(kept) < len(given) else None
+            built["model_args"] = {**(told or {}), **kept}
         return built | {key: recorded.get(key) for key in cls.begins_with if key in built}
 
     def recorded_beginning(self) -> dict[str, Any]:

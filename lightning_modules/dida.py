@@ -14,9 +14,7 @@ from lightning_modules.next_token import NextTokenTask
 from lightning_modules.token_losses import weighted_cross_entropy
 from zoo.models.emu3_5.dida import (
     Denoising,
-    block_mask,
     clean_places,
-    dense_mask,
     joined,
     noisy_copies,
     noisy_tokens,
@@ -124,11 +122,10 @@ class DiDATask(NextTokenTask):
     ) -> tuple[Tensor | None, Tensor]:
         """Logits of clean sequences ``[B, L, V]``, if wanted, and of copies ``[B, M, V]``, in one pass."""
         places = joined(clean_places(documents, positions), copies.places)
-        flexible = getattr(self.model.decoder.config, "_attn_implementation", "") == "flex_attention"
         copied = noisy.shape[1]
         made = self.model.decoder(
             input_ids=torch.cat([tokens, noisy], 1),
-            attention_mask=block_mask(places) if flexible else dense_mask(places),
+            attention_mask=self.mask(places),
             position_ids=places.position,
             use_cache=False,
             logits_to_keep=0 if with_clean else copied,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
-import zoo
 from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.narration import Narration
 from lightning_modules.callbacks.writings import WritingWriter
+from lightning_modules.language_start import build_language_model, load_tokenizer
 from lightning_modules.low_rank import with_lora
-from lightning_modules.source import checkpoint_of
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
-from zoo.models.emu3_5.dida import Roles, clean_places, dense_mask
-from zoo.models.emu3_5.ibq import IBQ, Codec
+from zoo.models.emu3_5.dida import Roles, block_mask, clean_places, dense_mask
 from zoo.models.emu3_5.levels import Levels
 from zoo.models.emu3_5.packing import pack
 from zoo.models.emu3_5.pipeline import Pipeline
@@ -28,10 +25,13 @@ from zoo.models.emu3_5.sequences import document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import lightning.pytorch as pl
 
     from zoo.models.emu3_5.decoding import Writer, Written
+    from zoo.models.emu3_5.dida import Places
+    from zoo.models.emu3_5.ibq import Codec
 
 
 class NextTokenTask(BaseTask):
@@ -43,7 +43,8 @@ class NextTokenTask(BaseTask):
 
     Args:
         model: name of an entry of the task ``language``.
-        model_args: its arguments; ``weights: PATH`` starts from a checkpoint, or from the folder of a run.
+        model_args: its arguments; ``weights: PATH`` starts from a checkpoint, from the folder of a run, or
+            from that of the published model, see `zoo.models.emu3_5.official.load_emu3_5`.
         lexicon: words of the data; taken from the data on the command line.
         grid: (h, w) of an image's codes; taken from the data on the command line.
         pack_length: most tokens of a row of documents; missing: each document has a row of its own; taken
@@ -90,7 +91,9 @@ class NextTokenTask(BaseTask):
         if not visual_weight >= 0:
             raise ValueError(f"visual_weight must be 0 or more, got {visual_weight!r}")
         self.save_hyperparameters()
-        self.model: Any = _build(model, {"grid": grid, **(model_args or {}), **self.model_facts()})
+        self.model: Any = build_language_model(
+            model, {"grid": grid, **(model_args or {}), **self.model_facts()}
+        )
         self.vocabulary = self.model.vocabulary
         if pack_length is not None and not 1 <= pack_length <= self.model.context:
             raise ValueError(
@@ -109,7 +112,7 @@ class NextTokenTask(BaseTask):
 
     def _pictures(self, tokenizer: str | dict[str, Any] | None) -> Levels | Codec:
         codes = self.vocabulary.visual_codes
-        return Levels(codes) if tokenizer is None else _tokenizer(tokenizer, codes)
+        return Levels(codes) if tokenizer is None else load_tokenizer(tokenizer, codes)
 
     def model_facts(self) -> dict[str, Any]:
         """Further arguments of the model, which its weights are useless without."""
@@ -149,9 +152,14 @@ class NextTokenTask(BaseTask):
             )
         return tokens, documents, positions
 
+    def mask(self, places: Places) -> Any:
+        """Who sees whom, in the form that the network's attention takes."""
+        kind = getattr(self.model.decoder.config, "_attn_implementation", "")
+        return block_mask(places) if kind == "flex_attention" else dense_mask(places)
+
     def logits(self, tokens: Tensor, documents: Tensor, positions: Tensor) -> Tensor:
         """Logits ``[B, L, V]`` of packed rows, whose documents do not see each other."""
-        mask = dense_mask(clean_places(documents, positions))
+        mask = self.mask(clean_places(documents, positions))
         made = self.model.decoder(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
         )
@@ -308,6 +316,8 @@ class NextTokenTask(BaseTask):
         super().on_save_checkpoint(checkpoint)
         # what zoo.load builds: with the size of images, and the noise that the model knows
         checkpoint["entry"] = {"model": self.hparams["model"], "model_args": self.model.model_args}
+        sizes = {key: value for key, value in self.model.model_args.items() if key not in self.model.recorded}
+        checkpoint["hyper_parameters"]["model_args"] = sizes  # some are known from published files alone
         checkpoint["origin"] = self.model.origin or {}
 
     @override
@@ -321,34 +331,3 @@ class NextTokenTask(BaseTask):
     @override
     def optimizer_options(self) -> dict[str, Any]:
         return {"betas": (0.9, 0.95)} if "adam" in self.optimizer_name else {}
-
-
-def _build(name: str, arguments: dict[str, Any]) -> Any:
-    arguments = dict(arguments)
-    pretrained, weights = arguments.pop("pretrained", None), arguments.pop("weights", None)
-    if pretrained or weights is not None:
-        place = None if weights is None else checkpoint_of(str(weights))
-        return zoo.load(name, pretrained=pretrained or None, weights=place, **arguments).train()
-    model = zoo.create(name, **arguments)
-    if not hasattr(model, "vocabulary"):
-        raise ValueError(f"{name} writes no sequences of text and images; emu3_5_tiny does")
-    return model
-
-
-def _tokenizer(given: str | dict[str, Any], codes: int) -> Codec:
-    tokenizer: Any
-    if isinstance(given, dict):  # from a checkpoint, which fills it
-        name = str(given["model"])
-        tokenizer = zoo.create(name, **given["model_args"])
-    else:
-        name = given
-        place = Path(name).expanduser()
-        tokenizer = zoo.load(str(checkpoint_of(name)) if place.is_dir() else name)
-    if not isinstance(tokenizer, IBQ):
-        raise ValueError(f"{name} is no tokenizer of images; one such as emu3_5_ibq_tiny is")
-    if tokenizer.codes != codes:
-        raise ValueError(
-            f"the tokenizer {name} has {tokenizer.codes} codes and the model {codes}; "
-            f"set model_args.visual_codes to {tokenizer.codes}"
-        )
-    return Codec(tokenizer)

@@ -51,7 +51,7 @@ NAMES = {
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
         MNIST5kDataModule MNIST5kEventsDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
         SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
-        TinyImageNetDataModule TrainSampler Transitions stratified_split
+        TinyImageNetDataModule TokenRowsDataModule TrainSampler Transitions stratified_split
     """,
 }
 OPTIONS = {  # without those of Lightning's Trainer

@@ -57,6 +57,10 @@ def test_a_restored_task_begins_with_nothing(kind):
     kept = kind.restored_arguments(given, dict.fromkeys(kind.begins_with, "recorded"))
     assert kept["model_args"] == {}
     assert {name for name, value in kept.items() if value == "recorded"} == set(kind.begins_with)
+    sizes = {"layers": 2, "width": 8}  # which the files told, whatever else is configured
+    assert kind.restored_arguments(given, {"model_args": sizes})["model_args"] == sizes
+    asked = {"model_args": {"layers": 3}}
+    assert kind.restored_arguments(asked, {"model_args": sizes}) == asked
     assert kind.restored_arguments({"lr": 0.1}, {"lr": 0.2, "source": "x"}) == {"lr": 0.1}
 
 

@@ -62,6 +62,11 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**made, "vocabulary": "emu3_5", "visual_codes": known.visual_codes}
 
 
+def is_published(place: Path) -> bool:
+    """Whether a place is a folder in the layout of BAAI/Emu3.5, so far as its ``config.json`` tells."""
+    return (place / CONFIG).is_file() and _json(place / CONFIG).get("model_type") == "Emu3"
+
+
 def check_files(folder: Path) -> None:
     """See to it that a folder holds every file that its index names.
 

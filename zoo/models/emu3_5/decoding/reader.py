@@ -57,10 +57,19 @@ class Reader:
 
 
 class Rereader(Reader):
-    """Remembers tokens alone and reads them all in every pass: the same logits, at the price of no cache."""
+    """Remembers tokens alone and reads them all in every pass: the same logits, at the price of no cache.
+
+    Args:
+        decoder: see `Reader`.
+
+    Raises:
+        ValueError: a decoder whose attention takes no dense mask.
+    """
 
     def __init__(self, decoder: Any) -> None:
         super().__init__(decoder)
+        if getattr(decoder.config, "_attn_implementation", "") == "flex_attention":
+            raise ValueError("without a cache a decoder must have attention 'sdpa', not 'flex_attention'")
         self.tokens: Tensor | None = None
 
     @override

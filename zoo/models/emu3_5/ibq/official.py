@@ -50,6 +50,11 @@ def filter_checkpoint(state: dict[str, Tensor], model: nn.Module) -> dict[str, T
     return {key: value for key, value in state.items() if key.startswith(PARTS)}
 
 
+def is_published(place: Path) -> bool:
+    """Whether a place is a folder in the layout of BAAI/Emu3.5-VisionTokenizer."""
+    return all((place / name).is_file() for name in ("config.yaml", "model.ckpt"))
+
+
 def load_ibq(folder: str | Path) -> IBQ:
     """The tokenizer of a folder in the layout of BAAI/Emu3.5-VisionTokenizer, in evaluation mode.
 
@@ -82,4 +87,5 @@ def load_ibq(folder: str | Path) -> IBQ:
     except RuntimeError as error:
         told = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{folder / 'model.ckpt'} does not fit its config.yaml: {told}") from error
+    model.architecture, model.model_args = "emu3_5_ibq", arguments
     return model.requires_grad_(True).eval()
