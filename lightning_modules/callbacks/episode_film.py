@@ -58,7 +58,8 @@ class EpisodeFilm(pl.Callback):
                 import imageio.v3
 
                 write: Any = imageio.v3.imwrite
-                write(file, outputs.frames, extension=".mp4", fps=outputs.fps)
+                # else frames are stretched to multiples of 16
+                write(file, outputs.frames, extension=".mp4", fps=outputs.fps, macro_block_size=2)
         rank_zero_info(
             f"{self.output}: an episode of {outputs.steps} steps, return {outputs.score:.1f},"
             f" {len(outputs.frames)} frames"
