@@ -10,8 +10,10 @@ from datamodules.events.base import EventDataModule, Recording
 from datamodules.events.cifar10_dvs import CIFAR10DVSDataModule
 from datamodules.events.dvs_gesture import DVSGestureDataModule
 from datamodules.events.folder import EventFolderDataModule
+from datamodules.events.made_up_speech import MadeUpSpeechDataModule
 from datamodules.events.mnist5k import MNIST5kEventsDataModule
 from datamodules.events.nmnist import NMNISTDataModule
+from datamodules.events.speech import SHDDataModule, SSCDataModule
 from datamodules.images.cifar import CIFAR10DataModule, CIFAR100DataModule
 from datamodules.images.digits import DigitsDataModule
 from datamodules.images.fashion_mnist import FashionMNISTDataModule
@@ -62,9 +64,12 @@ __all__ = [
     "ImagePipeline",
     "MNIST5kDataModule",
     "MNIST5kEventsDataModule",
+    "MadeUpSpeechDataModule",
     "NMNISTDataModule",
     "Recording",
     "ReplayBuffer",
+    "SHDDataModule",
+    "SSCDataModule",
     "SpikeSceneDataModule",
     "SyntheticCitiesDataModule",
     "SyntheticDataModule",

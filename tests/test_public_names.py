@@ -49,7 +49,9 @@ NAMES = {
         ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DigitsDataModule
         EpochLoader EvalSampler EventDataModule EventFolderDataModule EventPipeline
         FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
-        MNIST5kDataModule MNIST5kEventsDataModule NMNISTDataModule Recording ReplayBuffer SpikeSceneDataModule
+        MNIST5kDataModule MNIST5kEventsDataModule
+        MadeUpSpeechDataModule NMNISTDataModule Recording ReplayBuffer
+        SHDDataModule SSCDataModule SpikeSceneDataModule
         SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
         TinyImageNetDataModule TokenRowsDataModule TrainSampler Transitions stratified_split
     """,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +42,26 @@ class LazyFrames:
 
     def __init__(self, module: EventDataModule, recordings: Sequence[Recording]) -> None:
         self.module, self.recordings = module, list(recordings)
-        self.told = False
+        self._told = False
+        self._lock = threading.Lock()  # of threads that count at the same time
         self.shape: tuple[int, ...] = (module.time_steps, 2, *module.native_size)
 
     def __len__(self) -> int:
         return len(self.recordings)
+
+    def _first(self) -> bool:
+        with self._lock:
+            told, self._told = self._told, True
+        return not told
 
     def decode(self, row: int) -> Counts:
         """The frames of one recording, ``[T, 2, H, W]``, see `to_frames`."""
         recording = self.recordings[row]
         try:
             events = self.module.read(recording)
-            ordered = in_order(events, recording.path, told=self.told)
-            self.told |= ordered is not events  # one warning for a set
+            ordered = in_order(events, recording.path, told=True)
+            if ordered is not events and self._first():
+                in_order(events, recording.path)  # one warning for a set
             return to_frames(ordered, self.module.time_steps, self.module.native_size, self.module.split_by)
         except DataError as error:
             named = str(error).startswith(str(recording.path))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.events.count import count_events
 from datamodules.events.readers.record import Events, inside
 from datamodules.loading.errors import DataError
 
@@ -37,14 +38,17 @@ def to_frames(events: Events, time_steps: int, size: tuple[int, int], split_by: 
         raise DataError("a recording without events")
     inside(events, size)
     if split_by == "count":
-        frame = np.arange(count) // max(1, count // time_steps)
+        edges = np.minimum(np.arange(time_steps + 1) * max(1, count // time_steps), count)
+        edges[-1] = count
     elif split_by == "time":
-        length = max(1, int(events.t.max() - events.t.min()) // time_steps)
-        frame = (events.t - events.t.min()) // length
+        first, last = int(events.t.min()), int(events.t.max())
+        length = max(1, (last - first) // time_steps)
+        if (np.diff(events.t) < 0).any():
+            order = np.argsort(events.t, kind="stable")
+            events = Events(*(column[order] for column in events))
+        edges = np.searchsorted(events.t, first + length * np.arange(time_steps + 1))
+        edges[-1] = count
     else:
         raise ValueError(f"split_by must be 'count' or 'time', got {split_by!r}")
-    frame = np.minimum(frame, time_steps - 1)
-    height, width = size
-    place = ((frame * 2 + events.p) * height + events.y) * width + events.x
-    counts = np.bincount(place, minlength=time_steps * 2 * height * width)
-    return counts.astype(np.min_scalar_type(counts.max())).reshape(time_steps, 2, height, width)
+    counts = count_events(events, edges, size)
+    return counts.astype(np.min_scalar_type(counts.max()))

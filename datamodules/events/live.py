@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.events.count import count_events
 from datamodules.events.readers.record import Blocks, Events, Size, inside
 from datamodules.loading.errors import DataError
 
@@ -169,9 +169,5 @@ def _empty(size: Size) -> npt.NDArray[np.int64]:
     return np.zeros((2, *size), np.int64)
 
 
-def _counted(block: Events, low: int, high: int, size: Size) -> npt.NDArray[np.int64]:
-    height, width = size
-    part = slice(low, high)
-    place = (block.p[part] * height + block.y[part]) * width + block.x[part]
-    counted: npt.NDArray[Any] = np.bincount(place, minlength=2 * height * width)
-    return counted.reshape(2, height, width)
+def _counted(block: Events, low: int, high: int, size: Size) -> npt.NDArray[np.uint32]:
+    return count_events(block, np.array([low, high]), size)[0]

@@ -1,7 +1,7 @@
 """The integrator of a spike camera as machine code: one pass over the frames, 16 pixels at a time.
 
 Frames are read once and spikes written once; the potentials of a chunk of pixels stay in the first-level
-cache over all frames. LLVM comes with llvmlite and needs no C compiler. Multiply and add are never fused,
+cache over all frames. Multiply and add are never fused,
 so the bits are those of single array operations.
 """
 
@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import llvmlite.binding as llvm
 import numpy as np
+
+from datamodules.native import compile_function
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -87,21 +88,9 @@ _RULES = {
 @cache
 def _compiled(rule: Rule) -> tuple[Any, Any]:
     """The function, and what keeps its code in memory."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2, jit=True
-    )
-    module = llvm.parse_assembly(_TEXT.format(**_RULES[rule]))
-    module.verify()
-    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
-    passes.getModulePassManager().run(module, passes)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
     i64, p = ctypes.c_int64, ctypes.c_void_p
     real = ctypes.c_float if rule == "above" else ctypes.c_double
-    signature = ctypes.CFUNCTYPE(None, p, p, p, i64, i64, i64, real, real)
-    return signature(engine.get_function_address("integrate")), engine
+    return compile_function(_TEXT.format(**_RULES[rule]), "integrate", p, p, p, i64, i64, i64, real, real)
 
 
 def integrate(

@@ -1,16 +1,20 @@
 """The weights in the package reach the accuracy that stands beside them."""
 
+import os
+
 import pytest
 import torch
 
 import zoo
-from datamodules import MNIST5kDataModule
+from datamodules import MNIST5kDataModule, NMNISTDataModule
 from zoo.files.card import write_card
 from zoo.files.description import read_description
 from zoo.files.layout import PACKAGED
 from zoo.tokens.uncert import Uncert
 
 NAMES = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
+IMAGES = [name for name in NAMES if ".mnist5k_" in name]
+EVENTS = [name for name in NAMES if ".nmnist_" in name]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,46 @@ def test_there_are_some():
     assert set(NAMES) <= set(zoo.list_models(pretrained=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_all_of_them_are_tested():
+    assert sorted(IMAGES + EVENTS) == NAMES
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_what_is_recorded_of_networks_for_events(name):
+    weights = zoo.describe(name).weights[name.partition(".")[2]]
+    assert weights.metrics["test/acc1"] >= 0.95
+    assert weights.command
+    assert weights.seed is not None
+    assert (PACKAGED / name / "model.safetensors").stat().st_size < 1_000_000
+    model = zoo.load(name)
+    channels, *size = model.pretrained_cfg["input_size"]
+    assert channels == 2
+    frames = torch.poisson(torch.full((model.time_steps, 3, channels, *size), 0.2))
+    with torch.no_grad():
+        assert model(frames).std(0).min() > 0, "it answers to what it sees"
+
+
+@pytest.mark.skipif("NMNIST_SMALL" not in os.environ, reason="NMNIST_SMALL names no folder of recordings")
+@pytest.mark.parametrize("name", EVENTS)
+def test_recorded_accuracy_on_recordings(name, tmp_path):
+    """Of the 100 test recordings that the weights were measured on."""
+    recorded = zoo.describe(name).weights[name.partition(".")[2]].metrics["test/acc1"]
+    model = zoo.load(name)
+    data = NMNISTDataModule(
+        os.environ["NMNIST_SMALL"],
+        cache_dir=str(tmp_path),
+        time_steps=model.time_steps,
+        split_by="time",
+        eval_batch_size=50,
+    )
+    data.prepare_data()
+    data.setup("test")
+    with torch.no_grad():
+        hits = [model(x.transpose(0, 1)).argmax(1) == y for x, y in data.test_dataloader()]
+    assert float(torch.cat(hits).float().mean()) == pytest.approx(recorded, abs=0.011)
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_recorded_accuracy(name, digits):
     weights = zoo.describe(name).weights[name.partition(".")[2]]
     model = zoo.load(name)

@@ -120,22 +120,27 @@ def in_order(events: Events, what: str | Path, told: bool = False) -> Events:
 
 
 def inside(events: Events, size: Size, what: str | Path = "the recording") -> None:
-    """Raise an error that names an event outside of a sensor.
+    """Raise an error that names an event outside of a sensor, or a polarity that is none.
 
     Args:
         events: of one recording.
         size: H and W.
         what: the file, for messages.
     """
+    if not len(events.t):
+        return
     height, width = size
+    if not 0 <= events.p.min() <= events.p.max() <= 1:
+        raise DataError(f"{what}: polarities are 0 and 1, not {events.p.min()} to {events.p.max()}")
+    if events.x.min() >= 0 and events.x.max() < width and events.y.min() >= 0 and events.y.max() < height:
+        return
     outside = (events.x < 0) | (events.y < 0) | (events.x >= width) | (events.y >= height)
-    if outside.any():
-        i = int(np.argmax(outside))
-        raise DataError(
-            f"{what}: {int(outside.sum()):,} of {len(outside):,} events lie outside of a sensor of"
-            f" {height}x{width} (height x width), the first at x={events.x[i]}, y={events.y[i]}; the largest"
-            f" are x={events.x.max()}, y={events.y.max()}: another sensor size, or a damaged file"
-        )
+    i = int(np.argmax(outside))
+    raise DataError(
+        f"{what}: {int(outside.sum()):,} of {len(outside):,} events lie outside of a sensor of"
+        f" {height}x{width} (height x width), the first at x={events.x[i]}, y={events.y[i]}; the largest"
+        f" are x={events.x.max()}, y={events.y.max()}: another sensor size, or a damaged file"
+    )
 
 
 def checked(what: str | Path, x: Any, y: Any, p: Any, t: Any) -> Events:

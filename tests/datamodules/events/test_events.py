@@ -18,7 +18,7 @@ from datamodules import (
     NMNISTDataModule,
 )
 from datamodules.events.frames import to_frames
-from datamodules.events.readers import read_aedat3, read_nmnist
+from datamodules.events.readers import Events, read_aedat3, read_nmnist
 from datamodules.images.cifar import CIFAR10_CLASSES
 from datamodules.loading.random import sample_keys
 from datamodules.transforms.augmentation import Augmentation
@@ -66,8 +66,19 @@ def test_frames_are_as_wide_as_a_hot_pixel_needs(count, dtype, split_by):
 def test_frames_refuse_events_outside():
     with pytest.raises(DataError, match="outside of a sensor of 4x8"):
         to_frames(events(50, 8), 2, (4, 8))
+    below = events(50, 8)._replace(x=np.full(50, -1))
+    with pytest.raises(DataError, match="x=-1"):
+        to_frames(below, 2, (8, 8))
+    with pytest.raises(DataError, match="polarities are 0 and 1, not 2 to 2"):
+        to_frames(events(50, 8)._replace(p=np.full(50, 2)), 2, (8, 8))
     with pytest.raises(ValueError, match="'count' or 'time'"):
         to_frames(events(50, 8), 2, (8, 8), "space")
+
+
+def test_columns_of_any_layout_are_counted():
+    ev = events(60, 8)
+    strided = Events(*(np.repeat(column, 2).astype(np.int32)[::2] for column in ev))
+    assert np.array_equal(to_frames(strided, 3, (8, 8), "time"), to_frames(ev, 3, (8, 8), "time"))
 
 
 # -- sets ------------------------------------------------------------------------------------------
