@@ -4,8 +4,9 @@
 
 Trains ``configs/up_diff/tiny.yaml``, or what a recipe changes about it, for every seed, unless FOLDER holds
 that run; one that was killed goes on with its last checkpoint. Then the 128 test samples are generated; for
-the first seed also with other samplers and other weights. Each row is printed and added to FOLDER/table.jsonl
-at once, and what is there is not computed again. In the end it prints the whole table.
+the first seed also in other ways (``--chains``). Each row is printed and added to FOLDER/table.jsonl at once,
+and what is there is not computed again. In the end it prints the whole table. ``--budget 100 --samples 24
+--chains plain`` shows within some minutes what a twelfth of the steps is worth; give it a folder of its own.
 
 *Inside* counts changed pixels that are right, building or ground by the mean of their channels; *swapped*
 shows each sample the map of the next one: pixels that only the new map marks, right if they are what the new
@@ -42,12 +43,17 @@ RECIPES = {
     "noise, as published": [f"{ARGS}.model_args.prediction", "epsilon"],
     "zero layout_init": [f"{ARGS}.model_args.layout_init", "zero"],
     "snr_gamma 5": [f"{ARGS}.snr_gamma", "5"],
-    "2,400 steps": ["--trainer.max_steps", "2400"],
+    "averaged weights": [
+        "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "--trainer.callbacks.decay",
+        "0.995",
+    ],
 }
+LONGER = "twice the steps"
+BUDGET = 1200  # steps
 PLAIN: dict[str, Any] = {"sampler": "plms", "steps": 20, "guidance": 1.0}
 CHAINS: dict[str, dict[str, Any]] = {
-    "plms, 20 steps": {},
-    "last weights": {},  # not their average
+    "plain": {},  # PLMS, 20 steps
     "guidance 2": {"guidance": 2.0},
     "plms, 50 steps": {"steps": 50},
     "ddim": {"sampler": "ddim"},
@@ -63,14 +69,18 @@ THRESHOLD = 0.1
 def main() -> None:
     """Do what is missing, then show all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
+    known = [*RECIPES, LONGER]
+    parser.add_argument("--recipes", nargs="+", default=known, choices=known, metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--chains", nargs="+", default=list(CHAINS), choices=list(CHAINS), metavar="NAME")
+    parser.add_argument("--budget", type=int, default=BUDGET, help="training steps")
+    parser.add_argument("--samples", type=int, default=128, help="test samples")
     parser.add_argument("--folder", type=Path, default=Path("runs/cities"))
     parser.add_argument("--sheet", type=Path, help="where to draw samples; FOLDER/samples.png if missing")
     args = parser.parse_args()
     table = args.folder / "table.jsonl"
     table.parent.mkdir(parents=True, exist_ok=True)
-    data = SyntheticCitiesDataModule(eval_batch_size=128)
+    data = SyntheticCitiesDataModule(test_samples=args.samples, eval_batch_size=args.samples)
     data.setup()
     batch: Any = next(iter(data.test_dataloader()))
     done = read(table)
@@ -78,16 +88,16 @@ def main() -> None:
         write(table, done, ("copy of A", "", ""), judged(batch["before"], batch))
     for recipe in args.recipes:
         for seed in args.seeds:
-            first = seed == args.seeds[0]
-            wanted = [(recipe, str(seed), chain) for chain in (CHAINS if first else list(CHAINS)[:1])]
-            if all(key in done for key in wanted):
+            chains = args.chains if seed == args.seeds[0] else args.chains[:1]
+            wanted = [key for chain in chains if (key := (recipe, str(seed), chain)) not in done]
+            if not wanted:
                 continue
-            last = trained(args.folder / recipe.replace(" ", "_") / f"seed{seed}", recipe, seed)
+            folder = args.folder / recipe.replace(" ", "_") / f"seed{seed}"
+            last = trained(folder, recipe, seed, args.budget)
             for key in wanted:
-                if key not in done:
-                    sheet = args.sheet or args.folder / "samples.png"
-                    keep = sheet if key == ("tiny.yaml", "0", "plms, 20 steps") else None
-                    write(table, done, key, scores(last, key[2], batch, keep))
+                sheet = args.sheet or args.folder / "samples.png"
+                keep = sheet if key == ("tiny.yaml", "0", "plain") else None
+                write(table, done, key, scores(last, key[2], batch, keep))
     rows = [[*key, *cells(found)] for key, found in done.items()]
     print("\n" + _timing.table(["recipe", "seed", "sampling", *TITLES.values()], rows))
 
@@ -120,14 +130,16 @@ def cells(found: dict[str, float]) -> list[str]:
     return [forms.get(name, "{:.3f}").format(found[name]) if name in found else "" for name in TITLES]
 
 
-def trained(folder: Path, recipe: str, seed: int) -> Path:
+def trained(folder: Path, recipe: str, seed: int, budget: int) -> Path:
     """The last checkpoint of a run; trains it, or goes on, where it is not complete."""
     run = folder.resolve()
     last = run / "checkpoints" / "last.ckpt"
-    if not (run / "report.json").exists():
-        words = [sys.executable, "-m", "cli", "fit", "--config", str(CONFIG), *RECIPES[recipe]]
+    steps = 2 * budget if recipe == LONGER else budget
+    if not last.exists() or torch.load(last, weights_only=True)["global_step"] < steps:
+        words = [sys.executable, "-m", "cli", "fit", "--config", str(CONFIG), *RECIPES.get(recipe, [])]
         words += ["--seed_everything", str(seed), "--trainer.default_root_dir", str(run)]
-        words += ["--ckpt_path", "last"] if last.exists() else []
+        words += ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(max(1, steps // 3))]
+        words += ["--test_after_fit", "false", *(["--ckpt_path", "last"] if last.exists() else [])]
         search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": search})
     return last
@@ -136,8 +148,6 @@ def trained(folder: Path, recipe: str, seed: int) -> Path:
 def scores(checkpoint: Path, chain: str, batch: Any, sheet: Path | None) -> dict[str, float]:
     """What a model makes of the test samples; draws a sheet of the first ones where it is asked to."""
     task = LatentDiffusionTask.load_from_checkpoint(checkpoint)
-    if chain == "last weights":
-        task.load_state_dict(torch.load(checkpoint, weights_only=True)["current_model_state"])
     model, (before, change) = task.model.eval(), (batch["before"], batch["change"])
 
     def made_with(maps: torch.Tensor) -> torch.Tensor:
