@@ -85,12 +85,30 @@ def fit(
     except CheckpointError as error:
         return replace(_compare(state, entry.name, model, given), refusal=str(error))
     first = _compare(theirs, entry.name, model, given)
+    if "neuron" not in given and _hold_time_constants(first, theirs):
+        return _with_neuron(found, entry, given, first)
     told = {k: v for k, v in _told_by_shapes(theirs, entry, model).items() if k not in given}
     if first.misshapen and told:
         model = _on_meta(entry, {**given, **told})
         better = _compare(_mapped(state, entry, model), entry.name, model, {**given, **told})
         return min(first, better, key=lambda one: one.faults)
     return first
+
+
+def _hold_time_constants(one: Fit, state: Mapping[str, Tensor]) -> bool:
+    """Whether all that is too much is ``w`` of PLIF neurons, one number each, as in SpikingJelly, too."""
+    return bool(one.unexpected) and all(k.endswith(".w") and not state[k].dim() for k in one.unexpected)
+
+
+def _with_neuron(
+    found: Mapping[str, Tensor] | Checkpoint, entry: Entry, given: dict[str, Any], otherwise: Fit
+) -> Fit:
+    """The fit with PLIF neurons, or the one without where the entry takes no others."""
+    try:
+        better = fit(found, entry, {**given, "neuron": "plif"})
+    except (TypeError, ValueError):
+        return otherwise
+    return min(otherwise, better, key=lambda one: one.faults)
 
 
 def _on_meta(entry: Entry, arguments: Mapping[str, Any]) -> nn.Module:

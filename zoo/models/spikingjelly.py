@@ -98,7 +98,7 @@ def _places(depth: int) -> dict[str, tuple[str, ...]]:
     return places
 
 
-def _vgg(name: str, plan: Sequence[Sequence[int]], **kwargs: Any) -> SpikingVGG:
+def _vgg(name: str, plan: Sequence[Sequence[int]], /, **kwargs: Any) -> SpikingVGG:
     """As SpikingJelly builds it for ImageNet: a classifier on 7 x 7 maps, by default with IF neurons."""
     variant = {
         "plan": plan,
