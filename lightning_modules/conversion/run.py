@@ -75,6 +75,12 @@ class ConversionRun:
         if bad := [t for t in self.marks if t < 1]:
             raise ValueError(f"evaluate_at must name time steps of at least 1, got {bad[0]}")
         data = self.data
+        if getattr(data, "num_classes", None) is None:
+            raise ValueError(
+                f"fulgurite convert compares classifiers, and {type(data).__name__} has no classes; other"
+                " networks are converted in Python: conversion.convert(network, method, time_steps), then"
+                " zoo.save"
+            )
         ann = self.source.load(data.num_classes, data.in_chans)
         match(data, self.source.preprocessing(ann), self.source.model)
         data.prepare_data()

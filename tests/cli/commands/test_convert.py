@@ -153,6 +153,7 @@ def test_t_is_measured_at_powers_of_two_if_nothing_is_said(config):
         (["--evaluate", "[2]"], "did you mean 'evaluate_at'"),
         (["--data.init_args.image_sise", "3"], "did you mean 'image_size'"),
         (["--data", "SynteticDataModule"], "did you mean 'SyntheticDataModule'"),
+        (["--data", "ControlDataModule", "--data.env", "Pendulum-v1"], "ControlDataModule has no classes"),
     ],
 )
 def test_bad_input_is_one_short_message(words, expected, config, capsys):
