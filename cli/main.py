@@ -64,7 +64,7 @@ commands:
   export    a file for other programs   fulgurite export spiking_cnn_nano --to onnx
   demo      show a network an image     fulgurite demo spiking_cnn_nano
   stream    run a network on a recording, event by event
-                                        fulgurite stream spiking_cnn_nano.nmnist_t8 --events FILE
+                                        fulgurite stream CHECKPOINT --events FILE.bin
   publish   put a run on the Hub        fulgurite publish runs/stbp-mnist5k --repo-id OWNER/NAME
 
 A network is named as zoo.load has it: an entry, timm/NAME, a folder, a run (runs/NAME), hf-hub:OWNER/NAME.

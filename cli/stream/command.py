@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "name", help="what zoo.load takes: spiking_cnn_nano.nmnist_t8, a folder, hf-hub:OWNER/NAME, ..."
+        "name", help="what zoo.load takes: a checkpoint, a folder of zoo.save, hf-hub:OWNER/NAME, ..."
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
