@@ -7,7 +7,7 @@ from typing import Any
 
 import zoo
 from lightning_modules.source import checkpoint_of
-from zoo.models.emu3_5.ibq import IBQ, Codec, load_ibq
+from zoo.models.emu3_5.ibq import IBQ, load_ibq, tokenizer_of
 from zoo.models.emu3_5.ibq.official import is_published as ibq_is_published
 from zoo.models.emu3_5.official import is_published, load_emu3_5
 
@@ -39,6 +39,7 @@ def build_language_model(name: str, arguments: dict[str, Any]) -> Any:
 def _published(folder: str, arguments: dict[str, Any]) -> Any:
     """The model of the authors' folder, in bfloat16, whose sizes are those of the files."""
     given = {key: value for key, value in arguments.items() if value is not None}
+    given.pop("tokenizer", None)  # the task hands it over
     facts = {key: given.pop(key) for key in ("grid", "noise") if key in given}
     attention = given.pop("attention", "sdpa")
     if given:
@@ -52,35 +53,21 @@ def _published(folder: str, arguments: dict[str, Any]) -> Any:
     return model.train()
 
 
-def load_tokenizer(given: str | dict[str, Any], codes: int) -> Codec:
+def load_tokenizer(given: str | dict[str, Any]) -> IBQ:
     """The tokenizer of a run, of the zoo or of the published folder, or one that a checkpoint fills.
 
     Args:
         given: a place or a name; or ``model`` and ``model_args`` of an entry, as a checkpoint records them.
-        codes: number of image codes that the language model has.
 
     Raises:
-        ValueError: something else, or a tokenizer with another number of codes.
+        ValueError: something else.
     """
-    tokenizer: Any
-    if isinstance(given, dict):  # from a checkpoint, which fills it
-        name = str(given["model"])
-        tokenizer = zoo.create(name, **given["model_args"])
-    else:
-        name = given
-        place = Path(name).expanduser()
-        if ibq_is_published(place):
-            return _fitting(load_ibq(place), name, codes)
-        tokenizer = zoo.load(str(checkpoint_of(name)) if place.is_dir() else name)
-    return _fitting(tokenizer, name, codes)
-
-
-def _fitting(tokenizer: Any, name: str, codes: int) -> Codec:
+    if isinstance(given, dict):
+        return tokenizer_of(given)
+    place = Path(given).expanduser()
+    if ibq_is_published(place):
+        return load_ibq(place)
+    tokenizer: Any = zoo.load(str(checkpoint_of(given)) if place.is_dir() else given)
     if not isinstance(tokenizer, IBQ):
-        raise ValueError(f"{name} is no tokenizer of images; one such as emu3_5_ibq_tiny is")
-    if tokenizer.codes != codes:
-        raise ValueError(
-            f"the tokenizer {name} has {tokenizer.codes} codes and the model {codes}; "
-            f"set model_args.visual_codes to {tokenizer.codes}"
-        )
-    return Codec(tokenizer)
+        raise ValueError(f"{given} is no tokenizer of images; one such as emu3_5_ibq_tiny is")
+    return tokenizer

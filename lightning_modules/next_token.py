@@ -18,7 +18,6 @@ from lightning_modules.language_start import build_language_model, load_tokenize
 from lightning_modules.low_rank import with_lora
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
 from zoo.models.emu3_5.dida import Roles, block_mask, clean_places, dense_mask
-from zoo.models.emu3_5.levels import Levels
 from zoo.models.emu3_5.packing import pack
 from zoo.models.emu3_5.pipeline import Pipeline
 from zoo.models.emu3_5.sequences import document
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.models.emu3_5.decoding import Writer, Written
     from zoo.models.emu3_5.dida import Places
     from zoo.models.emu3_5.ibq import Codec
+    from zoo.models.emu3_5.levels import Levels
 
 
 class NextTokenTask(BaseTask):
@@ -91,9 +91,11 @@ class NextTokenTask(BaseTask):
         if not visual_weight >= 0:
             raise ValueError(f"visual_weight must be 0 or more, got {visual_weight!r}")
         self.save_hyperparameters()
-        self.model: Any = build_language_model(
-            model, {"grid": grid, **(model_args or {}), **self.model_facts()}
-        )
+        kept = None if tokenizer is None else load_tokenizer(tokenizer)
+        facts = {**({"tokenizer": kept.described} if kept else {}), **self.model_facts()}
+        self.model: Any = build_language_model(model, {"grid": grid, **(model_args or {}), **facts})
+        if kept is not None:
+            self.model.take(kept)
         self.vocabulary = self.model.vocabulary
         if pack_length is not None and not 1 <= pack_length <= self.model.context:
             raise ValueError(
@@ -103,16 +105,17 @@ class NextTokenTask(BaseTask):
         self.pack_length = pack_length
         if lora is not None:
             self.model.decoder = with_lora(self.model.decoder, lora)
-        self.pictures = self._pictures(tokenizer)
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.register_buffer("words", self._words(lexicon), persistent=False)
         self.visual_weight, self.score_samples = visual_weight, score_samples
         self.text, self.image, self.guidance = dict(text or {}), dict(image or {}), guidance
         self.loss_metric, self.accuracy = MeanMetric(), MeanMetric()
 
-    def _pictures(self, tokenizer: str | dict[str, Any] | None) -> Levels | Codec:
-        codes = self.vocabulary.visual_codes
-        return Levels(codes) if tokenizer is None else load_tokenizer(tokenizer, codes)
+    @property
+    def pictures(self) -> Levels | Codec:
+        """Makes codes of images in [0, 1], and images of codes; part of the model."""
+        found: Levels | Codec = self.model.pictures
+        return found
 
     def model_facts(self) -> dict[str, Any]:
         """Further arguments of the model, which its weights are useless without."""
@@ -306,10 +309,7 @@ class NextTokenTask(BaseTask):
     @override
     def recorded_beginning(self) -> dict[str, Any]:
         """How the tokenizer is built; its weights are part of the checkpoint."""
-        if isinstance(self.pictures, Levels):
-            return {}
-        model = self.pictures.model
-        return {"tokenizer": {"model": model.architecture, "model_args": model.model_args}}
+        return {"tokenizer": self.model.tokenizer} if self.model.tokenizer else {}
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -39,10 +39,12 @@ def _tell(name: str) -> None:
         if locate.is_location(name):
             rows = _of_place(name)
         else:
-            title, *lines = str(zoo.describe(name)).splitlines()
+            described = zoo.describe(name)
+            title, *lines = str(described).splitlines()
             rows = [("name", title), *((line[:13].strip(), line[13:].strip()) for line in lines)]
-            if not name.startswith("timm/"):
-                model = zoo.load(name, pretrained=bool(zoo.describe(name).weights))
+            # other networks take no images to prepare, and some of them fill no memory of this machine
+            if described.task == "classification" and not name.startswith("timm/"):
+                model = zoo.load(name, pretrained=bool(described.weights))
                 rows += [row for row in _preparation(model) if row[0] == "preprocessing"]
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         raise CommandError(summary(error)) from error

@@ -30,6 +30,7 @@ def check(model: Any) -> None:
     if not isinstance(model, Emu35):
         raise ValueError(f"the page shows models such as emu3_5_tiny, not {type(model).__name__}")
     model.vocabulary.encode("")
+    _ = model.pictures
     if model.grid is None and not model.vocabulary.grid_tokens(1, 1):
         raise ValueError(
             "this network does not know the size of its images, which runs of NextTokenTask keep with weights"
@@ -46,10 +47,9 @@ def build(model: Any, name: str) -> Any:
     import gradio
 
     from cli.demo import page as parts
-    from zoo.models.emu3_5.levels import Levels
     from zoo.models.emu3_5.pipeline import DIDA, Pipeline
 
-    pipeline = Pipeline(model, Levels(model.vocabulary.visual_codes))
+    pipeline = Pipeline(model)
     at_once = DIDA in pipeline.ways
     how = "in both of its ways" if at_once else "token by token"
     with gradio.Blocks(title=f"Fulgurite: {name}", analytics_enabled=False) as page:

@@ -9,7 +9,6 @@ import torch
 
 import zoo
 from cli.demo import language
-from zoo.models.emu3_5.levels import Levels
 from zoo.models.emu3_5.pipeline import Pipeline
 
 pytest.importorskip("transformers")
@@ -34,7 +33,7 @@ def liking(v, logits):
 
 
 def shown(model, prompt="digit 3", seed=0, passes=2):
-    return list(language.frames(Pipeline(model, Levels(9)), prompt, seed, passes))
+    return list(language.frames(Pipeline(model), prompt, seed, passes))
 
 
 def ways(page):
@@ -79,7 +78,7 @@ def test_what_cannot_be_continued_is_told(prompt, message):
 def test_writing_ends_when_nobody_looks(monkeypatch):
     monkeypatch.setattr(language, "PERIOD", 0.0)
     before = language.threading.active_count()
-    frames = language.frames(Pipeline(tiny(context=4000), Levels(9)), "digit 3", 0)
+    frames = language.frames(Pipeline(tiny(context=4000)), "digit 3", 0)
     next(frames)
     assert language.threading.active_count() > before
     frames.close()

@@ -6,14 +6,14 @@ from typing import Any
 
 from zoo.build import build_model
 from zoo.models.emu3_5.low_rank import merged
-from zoo.models.emu3_5.model import Emu35
+from zoo.models.emu3_5.model import CALL, Emu35
 from zoo.registry import register_model
 
 
 @register_model(
     paper="2510.26583",
     task="language",
-    cfg={"context": 32_768, "output": "text and images"},
+    cfg={"context": 32_768, "output": "text and images", "call": CALL.replace("digit 3", "a cat")},
     checkpoint_filter_fn=merged,
     parameters=34_103_460_864,
     note="zoo.models.emu3_5.load_emu3_5 reads the published folder: 68 GB in bfloat16",

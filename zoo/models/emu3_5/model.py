@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoo.base import ZooModel
 from zoo.build import build_model
 from zoo.models.emu3_5.dida.path import MetricPath, MixturePath
+from zoo.models.emu3_5.ibq import IBQ, Codec, tokenizer_of
+from zoo.models.emu3_5.levels import Levels
 from zoo.models.emu3_5.low_rank import merged
 from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary, tiny_vocabulary
 from zoo.registry import register_model
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from zoo.models.emu3_5.dida.path import NoisePath
     from zoo.models.emu3_5.vocabulary import Vocabulary
 
+CALL = (
+    "from zoo.models.emu3_5 import Pipeline\n\n"
+    'answer = Pipeline(model)("digit 3")  # answer.text, answer.images'
+)
 VOCABULARIES = {"emu3_5": emu3_5_vocabulary, "tiny": tiny_vocabulary}
 
 
@@ -61,13 +67,15 @@ class Emu35(ZooModel):
         attention: ``"sdpa"``, or ``"flex_attention"``, which skips what DiDA's mask hides; CUDA only.
         grid: (h, w) of the codes of every image; missing: the model writes the sizes itself.
         noise: of a model that DiDA adapted: ``path``, ``c`` and ``alpha``.
+        tokenizer: ``{"model": NAME, "model_args": {...}}``, entry and arguments of what makes its codes,
+            which becomes part of the model; missing: codes are levels of grey.
 
     Raises:
         ImportError: transformers is missing.
-        ValueError: an unknown vocabulary.
+        ValueError: an unknown vocabulary, or a tokenizer that does not fit.
     """
 
-    recorded: ClassVar[tuple[str, ...]] = ("grid", "noise")
+    recorded: ClassVar[tuple[str, ...]] = ("grid", "noise", "tokenizer")
 
     def __init__(
         self,
@@ -85,6 +93,7 @@ class Emu35(ZooModel):
         attention: str = "sdpa",
         grid: Sequence[int] | None = None,
         noise: dict[str, Any] | None = None,
+        tokenizer: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if vocabulary not in VOCABULARIES:
@@ -93,6 +102,10 @@ class Emu35(ZooModel):
         self.context = context
         self.grid = None if grid is None else [int(side) for side in grid]
         self.noise = None if noise is None else dict(noise)
+        self.tokenizer: dict[str, Any] | None = None
+        self.codec: Codec | None = None
+        if tokenizer is not None:
+            self.take(tokenizer_of(tokenizer))
         self.decoder = qwen3(
             self.vocabulary,
             hidden_size=width,
@@ -111,6 +124,36 @@ class Emu35(ZooModel):
         """Logits ``[B, L, V]`` of what follows each of the ``tokens [B, L]``."""
         logits: Tensor = self.decoder(input_ids=tokens, use_cache=False).logits
         return logits
+
+    def take(self, tokenizer: IBQ) -> None:
+        """Make a tokenizer of images part of the model.
+
+        Raises:
+            ValueError: it has another number of codes than the model.
+        """
+        codes = self.vocabulary.visual_codes
+        if tokenizer.codes != codes:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.codes} codes and the model {codes}; set"
+                f" model_args.visual_codes to {tokenizer.codes}"
+            )
+        self.codec, self.tokenizer = Codec(tokenizer), tokenizer.described
+        self.model_args = {**self.model_args, "tokenizer": self.tokenizer}
+
+    @property
+    def pictures(self) -> Levels | Codec:
+        """Makes codes of images in [0, 1], and images of codes.
+
+        Raises:
+            ValueError: the model has no tokenizer, and its codes are no levels of grey.
+        """
+        if self.codec is not None:
+            return self.codec
+        if self.vocabulary.times_id is not None:
+            raise ValueError(
+                "this model has no tokenizer of images: load_emu3_5(FOLDER, tokenizer=PLACE) gives it one"
+            )
+        return Levels(self.vocabulary.visual_codes)
 
     def noise_path(self, embeddings: Tensor) -> NoisePath | None:
         """The noise that the network was adapted to; None for one that draws token by token only.
@@ -137,7 +180,7 @@ class Emu35(ZooModel):
 @register_model(
     paper="2510.26583",
     task="language",
-    cfg={"context": 512, "output": "text and images"},
+    cfg={"context": 512, "output": "text and images", "call": CALL},
     checkpoint_filter_fn=merged,
     parameters=176_192,
     small={"layers": 1, "width": 16, "ffn": 24, "heads": 2, "kv_heads": 1, "head_dim": 8},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import CheckpointError
+from zoo.models.emu3_5.ibq import IBQ, load_ibq
 from zoo.models.emu3_5.model import Emu35
 from zoo.models.emu3_5.text import FILE, BytePairs
 from zoo.models.emu3_5.vocabulary import emu3_5_vocabulary
@@ -96,6 +97,7 @@ def load_emu3_5(
     device_map: str | dict[str, Any] | None = None,
     attention: str = "sdpa",
     text: str | Path | None = None,
+    tokenizer: str | Path | IBQ | None = None,
 ) -> Emu35:
     """The language model of a folder in the layout of BAAI/Emu3.5, in evaluation mode.
 
@@ -108,6 +110,7 @@ def load_emu3_5(
         attention: see `Emu35`.
         text: ``emu3.tiktoken``, or the folder that holds it; missing: taken from ``folder`` if it is there,
             otherwise the model reads and writes ids only.
+        tokenizer: of its images, or what `load_ibq` reads; missing: the model draws codes only.
 
     Raises:
         CheckpointError: a file is missing, is another model's, or does not fit.
@@ -140,6 +143,8 @@ def load_emu3_5(
         raise CheckpointError(f"the tensors in {folder} do not fit its {CONFIG}: {listed}")
     model.decoder = decoder
     model.vocabulary = replace(model.vocabulary, text=pairs)
+    if tokenizer is not None:
+        model.take(tokenizer if isinstance(tokenizer, IBQ) else load_ibq(tokenizer))
     model.architecture, model.model_args = "emu3_5", arguments
     return model.eval()
 

@@ -59,7 +59,7 @@ class Pipeline:
 
     Args:
         model: a trained one.
-        pictures: makes codes of images in [0, 1], and images of codes.
+        pictures: makes codes of images in [0, 1], and images of codes; the model's own if missing.
         text: how tokens of text are drawn.
         image: how image codes are drawn one by one.
         guidance: scale of classifier-free guidance of these; 1 is without.
@@ -69,14 +69,14 @@ class Pipeline:
     def __init__(
         self,
         model: Emu35,
-        pictures: Levels | Codec,
+        pictures: Levels | Codec | None = None,
         *,
         text: Choice | None = None,
         image: Choice | None = None,
         guidance: float = 1.0,
         denoising: Denoising | None = None,
     ) -> None:
-        self.model, self.pictures = model, pictures
+        self.model, self.pictures = model, pictures or model.pictures
         self.text, self.image, self.guidance = text, image, guidance
         self.denoising = denoising or Denoising()
 
@@ -186,9 +186,12 @@ class Pipeline:
         return self.pictures.decode(codes)
 
     def answer(self, written: Written) -> Answer:
-        """What was written behind the first prompt."""
-        v = self.model.vocabulary
-        behind = written.tokens[0, written.prompt :]
+        """What was written behind the first prompt; an image that the prompt begins belongs to it."""
+        v, row = self.model.vocabulary, written.tokens[0].tolist()
+        asked = row[: written.prompt]
+        begun = max((n for n, token in enumerate(asked) if token == v.image_start), default=-1)
+        inside = begun >= 0 and v.image_end not in asked[begun:]
+        behind = written.tokens[0, begun if inside else written.prompt :]
         parts: list[tuple[Kind, str | Tensor]] = []
         said: list[int] = []
         for kind, tokens in parts_of(v, behind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ import zoo
 from zoo.errors import CheckpointError
 
 pytest.importorskip("transformers")
-from zoo.models.emu3_5 import Emu35
+from tests.zoo.models.emu3_5.test_sequences import Letters
+from zoo.models.emu3_5 import IBQ, Emu35, Pipeline
 from zoo.models.emu3_5.official import arguments_of, load_emu3_5
+from zoo.models.emu3_5.sequences import images_in
 
 SIZES = {"visual_codes": 6, "layers": 2, "width": 4, "ffn": 8, "heads": 2, "kv_heads": 1, "head_dim": 4}
 CONFIG = {
@@ -97,3 +100,37 @@ def test_a_tensor_too_few_is_named(folder, model):
 def test_other_configurations_are_refused(change, said):
     with pytest.raises(CheckpointError, match=said):
         arguments_of({**CONFIG, **change})
+
+
+def test_text_and_images_of_the_published_model_go_together(folder):
+    sizes = {"embed_dim": 4, "z_channels": 8, "channels": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4}
+    model = load_emu3_5(folder, dtype=torch.float32, tokenizer=IBQ(codes=6, attention=(), **sizes))
+    with pytest.raises(ValueError, match="knows ids only"):
+        Pipeline(model)("a cat")
+    model.vocabulary = replace(model.vocabulary, text=Letters())
+    model.grid, model.context = [2, 3], 120
+    pipeline = Pipeline(model)
+    asked = pipeline.prompt("a cat", task="t2i", image=True)
+    answer = pipeline.answer(pipeline.writer().write(asked, images=1))
+    assert [image.shape for image in answer.images] == [(3, 4, 6)]
+    assert (answer.text, answer.ended) == ("", False)
+    seen = pipeline.prompt("a cat", task="x2i", images=[torch.rand(3, 4, 6)])
+    assert [codes.shape for codes in images_in(model.vocabulary, seen[0])] == [(2, 3)]
+    with pytest.raises(ValueError, match="has 7 codes and the model 6"):
+        model.take(IBQ(codes=7, attention=(), **sizes))
+    with pytest.raises(ValueError, match=r"no tokenizer of images: load_emu3_5\(FOLDER, tokenizer=PLACE\)"):
+        Pipeline(load_emu3_5(folder))
+    with pytest.raises(ValueError, match="this model writes ar, not 'dida'; DiDA adapts a trained model"):
+        pipeline("a cat", way="dida")
+
+
+def test_a_tokenizer_is_kept_with_the_model(tmp_path):
+    tokenizer = {"model": "emu3_5_ibq_tiny", "model_args": {}}
+    made = zoo.create("emu3_5_tiny", layers=1, visual_codes=64, grid=[7, 7], tokenizer=tokenizer).eval()
+    zoo.save(made, tmp_path / "kept")
+    found = zoo.load(f"local-dir:{tmp_path / 'kept'}")
+    codes = torch.randint(64, (1, 7, 7))
+    assert torch.equal(found.pictures.decode(codes), made.pictures.decode(codes))
+    assert (found.grid, found.tokenizer) == ([7, 7], tokenizer)
+    answer = Pipeline(found)("digit 3")
+    assert all(image.shape == (1, 28, 28) for image in answer.images)

@@ -1,7 +1,7 @@
 """IBQ (arXiv 2412.02692), the vision tokenizer of Emu3.5: images as grids of codes."""
 
 from zoo.models.emu3_5.ibq.codec import Codec
-from zoo.models.emu3_5.ibq.entries import emu3_5_ibq, emu3_5_ibq_tiny
+from zoo.models.emu3_5.ibq.entries import emu3_5_ibq, emu3_5_ibq_tiny, tokenizer_of
 from zoo.models.emu3_5.ibq.network import IBQ
 from zoo.models.emu3_5.ibq.official import load_ibq
 from zoo.models.emu3_5.ibq.quantizer import IndexPropagation, Quantized
@@ -16,4 +16,5 @@ __all__ = [
     "emu3_5_ibq_tiny",
     "load_ibq",
     "smart_size",
+    "tokenizer_of",
 ]

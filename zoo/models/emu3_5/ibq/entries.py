@@ -50,3 +50,17 @@ def emu3_5_ibq_tiny(**kwargs: Any) -> IBQ:
         "multipliers": (1, 2, 2), "blocks": 1, "attention": (), "resolution": 28, "groups": 8,
     }  # fmt: skip
     return build_model(IBQ, "emu3_5_ibq_tiny", sizes, **kwargs)
+
+
+def tokenizer_of(described: dict[str, Any]) -> IBQ:
+    """A tokenizer with random weights, by its entry and arguments, see `IBQ.described`.
+
+    Raises:
+        ValueError: the entry is none.
+    """
+    entries = {"emu3_5_ibq": emu3_5_ibq, "emu3_5_ibq_tiny": emu3_5_ibq_tiny}
+    if described.get("model") not in entries:
+        raise ValueError(
+            f"{described.get('model')} is no tokenizer of images; those are {', '.join(entries)}"
+        )
+    return entries[described["model"]](**(described.get("model_args") or {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -68,6 +68,14 @@ class IBQ(ZooModel):
         self.quantize = IndexPropagation(codes, embed_dim, beta, temperature)
         self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    @property
+    def described(self) -> dict[str, Any] | None:
+        """Entry and plain arguments that build the like; None for one that no entry built."""
+        if not self.architecture:
+            return None
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.model_args.items()}
+        return {"model": self.architecture, "model_args": plain}
 
     def forward(self, images: Tensor) -> Tensor:
         """Images there and back: ``[N, C, H, W]`` -> the same shape."""
