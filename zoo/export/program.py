@@ -65,8 +65,9 @@ def trace(interface: Interface, request: Request) -> ExportedProgram:
         with quietly():
             program = torch.export.export(interface.program, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds: whatever the network does that cannot be traced
+        traced = getattr(interface.program, "model", interface.program)
         raise ExportError(
-            f"torch.export cannot trace {type(interface.program).__name__}: {first_line(error)}"
+            f"torch.export cannot trace {type(traced).__name__}: {first_line(error)}"
         ) from error
     forget_places(program)
     return program
