@@ -173,6 +173,15 @@ def qcfs_op(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
     return y.to(x.dtype)
 
 
+def composed_qcfs(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
+    """The values of `qcfs` by PyTorch's own operators, for programs that run without this package.
+
+    It is for inference: derivatives by these operators are not those of `qcfs`.
+    """
+    y = (_normalised(x, v_threshold) * levels + 0.5).floor().clamp(0, levels) / levels
+    return (y * (v_threshold.reshape(()) if v_threshold.numel() == 1 else v_threshold)).to(x.dtype)
+
+
 @qcfs_op.register_fake
 def _(x: Tensor, v_threshold: Tensor, levels: int, order: str) -> Tensor:
     return torch.empty_like(x)

@@ -143,7 +143,9 @@ class Runner:
 
 
 def reason(error: BaseException) -> str:
-    """The operator without a translation, or what the exporter says first."""
-    while error.__cause__ is not None and "No ONNX function found" not in str(error):
+    """The operator without a translation, or where all began; the exporter itself says a page."""
+    if found := re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error)):
+        return f"the operator {found[1]} has no translation; the format pt2 holds it"
+    while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)

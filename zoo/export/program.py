@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from spiking.qcfs import composed_qcfs
 from zoo.errors import ExportError
 from zoo.export.compare import check
 from zoo.export.plan import plan_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from zoo.export.request import Request
 
 MOST = 1024  # samples at a time
+OWN = {torch.ops.fulgurite.qcfs.default: composed_qcfs}  # operators of ours, which other programs do not know
 METADATA_FILE = "fulgurite.json"  # in a .pt2
 
 
@@ -64,6 +66,8 @@ def trace(interface: Interface, request: Request) -> ExportedProgram:
     try:
         with quietly():
             program = torch.export.export(interface.program, example, dynamic_shapes=shapes, strict=False)
+            if any(node.target in OWN for node in program.graph.nodes):
+                program = program.run_decompositions(OWN)
     except Exception as error:  # of many kinds: whatever the network does that cannot be traced
         traced = getattr(interface.program, "model", interface.program)
         raise ExportError(
