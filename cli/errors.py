@@ -38,9 +38,25 @@ def disk_problem(error: BaseException | None) -> str | None:
     return None
 
 
+ALSO_CALLED = {  # elsewhere; what is spelt like none of our words is found by these
+    "learning_rate": "lr", "base_lr": "lr", "optim": "optimizer", "opt": "optimizer", "wd": "weight_decay",
+    "criterion": "loss", "scheduler": "schedule", "lr_scheduler": "schedule", "architecture": "model",
+    "arch": "model", "backbone": "model", "epochs": "trainer.max_epochs", "num_epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs", "gpus": "trainer.devices", "bs": "batch_size", "workers": "num_workers",
+    "data_dir": "root", "img_size": "image_size", "input_size": "image_size", "resume": "ckpt_path",
+    "seed": "seed_everything", "T": "model_args", "time_steps": "model_args", "timesteps": "model_args",
+    "neuron": "model_args", "tau": "model_args",
+}  # fmt: skip
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint such as ``; did you mean 'x'?``, or nothing if no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = list(known)
+    meant = ALSO_CALLED.get(word.rpartition(".")[2])
+    if meant is not None and any(own == meant or own.endswith(f".{meant}") for own in words):
+        inside = f": {{{word.rpartition('.')[2]}: ...}}" if meant == "model_args" else ""
+        return f"; did you mean '{meant}{inside}'?"
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

@@ -7,13 +7,12 @@ import operator
 import sys
 from typing import Any, NoReturn, get_args
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from cli import errors
-from datamodules import BaseDataModule
 from lightning_modules import BaseTask
 from lightning_modules.source import Calibration
 
@@ -51,6 +50,6 @@ class SpikingParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
-        classes = errors.subclasses(BaseTask, BaseDataModule, Callback, Logger, Calibration)
+        classes = errors.subclasses(BaseTask, LightningDataModule, Callback, Logger, Calibration)
         sys.stderr.write(f"fulgurite: error: {errors.explain(message, known, classes)}\n")
         self.exit(2)

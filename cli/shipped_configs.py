@@ -87,7 +87,7 @@ def find_config(name: str) -> Path | None:
 
 def config_values(words: Sequence[str]) -> list[str]:
     """What stands behind each ``--config``."""
-    following = zip(words, [*words[1:], ""], strict=True)
+    following = zip(words, [*words[1:], ""], strict=False)  # no words have nothing behind them
     typed = [(word.partition("="), after) for word, after in following]
     return [(value if equals else after) for (option, equals, value), after in typed if option in OPTIONS]
 

@@ -20,6 +20,7 @@ from datamodules.images.fashion_mnist import FashionMNISTDataModule
 from datamodules.images.image_folder import ImageFolderDataModule
 from datamodules.images.imagenet import ImageNetDataModule
 from datamodules.images.mnist5k import MNIST5kDataModule
+from datamodules.images.of_datasets import DatasetDataModule, HuggingFaceDataModule
 from datamodules.images.tiny_imagenet import TinyImageNetDataModule
 from datamodules.interleaved import CaptionedDigitsDataModule, CaptionedMNIST5kDataModule
 from datamodules.loading.datasets import ArrayDataset, Arrays, ImageDataset
@@ -51,6 +52,7 @@ __all__ = [
     "ControlDataModule",
     "DVSGestureDataModule",
     "DataError",
+    "DatasetDataModule",
     "DigitsDataModule",
     "EpochLoader",
     "EvalSampler",
@@ -58,6 +60,7 @@ __all__ = [
     "EventFolderDataModule",
     "EventPipeline",
     "FashionMNISTDataModule",
+    "HuggingFaceDataModule",
     "ImageDataset",
     "ImageFolderDataModule",
     "ImageNetDataModule",

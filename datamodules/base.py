@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -167,6 +168,10 @@ class BaseDataModule(pl.LightningDataModule):
             raise DataError(f"{type(self).__name__}.{name} is empty")
         return data
 
+    def sample_weights(self, data: BatchDataset) -> Tensor | None:
+        """How often each training sample is drawn, in proportion, ``[N]``; None: each once an epoch."""
+        return None
+
     @override
     def train_dataloader(self) -> EpochLoader:
         """Return the training loader: shuffled by (seed, epoch), resumable, shared by processes."""
@@ -174,7 +179,7 @@ class BaseDataModule(pl.LightningDataModule):
         rank, world = self._processes()
         # dropping the only batch would leave nothing to train on
         drop_last = self.drop_last and len(data) >= self.batch_size * world
-        sampler = TrainSampler(len(data), self.seed, rank, world, drop_last)
+        sampler = TrainSampler(len(data), self.seed, rank, world, drop_last, self.sample_weights(data))
         self._compare_with_checkpoint(len(sampler), world)
         return EpochLoader(
             data,

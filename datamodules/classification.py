@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from datamodules.base import BaseDataModule
-from datamodules.loading.datasets import ImageDataset
+from datamodules.loading.datasets import BatchDataset, ImageDataset
 from datamodules.loading.errors import DataError
 from datamodules.loading.folder import find_images
 from datamodules.transforms.augmentation import Augmentation
 from datamodules.transforms.fit import FitImage
 from datamodules.transforms.policies import Interpolation
 from datamodules.transforms.tensor import TensorPipeline
+
+
+def as_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """(height, width) of a side or a pair; None stays.
+
+    >>> as_size(32), as_size([24, 48])
+    ((32, 32), (24, 48))
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if image_size is None:
+        return None
+    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+        raise ValueError(f"image_size must be a side or [height, width], at least 1 each, got {image_size}")
+    return pair[0], pair[1]
 
 
 class ClassificationDataModule(BaseDataModule):
@@ -29,7 +48,7 @@ class ClassificationDataModule(BaseDataModule):
     `set_statistics`, and fills `train_set`, `val_set` and `test_set` in `setup`.
 
     Args:
-        image_size: resize images to this side; missing: their own size.
+        image_size: resize images to this side, or to [height, width]; missing: their own size.
         mean: channel means in 0..1 for normalising; missing: those of the data set.
         std: channel standard deviations; missing: those of the data set.
         crop_padding: see `Augmentation`, as for the following ones.
@@ -41,6 +60,8 @@ class ClassificationDataModule(BaseDataModule):
         interpolation: of resizing; missing: bicubic.
         predict_dir: what to predict: an image, a folder (searched with its subfolders), or a list
             of images. Batches are then (x, paths).
+        balanced: draw training samples so that every class is seen equally often, with replacement; an
+            epoch is as long as without.
         kwargs: see `BaseDataModule`.
 
     Raises:
@@ -57,7 +78,7 @@ class ClassificationDataModule(BaseDataModule):
     def __init__(
         self,
         *,
-        image_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         crop_padding: int = 0,
@@ -68,12 +89,12 @@ class ClassificationDataModule(BaseDataModule):
         erasing_mode: Literal["pixel", "rand", "const"] = "pixel",
         interpolation: Interpolation | None = None,
         predict_dir: str | list[str] | None = None,
+        balanced: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if image_size is not None and image_size < 1:
-            raise ValueError(f"image_size must be at least 1, got {image_size}")
-        self.image_size = image_size
+        self.image_size = as_size(image_size)
+        self.balanced = balanced
         self.interpolation: Interpolation = interpolation or "bicubic"
         self.chosen = {  # by the user; the rest may follow trained weights, see `follow`
             name
@@ -125,8 +146,8 @@ class ClassificationDataModule(BaseDataModule):
             setattr(self, name, tuple(value))
         elif name == "interpolation" and value in get_args(Interpolation):
             self.interpolation = value
-        elif name == "input_size" and value[0] == self.in_chans and value[1] == value[2]:
-            self.image_size = int(value[1])
+        elif name == "input_size" and value[0] == self.in_chans:
+            self.image_size = (int(value[1]), int(value[2]))
         else:
             return False
         return True
@@ -139,13 +160,12 @@ class ClassificationDataModule(BaseDataModule):
     @property
     def input_size(self) -> tuple[int, int, int]:
         """(C, H, W) of one image, or of one step of events."""
-        side = self.image_size
-        height, width = self.native_size if side is None else (side, side)
+        height, width = self.image_size or self.native_size
         return self.in_chans, height, width
 
     def _tensor_pipeline(self, augmentation: Augmentation | None) -> TensorPipeline:
         return TensorPipeline(
-            size=None if self.image_size is None else (self.image_size, self.image_size),
+            size=self.image_size,
             mean=self.mean,
             std=self.std,
             augmentation=augmentation,
@@ -186,6 +206,19 @@ class ClassificationDataModule(BaseDataModule):
     @override
     def light_training(self) -> bool:
         return self.in_memory and self.augmentation.auto_augment is None
+
+    @override
+    def sample_weights(self, data: BatchDataset) -> Tensor | None:
+        """One over the number of samples of its class, if `balanced`."""
+        if not self.balanced:
+            return None
+        targets = getattr(data, "targets", None)
+        if targets is None:
+            raise DataError(
+                "balanced: true counts the labels of the training samples, which these data do not tell"
+            )
+        targets = torch.as_tensor(targets)
+        return 1.0 / torch.bincount(targets).double()[targets]
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:

@@ -32,7 +32,7 @@ class SyntheticDataModule(ArrayDataModule):
         val_samples: size of the validation set.
         test_samples: size of the test set.
         noise: standard deviation of the noise on images, in grey values of 255.
-        image_size: height and width.
+        image_size: height and width, where they differ as [height, width].
         val: kept for the common interface; validation has its own samples here.
         kwargs: see `ClassificationDataModule`.
     """
@@ -50,7 +50,7 @@ class SyntheticDataModule(ArrayDataModule):
         val_samples: int = 64,
         test_samples: int = 64,
         noise: float = 32.0,
-        image_size: int = 32,
+        image_size: int | tuple[int, int] = 32,
         val: Val = "test",
         **kwargs: Any,
     ) -> None:
@@ -75,8 +75,7 @@ class SyntheticDataModule(ArrayDataModule):
     @property
     @override
     def native_size(self) -> tuple[int, int]:
-        side = self.image_size or 32
-        return side, side
+        return self.image_size or (32, 32)
 
     @override
     def _tensor_pipeline(self, augmentation: Augmentation | None) -> TensorPipeline:

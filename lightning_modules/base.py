@@ -53,6 +53,7 @@ class BaseTask(pl.LightningModule):
             when a run begins; see `restored_arguments`.
         curves: logged values that a run draws in the end, by panel; around one of which ``NAME_std`` is
             logged, too, a band shows it.
+        curves_over: what they are drawn against; over epochs, what was logged within one is averaged.
     """
 
     method: ClassVar[str] = ""
@@ -65,6 +66,7 @@ class BaseTask(pl.LightningModule):
         "loss": ("train/loss", "val/loss"),
         "accuracy": ("train/acc1", "val/acc1"),
     }
+    curves_over: ClassVar[Literal["epoch", "step"]] = "epoch"
 
     def __init__(
         self,
@@ -112,7 +114,8 @@ class BaseTask(pl.LightningModule):
     @property
     def title(self) -> str:
         """What is trained, in a few words."""
-        return str(self.hparams.get("model", type(self).__name__))
+        told = self.hparams.get("model", type(self).__name__)
+        return str(told["class_path"] if isinstance(told, dict) else told)
 
     @property
     def starts_trained(self) -> bool:

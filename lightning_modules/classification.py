@@ -14,7 +14,7 @@ from typing_extensions import override
 
 import zoo
 from lightning_modules import preprocessing
-from lightning_modules.base import BaseTask
+from lightning_modules.base import FIRST_WEIGHTS, BaseTask
 from lightning_modules.callbacks.predictions import PredictionWriter
 from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.class_weights import check_class_weights, class_weight_tensor
@@ -24,6 +24,7 @@ from lightning_modules.start import build
 from spiking import check_finite
 from spiking.neurons import Neuron
 from zoo.files.description import LABELS, NOTE, preprocessing_of
+from zoo.own import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,8 @@ class ClassificationTask(BaseTask):
 
     Args:
         model: name of an entry, see ``zoo.list_models``; ``timm/NAME`` trains an ANN of timm, a source of
-            conversions.
+            conversions. A network of your own is ``{class_path: my_net.Net, init_args: {...}}``; see
+            `zoo.own.OwnNetwork` for what it takes and gives.
         model_args: its arguments (``time_steps``, ``neuron``, ...); ``pretrained: true`` or
             ``weights: PATH`` fine-tunes, ``hybrid: {source: PATH}`` starts LM-HT from a QCFS network.
         num_classes: K; taken from the data on the command line.
@@ -71,7 +73,7 @@ class ClassificationTask(BaseTask):
 
     def __init__(
         self,
-        model: str,
+        model: str | dict[str, Any],
         model_args: dict[str, Any] | None = None,
         num_classes: int = 10,
         in_chans: int = 3,
@@ -98,8 +100,10 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"a classifier needs two classes or more, but the data have {num_classes}")
         check_class_weights(class_weights, num_classes)
         self.save_hyperparameters()
-        arguments = {"num_classes": num_classes, "in_chans": in_chans, **(model_args or {})}
-        self.model: ImageClassifier = self.build_model(model, arguments)
+        name, own = (model, {}) if isinstance(model, str) else name_of(model)
+        arguments = {"num_classes": num_classes, "in_chans": in_chans, **own, **(model_args or {})}
+        self.entry = None if isinstance(model, str) else {"model": name, "model_args": arguments}
+        self.model: ImageClassifier = self.build_model(name, arguments)
         self.over_time = "steps" in inspect.signature(self.model.forward).parameters
         if token_reduction:
             self.model = zoo.reduce_tokens(self.model, **token_reduction)
@@ -155,6 +159,9 @@ class ClassificationTask(BaseTask):
             checkpoint[NOTE] = preprocessing_of(facts())
             checkpoint[LABELS] = [str(name) for name in facts().get("class_names") or ()]
         checkpoint["origin"] = getattr(self.model, "origin", None) or {}
+        if self.entry is not None:
+            kept = {k: v for k, v in self.entry["model_args"].items() if k not in FIRST_WEIGHTS}
+            checkpoint["entry"] = {**self.entry, "model_args": kept}  # what zoo.load builds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take on the origin of the weights with them."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from zoo.files.atomic import replacing
 
@@ -21,21 +23,33 @@ MOST_NEURONS = 400  # of a layer in a raster; more dots than that are a grey wal
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#4a5568"
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG; a half-written one never replaces a whole one."""
+def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
+    """Write a PNG; a half-written one never replaces a whole one.
+
+    Args:
+        figure: what to write.
+        path: of the PNG.
+        svg: whether an SVG of the same name, which stays sharp in print, is written beside it.
+    """
     with replacing(path) as file:
         FigureCanvasAgg(figure).print_png(file)
+    if svg:
+        with replacing(path.with_suffix(".svg")) as file:
+            FigureCanvasSVG(figure).print_svg(file)
     return path
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Curve]], spreads: Mapping[str, Sequence[float]] | None = None
+    panels: Mapping[str, Mapping[str, Curve]],
+    spreads: Mapping[str, Sequence[float]] | None = None,
+    over: str = "step",
 ) -> Figure:
-    """What was logged against the step, one line for each name.
+    """What was logged, one line for each name.
 
     Args:
         panels: curves by name, for each quantity.
         spreads: standard deviations at the points of some of the curves, drawn as bands.
+        over: what the curves are drawn against, the title of the x axis.
     """
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     columns = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -46,7 +60,8 @@ def curves(
             if spread := (spreads or {}).get(name):
                 low, high = ([a + s * b for a, b in zip(y, spread, strict=True)] for s in (-1, 1))
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-        axes.set(xlabel="step", ylabel=label)
+        axes.set(xlabel=over, ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if lines:
             axes.legend(frameon=False)

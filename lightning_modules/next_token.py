@@ -64,6 +64,7 @@ class NextTokenTask(BaseTask):
 
     method: ClassVar[str] = "next-token prediction over text and images"
     paper: ClassVar[str | None] = "2510.26583"
+    curves_over: ClassVar[Literal["epoch", "step"]] = "step"
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     output: ClassVar[str] = "writings"

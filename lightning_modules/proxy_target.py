@@ -66,6 +66,7 @@ class ProxyTargetTask(BaseTask):
 
     method: ClassVar[str] = "TD3 with a proxy target"
     paper: ClassVar[str | None] = "2505.24161"
+    curves_over: ClassVar[Literal["epoch", "step"]] = "step"
     monitor: ClassVar[str] = "val/return"
     mode: ClassVar[Literal["min", "max"]] = "max"
     output: ClassVar[str] = "episode.gif"

@@ -79,6 +79,7 @@ class SpikeReconstructionTask(BaseTask):
 
     method: ClassVar[str] = "USP-Gaussian"
     paper: ClassVar[str | None] = "2411.10504"
+    curves_over: ClassVar[Literal["epoch", "step"]] = "step"
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     output: ClassVar[str] = "scene"

@@ -8,6 +8,8 @@ import zoo
 from conversion import lmht
 from lightning_modules.base import FIRST_WEIGHTS
 from lightning_modules.source import Source, as_plain
+from spiking import Neuron
+from spiking.own import import_class, is_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +32,8 @@ def build(name: str, arguments: dict[str, Any]) -> ImageClassifier:
         ValueError: two starts at once, or an unknown key of ``hybrid``.
     """
     arguments = dict(arguments)
+    if is_path(arguments.get("neuron")):  # the user's own, in a configuration of theirs
+        import_class(arguments["neuron"], Neuron)
     pretrained, weights, hybrid = (arguments.pop(key, None) for key in FIRST_WEIGHTS)
     if pretrained or weights is not None:
         if hybrid is not None:

@@ -34,6 +34,7 @@ from spiking.neurons import (
     Tracking,
     get_neuron,
     list_neurons,
+    register_neuron,
 )
 from spiking.streaming import streaming
 from spiking.surrogate import get_surrogate, list_surrogates
@@ -73,5 +74,6 @@ __all__ = [
     "list_surrogates",
     "multi_threshold",
     "profile_energy",
+    "register_neuron",
     "streaming",
 ]

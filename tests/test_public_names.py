@@ -18,7 +18,7 @@ NAMES = {
         CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
         LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
         Tracking camera check_finite codes encode get_neuron get_surrogate keep_memory layers list_neurons
-        list_surrogates multi_threshold profile_energy streaming
+        list_surrogates multi_threshold profile_energy register_neuron streaming
     """,
     "conversion": """
         CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError
@@ -46,9 +46,11 @@ NAMES = {
         ArrayDataModule ArrayDataset Arrays Augmentation BaseDataModule CIFAR100DataModule
         CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule CaptionedMNIST5kDataModule
         ChangePairsDataModule
-        ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DigitsDataModule
+        ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DatasetDataModule
+        DigitsDataModule
         EpochLoader EvalSampler EventDataModule EventFolderDataModule EventPipeline
-        FashionMNISTDataModule ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
+        FashionMNISTDataModule HuggingFaceDataModule
+        ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
         MNIST5kDataModule MNIST5kEventsDataModule
         MadeUpSpeechDataModule NMNISTDataModule Recording ReplayBuffer
         SHDDataModule SSCDataModule SpikeSceneDataModule
@@ -58,23 +60,23 @@ NAMES = {
 }
 OPTIONS = {  # without those of Lightning's Trainer
     "fit": """
-        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
-        --top_k --trainer --weights_only -c -h
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --logger --logger+
+        --model --model.help --name --output --print_config --report --seed_everything --tensorboard
+        --test_after_fit --top_k --trainer --weights_only -c -h
     """,
     "validate": """
-        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
-        --top_k --trainer --verbose --weights_only -c -h
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --logger --logger+
+        --model --model.help --name --output --print_config --report --seed_everything --tensorboard
+        --test_after_fit --top_k --trainer --verbose --weights_only -c -h
     """,
     "test": """
-        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --report --seed_everything --tensorboard --test_after_fit
-        --top_k --trainer --verbose --weights_only -c -h
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --logger --logger+
+        --model --model.help --name --output --print_config --report --seed_everything --tensorboard
+        --test_after_fit --top_k --trainer --verbose --weights_only -c -h
     """,
     "predict": """
-        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --model
-        --model.help --name --output --print_config --report --return_predictions --seed_everything
+        --checkpoint_every_n_steps --ckpt_path --config --data --data.help --explain --help --logger --logger+
+        --model --model.help --name --output --print_config --report --return_predictions --seed_everything
         --tensorboard --test_after_fit --top_k --trainer --weights_only -c -h
     """,
     "convert": """

@@ -15,6 +15,7 @@ from zoo.files.layout import CONFIG_FILE, RUNS, is_run, run_checkpoint
 from zoo.hub.download import with_repository
 from zoo.interchange.from_nir import load_nir
 from zoo.loading import adopt_description, fill
+from zoo.own import refuse_strangers
 from zoo.rebuild import architecture_of
 from zoo.registry import get_entry, is_registered
 from zoo.timm_bridge.names import PREFIX, is_timm
@@ -106,6 +107,8 @@ def _load(
             found = checkpoint.read_checkpoint(source)
         beside = _weights_beside(path) if found is None or weights is not None else found
     name = name.removeprefix(PREFIX)
+    if remote is not None:
+        refuse_strangers(name, arguments)
     where = f"{path}, its settings" if described is None else str(_folder(path) / CONFIG_FILE)
     cfg = None if described is None else described.pretrained_cfg
     model = build_described(name, arguments, kwargs, beside, where, cfg)

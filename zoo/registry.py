@@ -54,6 +54,16 @@ class Entry:
 
 _ENTRIES: dict[str, Entry] = {}
 _LISTENERS: list[Callable[[Entry], None]] = []
+_MADE: dict[str, Callable[[str], Entry]] = {}  # entries that are made of a name, by how it begins
+
+
+def make_entries(prefix: str, make: Callable[[str], Entry]) -> None:
+    """Let every name that begins with ``prefix`` be an entry, made when it is asked for."""
+    _MADE[prefix] = make
+
+
+def _maker(name: str) -> Callable[[str], Entry] | None:
+    return next((make for prefix, make in _MADE.items() if name.startswith(prefix)), None)
 
 
 def on_register(listener: Callable[[Entry], None]) -> None:
@@ -77,6 +87,8 @@ def normalize_name(name: str) -> str:
 
 def split_tag(name: str) -> tuple[str, str | None]:
     """``"name.tag"`` -> ``("name", "tag")``, ``"name"`` -> ``("name", None)``, normalised."""
+    if _maker(name) is not None:  # the path of a class
+        return name, None
     base, _, tag = normalize_name(name).partition(".")
     return base, tag or None
 
@@ -183,6 +195,8 @@ def task_of(model: nn.Module) -> Task:
 
 def get_entry(name: str) -> Entry:
     """The entry called ``name`` (any spelling of ``-`` and case, tag ignored)."""
+    if (make := _maker(name)) is not None:
+        return make(name)
     base, _ = split_tag(name)
     if base in _ENTRIES:
         return _ENTRIES[base]
@@ -203,7 +217,7 @@ def _timm_has(name: str) -> bool:
 
 def is_registered(name: str) -> bool:
     """Whether an entry of this name exists."""
-    return split_tag(name)[0] in _ENTRIES
+    return _maker(name) is not None or split_tag(name)[0] in _ENTRIES
 
 
 def list_entries(

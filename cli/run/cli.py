@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +17,14 @@ from typing_extensions import override
 
 from cli import errors
 from cli.parser import SpikingParser
-from cli.run import facts, resume
+from cli.run import facts, help, resume
 from cli.run.defaults import as_list, default_callbacks, loggers, without_averaging
 from cli.run.epochs import mend_epochs
 from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder
 from cli.run.lock import release_all
+from cli.run.messages import quiet, why_it_stopped
 from cli.run.options import RunOptions
 from cli.run.storage import AtomicCheckpointIO
-from datamodules import BaseDataModule
 from lightning_modules import BaseTask, RunReport
 from lightning_modules.report_page import write_page
 
@@ -57,7 +55,7 @@ class SpikingCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str] | None = None, **kwargs: Any) -> None:
         self.words = list(sys.argv[1:] if args is None else args)
-        super().__init__(BaseTask, BaseDataModule, args=self.words, **{**DEFAULTS, **kwargs})
+        super().__init__(BaseTask, pl.LightningDataModule, args=self.words, **{**DEFAULTS, **kwargs})
 
     # -- words ---------------------------------------------------------------------------------
 
@@ -204,12 +202,17 @@ class SpikingCLI(LightningCLI):
                 report.keep_as_start(self.trainer)
 
     def after_fit(self) -> None:
-        """Test the best checkpoint if the configuration says so."""
-        if not self.options.test_after_fit or getattr(self.trainer, "fast_dev_run", False):
+        """Say how the training ended; test the best checkpoint if the configuration says so."""
+        if getattr(self.trainer, "fast_dev_run", False):
             return
-        minutes = (time.monotonic() - self.started) / 60
-        rank_zero_info(f"trained to epoch {self.trainer.current_epoch} in {minutes:.1f} minutes")
+        if (reason := why_it_stopped(self.trainer)) is not None:
+            rank_zero_info(reason)
         path = self.folder.trained
+        minutes = (time.monotonic() - self.started) / 60
+        kept = "" if path is None else f"; the best weights are in {path}"
+        rank_zero_info(f"trained {self.trainer.current_epoch} epochs in {minutes:.1f} minutes{kept}")
+        if not self.options.test_after_fit:
+            return
         callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
         callbacks[:] = without_averaging(callbacks)
         self.trainer.test(
@@ -242,10 +245,6 @@ class SpikingCLI(LightningCLI):
             raise errors.CommandError(errors.summary(error)) from error
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip: " not in record.getMessage()
-
-
 def name_what_is_missing(words: Sequence[str]) -> None:
     """Say that a run needs a model and data, which the parser would take for their base classes."""
     given = {word.partition("=")[0] for word in words}
@@ -264,18 +263,13 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: the subcommand and its options.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_advertisement)
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # lightning 2.6 on torch 2.14
-    # batches of data in memory are made faster than a worker process could hand them over
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty")  # as intended
-    warnings.filterwarnings(
-        "ignore", ".*add the following callbacks: \\['\\w*Averaging'\\]"
-    )  # only for training
-    # what predict writes is counted by batches
-    warnings.filterwarnings("ignore", ".*Couldn't infer the batch indices")
+    if help.wanted(words[1:]):
+        help.show(words[0])
+        return
+    words = help.without_all(words)
     name_what_is_missing(words)
     try:
-        SpikingCLI(words)
+        with quiet():
+            SpikingCLI(words)
     finally:
         release_all()

@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import (
 )
 
 from cli.run.callbacks import LastCheckpoint
+from cli.run.loggers import LogFigures, named_logger
+from cli.run.messages import RunLog
 from cli.run.monitors import CheckMonitors
 from cli.run.resume import BEST
 from cli.run.splits import SplitColumns, SplitProgressBar
@@ -63,7 +65,9 @@ def default_callbacks(
         if fitting:
             steps = options.checkpoint_every_n_steps
             wanted.append(LastCheckpoint(folder.path, steps, folder.resume_command))
-    wanted += [ResumableState(), SplitColumns(), RunReport(), EndProcesses()]
+    wanted += [ResumableState(), SplitColumns(), RunReport(), LogFigures(), EndProcesses()]
+    if fitting and not trainer.get("fast_dev_run"):
+        wanted.append(RunLog(folder.path, folder.command))
     if fitting and not trainer.get("fast_dev_run"):
         wanted.append(CheckMonitors())
     if fitting and trainer.get("logger") is not False:
@@ -97,7 +101,7 @@ def best_checkpoint(task: BaseTask, folder: RunFolder) -> ModelCheckpoint:
 
 
 def loggers(trainer: Mapping[str, Any], folder: RunFolder, options: RunOptions, command: str) -> Any:
-    """``metrics.csv`` in the run's folder, or the user's loggers; TensorBoard where it is asked for.
+    """``metrics.csv`` in the run's folder, or the user's loggers; what ``--logger`` names besides.
 
     Args:
         trainer: arguments of the trainer.
@@ -112,8 +116,5 @@ def loggers(trainer: Mapping[str, Any], folder: RunFolder, options: RunOptions, 
     where = folder.path if fitting else folder.path / command
     csv = given is None or given is True
     found: list[Any] = [RunLogger(where, folder.kept_steps if fitting else None)] if csv else as_list(given)
-    if options.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        found.append(TensorBoardLogger(where, name="", version="tensorboard"))
-    return found
+    names = [*as_list(options.logger), *(["tensorboard"] if options.tensorboard else [])]
+    return found + [named_logger(name, where) for name in dict.fromkeys(names) if name != "csv"]

@@ -22,7 +22,7 @@ def link(parser: LightningArgumentParser) -> None:
         parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
 
-def refuse_other_facts(data: BaseDataModule, settings: Any, words: Sequence[str]) -> None:
+def refuse_other_facts(data: Any, settings: Any, words: Sequence[str]) -> None:
     """Compare what the user typed with the data; linking drops it without a word.
 
     Args:
@@ -34,7 +34,7 @@ def refuse_other_facts(data: BaseDataModule, settings: Any, words: Sequence[str]
         CommandError: they differ.
     """
     values = settings.model.get("init_args") or {}
-    for name in _typed(data.linked_facts, settings, words):
+    for name in _typed(getattr(data, "linked_facts", ()), settings, words):
         fact = getattr(data, name)
         fact = list(fact) if isinstance(fact, tuple) else fact  # as YAML brings it
         value = values.get(name)

@@ -34,9 +34,27 @@ class SplitProgressBar(RichProgressBar):
     def test_description(self) -> str:
         return self._with_split("Testing", "test")
 
+    @override
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Epochs from one on, padded to the length of the other bars, lest they flicker."""
+        most = self.trainer.max_epochs or -1
+        text = f"Epoch {current_epoch + 1}" + (f"/{most}" if most > 0 else "")
+        return f"{text:{len(self.validation_description)}}"
+
+    @override
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What the bar shows, in words that leave it room: ``val/acc1`` is ``val acc``."""
+        found = super().get_metrics(trainer, pl_module)
+        found.pop("v_num", None)  # of loggers whose runs are numbered
+        return {_short(name): value for name, value in found.items()}
+
     def _with_split(self, word: str, role: str) -> str:
         split = described(self._trainer).get(role)
         return f"{word} ({split})" if split else word
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("train/").replace("/", " ").replace("acc1", "acc")
 
 
 class SplitColumns(pl.Callback):

@@ -158,7 +158,7 @@ class EventDataModule(ArrayDataModule):
         return self._pipeline(None)
 
     def _pipeline(self, augmentation: Augmentation | None) -> EventPipeline:
-        size = None if self.image_size is None else (self.image_size, self.image_size)
+        size = self.image_size
         return EventPipeline(size, augmentation, self.event_augment, self.sum_channel)
 
     @override

@@ -40,7 +40,7 @@ class DigitsDataModule(ArrayDataModule):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise DataError("scikit-learn is missing: pip install fulgurite[data]") from error
+            raise DataError("scikit-learn is missing: pip install 'fulgurite[data]'") from error
         bunch = load_digits()
         images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
         labels = bunch.target.astype(np.int64)

@@ -45,7 +45,8 @@ class ImageFolderDataModule(ClassificationDataModule):
         crop_ratio: ``imagenet`` only, aspect ratio of the random crop, (least, most).
         crop_pct: ``imagenet`` only, part of the short side that evaluation keeps; missing: 0.875.
         color_jitter: ``imagenet`` only, strength; has no effect besides `auto_augment`, as in timm.
-        image_size: side of the result; ``imagenet`` needs one, ``small`` keeps the size without.
+        image_size: side of the result, or [height, width]; ``imagenet`` needs one, ``small`` keeps the size
+            without.
         kwargs: see `ClassificationDataModule`.
     """
 
@@ -66,7 +67,7 @@ class ImageFolderDataModule(ClassificationDataModule):
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         crop_pct: float | None = None,
         color_jitter: float = 0.0,
-        image_size: int | None = None,
+        image_size: int | tuple[int, int] | None = None,
         **kwargs: Any,
     ) -> None:
         if style not in ("small", "imagenet"):

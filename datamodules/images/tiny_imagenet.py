@@ -49,7 +49,7 @@ class TinyImageNetDataModule(ImageFolderDataModule):
         root: str = "data/tiny-imagenet-200",
         *,
         val: Literal["val"] | float | None = None,
-        image_size: int = 64,
+        image_size: int | tuple[int, int] = 64,
         crop_pct: float | None = None,
         flip: float = 0.5,
         **kwargs: Any,

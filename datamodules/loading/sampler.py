@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from datamodules.loading.random import sample_keys
@@ -26,6 +27,7 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
         world_size: number of processes.
         drop_last: leave out the samples that do not divide evenly among the processes; otherwise
             the first ones of the epoch are seen twice.
+        weights: how often each sample is drawn, in proportion, ``[N]``; with replacement.
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        weights: Tensor | None = None,
     ) -> None:
         self.size = size if isinstance(size, int) else len(size)
+        self.weights = weights
         if drop_last and self.size < world_size:
             raise ValueError(
                 f"{self.size} training samples cannot be shared by {world_size} processes;"
@@ -58,7 +62,10 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
         """Return all indices of an epoch in the order common to all processes."""
         generator = torch.Generator()
         key = int(sample_keys(self.seed, epoch, [0])[0]) >> 1  # manual_seed takes 63 bits
-        return torch.randperm(self.size, generator=generator.manual_seed(key)).tolist()
+        generator.manual_seed(key)
+        if self.weights is not None:
+            return torch.multinomial(self.weights, self.size, True, generator=generator).tolist()
+        return torch.randperm(self.size, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = self.order(self.epoch)

@@ -73,7 +73,7 @@ class FiringRate(pl.Callback):
             subject = record.subject(trainer, pl_module)
             seen = record.planned(trainer, subject["of"])
             on = record.split_text({**subject, "samples": seen})
-            figures.save(figures.firing_rates(self.rates, on), folder / "firing_rates.png")
+            figures.save(figures.firing_rates(self.rates, on), folder / "firing_rates.png", svg=True)
 
     @override
     def on_exception(

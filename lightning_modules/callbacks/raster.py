@@ -50,4 +50,4 @@ class RasterFigure(pl.Callback):
         image = one[0] if one.dim() == 4 else one[0].mean(dim=0)
         image = image if len(image) in (1, 3) else image.mean(dim=0, keepdim=True)
         folder = record.test_folder(trainer, pl_module) / "figures"
-        figures.save(figures.raster(shown, image), folder / "raster.png")
+        figures.save(figures.raster(shown, image), folder / "raster.png", svg=True)

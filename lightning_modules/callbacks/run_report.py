@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -153,7 +154,7 @@ class RunReport(pl.Callback):
         earlier = record.read_report(run)
         training = earlier.get("training") if folder == run else None
         if folder == run:
-            self._draw_curves(folder, training, getattr(pl_module, "curves", {}))
+            self._draw_curves(folder, training, pl_module)
         report: dict[str, Any] = {
             **({"training": training} if training else {}),
             **({"before": earlier["before"]} if training and earlier.get("before") else {}),
@@ -197,22 +198,25 @@ class RunReport(pl.Callback):
             },
         }
 
-    def _draw_curves(
-        self, folder: Path, training: dict[str, Any] | None, wanted: Mapping[str, Sequence[str]]
-    ) -> None:
+    def _draw_curves(self, folder: Path, training: dict[str, Any] | None, task: pl.LightningModule) -> None:
+        wanted: Mapping[str, Sequence[str]] = getattr(task, "curves", {})
         path = folder / "metrics.csv"
         if not path.is_file():
             return
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         on = ((training or {}).get("chosen") or {}).get("split")
+        over = getattr(task, "curves_over", "step")
+        if sum(len(_curve(rows, name, "epoch")[0]) > 1 for names in wanted.values() for name in names) == 0:
+            over = "step"  # one epoch or less has no course over epochs
         panels = {
-            quantity: {_label(n, on): curve for n in names if (curve := _curve(rows, n))[0]}
+            quantity: {_label(n, on): curve for n in names if (curve := _curve(rows, n, over))[0]}
             for quantity, names in wanted.items()
         }
-        spreads = {_label(n, on): _curve(rows, f"{n}_std")[1] for names in wanted.values() for n in names}
+        everything = [name for names in wanted.values() for name in names]
+        spreads = {_label(n, on): _curve(rows, f"{n}_std", over)[1] for n in everything}
         if any(panels.values()):
-            figures.save(figures.curves(panels, spreads), folder / "figures" / "curves.png")
+            figures.save(figures.curves(panels, spreads, over), folder / "figures" / "curves.png", svg=True)
 
 
 def _label(name: str, split: str | None) -> str:
@@ -282,9 +286,14 @@ def _quality(metrics: dict[str, float], task: Task, split: str) -> list[tuple[st
     return rows
 
 
-def _curve(rows: list[dict[str, str]], name: str) -> Curve:
-    points = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
-    return [x for x, _ in points], [y for _, y in points]
+def _curve(rows: list[dict[str, str]], name: str, over: str) -> Curve:
+    """What was logged under a name: at every step, or its mean over each epoch, counted from one on."""
+    found: dict[float, list[float]] = {}
+    for row in rows:
+        if row.get(name) and row.get(over):
+            place = float(row[over]) + (over == "epoch")
+            found.setdefault(place, []).append(float(row[name]))
+    return list(found), [fmean(values) for values in found.values()]
 
 
 def _markdown(rows: list[tuple[str, str]]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-from typing import Any
+from typing import Any, TypeVar
 
 from spiking.neurons.base import Neuron
 from spiking.neurons.clif import CLIF
@@ -16,7 +15,9 @@ from spiking.neurons.lmht import LMH, LMHT
 from spiking.neurons.multi_threshold import LevelledNeuron, MultiThreshold
 from spiking.neurons.psn import PSN, MaskedPSN, SlidingPSN
 from spiking.neurons.stream import Stream
+from spiking.own import accepted_arguments, is_path, own_class
 
+N = TypeVar("N", bound=Neuron)
 # Those that a network can be trained with; neurons with levels need thresholds from a calibration.
 NEURONS: dict[str, type[Neuron]] = {
     cls.__name__.lower(): cls
@@ -29,24 +30,62 @@ def list_neurons() -> list[str]:
     return sorted(NEURONS)
 
 
+def find_neuron(name: str) -> type[Neuron]:
+    """The class of a name, as `get_neuron` takes it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if is_path(name):
+        return own_class(name, Neuron)
+    key = _key(name)
+    if key not in NEURONS:
+        near = difflib.get_close_matches(key, NEURONS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list_neurons())}"
+        raise ValueError(f"unknown neuron {name!r}; {hint}")
+    return NEURONS[key]
+
+
+def _key(name: str) -> str:
+    return str(name).lower().replace("_", "").replace("-", "")
+
+
+def register_neuron(cls: type[N]) -> type[N]:
+    """Let configurations and networks know a neuron by the name of its class; use as a decorator.
+
+    Args:
+        cls: a subclass of `Neuron`.
+
+    Returns:
+        The class, unchanged.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: the name is taken by another class.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Neuron)):
+        raise TypeError(f"{cls!r} must derive from spiking.Neuron")
+    taken = NEURONS.setdefault(_key(cls.__name__), cls)
+    if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"the name {cls.__name__!r} is taken by {taken.__module__}; choose another")
+    NEURONS[_key(cls.__name__)] = cls  # the newer one, where a notebook defines it again
+    return cls
+
+
 def get_neuron(name: str, **arguments: Any) -> Neuron:
     """Build a neuron by name, ``get_neuron("lif", tau=2.0)``.
 
     Args:
-        name: class name in any case, with or without ``_`` and ``-``.
+        name: class name in any case, with or without ``_`` and ``-``; or the path of a class of yours,
+            ``my_net.Noisy``.
         arguments: of the class.
 
     Raises:
         ValueError: unknown name, or a value that the neuron refuses.
         TypeError: an argument that the neuron does not take.
     """
-    key = str(name).lower().replace("_", "").replace("-", "")
-    if key not in NEURONS:
-        near = difflib.get_close_matches(key, NEURONS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list_neurons())}"
-        raise ValueError(f"unknown neuron {name!r}; {hint}")
-    cls = NEURONS[key]
-    known = list(inspect.signature(cls).parameters)
+    cls = find_neuron(name)
+    known = list(accepted_arguments(cls))
     for argument in arguments:
         if argument not in known:
             raise TypeError(f"{cls.__name__} has no argument {argument!r}; it takes {', '.join(known)}")
@@ -74,6 +113,8 @@ __all__ = [
     "SlidingPSN",
     "Stream",
     "Tracking",
+    "find_neuron",
     "get_neuron",
     "list_neurons",
+    "register_neuron",
 ]

@@ -3,7 +3,7 @@
 import pytest
 
 from cli.config_files import check_config_files
-from cli.errors import explain, out_of_memory, summary
+from cli.errors import did_you_mean, explain, out_of_memory, summary
 from cli.main import main
 from datamodules import DataError
 
@@ -78,6 +78,31 @@ def test_an_error_of_a_worker_is_its_message():
 def test_memory_that_is_not_there_is_a_number(error, size):
     assert size in (out_of_memory(error) or "")
     assert out_of_memory(RuntimeError("tried to allocate 5 bytes of luck")) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "meant"),
+    [
+        ("learning_rate", ["lr", "loss"], "'lr'"),
+        ("trainer.epochs", ["trainer.max_epochs"], "'trainer.max_epochs'"),
+        ("time_steps", ["model", "model_args"], "'model_args: {time_steps: ...}'"),
+        ("label_smothing", ["label_smoothing", "lr"], "'label_smoothing'"),
+        ("learning_rate", ["root"], ""),
+        ("zebra", ["lr"], ""),
+    ],
+)
+def test_words_of_other_programs_are_known(word, known, meant):
+    assert did_you_mean(word, known) == (f"; did you mean {meant}?" if meant else "")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("trian", "did you mean 'fit'?"), ("train", "'fit'"), ("tset", "'test'"), ("configz", "'configs'")],
+)
+def test_a_command_that_is_none(capsys, word, expected):
+    text = said(capsys, lambda: main([word]))
+    assert expected in text
+    assert "Commands: fit, " in text
 
 
 def test_values_of_several_kinds_are_one_list():

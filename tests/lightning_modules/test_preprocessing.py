@@ -83,7 +83,7 @@ def test_what_the_user_chose_stays_and_one_warning_names_both_values(tmp_path):
         "input_size (3, 224, 224) (the data module: (3, 160, 160))",
     ):
         assert words in str(told[0].message)
-    assert (data.mean, data.crop_pct, data.image_size) == ((0.4,) * 3, 0.95, 160)
+    assert (data.mean, data.crop_pct, data.image_size) == ((0.4,) * 3, 0.95, (160, 160))
 
 
 def test_equal_statistics_and_data_of_other_kinds_are_left_alone(silent):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 import spiking
 from spiking.layers import norm_repeated
-from spiking.neurons import NEURONS
+from spiking.neurons import find_neuron
+from spiking.own import accepted_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,12 +34,9 @@ def neuron_factory(
             arguments (LM-HT's threshold), are left out.
         time_steps: T, for neurons whose parameters have a time axis (PSN, GLIF).
     """
-    cls = NEURONS.get(str(neuron).lower().replace("_", "").replace("-", ""))
-    if cls is None:
-        spiking.get_neuron(neuron)  # raises, with the name that was probably meant
-        raise AssertionError(neuron)
+    cls = find_neuron(neuron)
     family = {**defaults, "init_tau": defaults.get("tau", 2.0), "time_steps": time_steps}
-    accepted = inspect.signature(cls).parameters
+    accepted = accepted_arguments(cls)
     settings = {k: v for k, v in family.items() if k in accepted and accepted[k].default is not None}
     settings.update(neuron_args or {})
     return lambda: spiking.get_neuron(neuron, **settings)

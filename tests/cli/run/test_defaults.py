@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQ
 from cli.run.callbacks import LastCheckpoint
 from cli.run.defaults import default_callbacks, loggers
 from cli.run.folder import RunFolder
+from cli.run.loggers import LogFigures
+from cli.run.messages import RunLog
 from cli.run.monitors import CheckMonitors
 from cli.run.options import RunOptions
 from cli.run.splits import SplitColumns, SplitProgressBar
@@ -48,26 +50,61 @@ def test_the_best_checkpoint_is_the_one_that_the_task_names():
                 ResumableState,
                 SplitColumns,
                 RunReport,
+                LogFigures,
                 EndProcesses,
+                RunLog,
                 CheckMonitors,
                 LearningRateMonitor,
             ],
         ),
         (
             {"fitting": False},
-            [SplitProgressBar, ModelCheckpoint, ResumableState, SplitColumns, RunReport, EndProcesses],
+            [
+                SplitProgressBar,
+                ModelCheckpoint,
+                ResumableState,
+                SplitColumns,
+                RunReport,
+                LogFigures,
+                EndProcesses,
+            ],
         ),
         (
             {"fast_dev_run": 1},
-            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses, LearningRateMonitor],
+            [
+                SplitProgressBar,
+                ResumableState,
+                SplitColumns,
+                RunReport,
+                LogFigures,
+                EndProcesses,
+                LearningRateMonitor,
+            ],
         ),
         (
             {"enable_checkpointing": False, "logger": False},
-            [SplitProgressBar, ResumableState, SplitColumns, RunReport, EndProcesses, CheckMonitors],
+            [
+                SplitProgressBar,
+                ResumableState,
+                SplitColumns,
+                RunReport,
+                LogFigures,
+                EndProcesses,
+                RunLog,
+                CheckMonitors,
+            ],
         ),
         (
             {"given": [TQDMProgressBar(), RunReport()], "enable_checkpointing": False},
-            [ResumableState, SplitColumns, EndProcesses, CheckMonitors, LearningRateMonitor],
+            [
+                ResumableState,
+                SplitColumns,
+                LogFigures,
+                EndProcesses,
+                RunLog,
+                CheckMonitors,
+                LearningRateMonitor,
+            ],
         ),
     ],
 )
