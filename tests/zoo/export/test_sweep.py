@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.export.plan import plan_of
+from zoo.export.request import Request
 
 pytestmark = [pytest.mark.export, pytest.mark.slow]
 SIDE = 32
@@ -40,3 +42,18 @@ def test_an_operator_that_onnx_has_not_is_named(tmp_path):
     with pytest.raises(zoo.ExportError, match=r"has no form in ONNX: the operator \S*bessel_j0"):
         zoo.export(Bessel(), tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_family_step_by_step(spiking_case, tiny):
+    """The function that becomes the graph of one step, against the network over several steps."""
+    model = small(tiny(spiking_case))
+    if spiking_case.startswith("lmht"):
+        with pytest.raises(zoo.ExportError, match="not causal"):
+            plan_of(model, Request(step=True))
+        return
+    plan = plan_of(model, Request(step=True))
+    drawn = plan.compared.draw(3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (wanted,), (found,) = plan.compared(drawn), plan.whole(plan.traced)(drawn)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert len(wanted[-1].unique(dim=0)) == 3
