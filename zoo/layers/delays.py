@@ -50,6 +50,10 @@ class DelayedLinear(Temporal):
         return self.weight[..., 0] * shares
 
     @override
+    def initial_state(self, x: Tensor) -> Tensor:
+        """No input so far ``[D - 1, B, C, H, W]``."""
+        return x.new_zeros(self.taps - 1, *x.shape)
+
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H, W]``; the state: the last inputs ``[D - 1, B, C, H, W]``."""
         past = x.new_zeros(self.taps - 1, *x.shape[1:]) if state is None else state
