@@ -40,7 +40,7 @@ def _published(folder: str, arguments: dict[str, Any]) -> Any:
     """The model of the authors' folder, in bfloat16, whose sizes are those of the files."""
     given = {key: value for key, value in arguments.items() if value is not None}
     given.pop("tokenizer", None)  # the task hands it over
-    facts = {key: given.pop(key) for key in ("grid", "noise") if key in given}
+    facts: dict[str, Any] = {key: given.pop(key) for key in ("grid", "noise") if key in given}
     attention = given.pop("attention", "sdpa")
     if given:
         raise ValueError(f"model_args: the files in {folder} tell {', '.join(given)}; leave it out")

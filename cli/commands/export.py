@@ -89,7 +89,7 @@ def opened(source: str, time_steps: int | None) -> Any:
     from cli.networks import load
     from zoo.registry import get_entry
 
-    arguments = {} if time_steps is None else {"time_steps": time_steps}
+    arguments: dict[str, Any] = {} if time_steps is None else {"time_steps": time_steps}
     if not zoo.is_registered(source) or get_entry(source).weights or Path(source).is_dir():
         return load(source, **arguments)
     model: Any = zoo.load(source, pretrained=False, **arguments)

@@ -170,4 +170,5 @@ def _empty(size: Size) -> npt.NDArray[np.int64]:
 
 
 def _counted(block: Events, low: int, high: int, size: Size) -> npt.NDArray[np.uint32]:
-    return count_events(block, np.array([low, high]), size)[0]
+    counts: npt.NDArray[np.uint32] = count_events(block, np.array([low, high]), size)[0]
+    return counts

@@ -93,7 +93,8 @@ def rates(word: str, channels: int, time_steps: int, random: np.random.Generator
     share = (place - low)[:, None]
     course = (1 - share) * table[low] + share * table[low + 1]
     heard = (at_time >= 0) & (at_time <= ends[-1])
-    return REST + random.uniform(0.6, 1.2) * course * heard[:, None]
+    rates: npt.NDArray[np.float64] = REST + random.uniform(0.6, 1.2) * course * heard[:, None]
+    return rates
 
 
 class MadeUpSpeechDataModule(SpikingSound):

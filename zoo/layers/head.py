@@ -5,6 +5,8 @@ Axes: T time, B batch, F features, K classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,8 @@ class StepLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, F]`` -> ``[T, B, K]``; other shapes as `torch.nn.Linear`."""
-        whole = self.training or x.dim() != 3 or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        jit: Any = torch.jit
+        whole = self.training or x.dim() != 3 or torch.compiler.is_compiling() or jit.is_tracing()
         if whole or not len(x):
             return super().forward(x)
         return torch.stack([nn.functional.linear(step, self.weight, self.bias) for step in x])
