@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
     ("py:.*", r".*\._.*"),
     # types that appear in signatures and have no page of their own
     ("py:class", r"zoo\.(registry\.F|tokens\.hooks\.Point)"),
+    ("py:class", r"spiking\.neurons\.N"),
     ("py:class", r"datamodules\.(loading\.datasets\.BatchDataset|events\.readers\.Events)"),
 ]
 

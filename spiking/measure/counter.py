@@ -282,7 +282,12 @@ PLAIN_ATTENTION = SharedSwitch(_plain_attention)
 
 
 def _computes_otherwise(module: nn.Module) -> bool:
-    """Whether a layer has a ``forward`` of its own: what it does is seen at its operators, then."""
+    """Whether a layer has a ``forward`` of its own: what it does is seen at its operators, then.
+
+    A layer whose ``counts_as_base`` is true says that it computes what the class it is derived from does.
+    """
+    if getattr(module, "counts_as_base", False):
+        return False
     own, names = type(module), ("forward", "_conv_forward")
     kinds = [kind for kind in LAYERS if isinstance(module, kind)]
     return any(getattr(own, n, None) is not getattr(kind, n, None) for kind in kinds for n in names)

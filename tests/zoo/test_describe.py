@@ -12,7 +12,13 @@ import zoo
 def test_macs_are_those_of_the_energy_report(name):
     model = zoo.load(name, pretrained=False)
     report = spiking.profile_energy(model, torch.rand(1, *zoo.describe(name).input_size))
-    assert zoo.describe(name).macs == report.ann_macs
+    macs = zoo.describe(name).macs
+    if (
+        name == "delay_snn_nano"
+    ):  # convolves over time, so that its pass as an ANN has all steps but one readout
+        readout = 64 * 10
+        macs = model.time_steps * (macs - readout) + readout
+    assert macs == report.ann_macs
 
 
 # sources of conversions; Ge2mS-T trains in a quantised form that to_spiking() turns into spikes

@@ -5,7 +5,7 @@ Axes: T time, B batch, F features, K classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ class StepLinear(nn.Linear):
     sequence and those of its chunks would differ in the last bit. In evaluation mode every step is a product
     of its own. In training, and in programs that are compiled or exported, it is one product of all rows.
     """
+
+    counts_as_base: ClassVar[bool] = True  # for operations: rows are as many, in however many products
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, F]`` -> ``[T, B, K]``; other shapes as `torch.nn.Linear`."""
