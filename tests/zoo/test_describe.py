@@ -15,7 +15,7 @@ def test_macs_are_those_of_the_energy_report(name):
     macs = zoo.describe(name).macs
     if (
         name == "delay_snn_nano"
-    ):  # convolves over time, so that its pass as an ANN has all steps but one readout
+    ):  # convolves over time: its pass as an ANN has all steps, and one readout
         readout = 64 * 10
         macs = model.time_steps * (macs - readout) + readout
     assert macs == report.ann_macs
