@@ -24,6 +24,7 @@ from datamodules import (
     SyntheticDataModule,
     stratified_split,
 )
+from datamodules.events.speech import SpikingSound
 from datamodules.images import fashion_mnist, mnist5k
 
 SMALL = {"num_workers": 0, "batch_size": 4}
@@ -381,13 +382,16 @@ def test_every_module_builds_from_plain_yaml_values(name, root):
         options |= {"train": {"class_path": "torchvision.datasets.FakeData", "init_args": made_up}}
     if issubclass(getattr(datamodules, name), datamodules.EventDataModule):
         options = {"batch_size": 3, "flip": 0.25}
+        options |= {"root": str(root)} if name == "EventFolderDataModule" else {}
+    if issubclass(getattr(datamodules, name), SpikingSound):
+        options = {"batch_size": 3, "flip": 0.0}  # sound is never mirrored
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(datamodules.BaseDataModule, "data")
     config = parser.parse_object({"data": {"class_path": name, "init_args": options}})
     data = parser.instantiate_classes(config).data
     assert type(data).__name__ == name
     assert data.batch_size == 3
-    assert data.augmentation.flip == 0.25
+    assert data.augmentation.flip == options["flip"]
     assert data.num_classes > 1
 
 

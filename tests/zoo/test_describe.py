@@ -13,9 +13,7 @@ def test_macs_are_those_of_the_energy_report(name):
     model = zoo.load(name, pretrained=False)
     report = spiking.profile_energy(model, torch.rand(1, *zoo.describe(name).input_size))
     macs = zoo.describe(name).macs
-    if (
-        name == "delay_snn_nano"
-    ):  # convolves over time: its pass as an ANN has all steps, and one readout
+    if name == "delay_snn_nano":  # convolves over time: its pass as an ANN has all steps, and one readout
         readout = 64 * 10
         macs = model.time_steps * (macs - readout) + readout
     assert macs == report.ann_macs
