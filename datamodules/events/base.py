@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing_extensions import override
 from datamodules.arrays import ArrayDataModule
 from datamodules.events.frames import Counts, SplitBy, to_frames
 from datamodules.events.readers import Events, in_order
-from datamodules.loading.cache import cache_folder, memory_mapped
+from datamodules.loading.cache import cache_folder, listed, memory_mapped, short_hash
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.errors import DataError
 from datamodules.loading.loader import as_is
@@ -184,12 +183,9 @@ class EventDataModule(ArrayDataModule):
 
     def _frames(self, name: str, recordings: list[Recording], folder: Path) -> Arrays:
         lazy = LazyFrames(self, recordings)
-        digest = hashlib.sha256(self.frame_settings(lazy.shape).encode())
-        for r in recordings:
-            stat = r.path.stat()
-            where = r.path.relative_to(self.root).as_posix()
-            digest.update(f"{where} {r.start} {r.stop} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        frames = memory_mapped(folder / f"{name}-{digest.hexdigest()[:16]}.npy", lazy)
+        files = (listed(r.path, self.root, f"{r.start} {r.stop} ") for r in recordings)
+        key = short_hash(self.frame_settings(lazy.shape) + "".join(files))
+        frames = memory_mapped(folder / f"{name}-{key}.npy", lazy)
         return Arrays(frames, np.array([r.label for r in recordings], dtype=np.int64))
 
     @override

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from datamodules.events.speech import SpikingSound
-from datamodules.loading.datasets import ArrayDataset, Arrays
+from datamodules.loading.datasets import Arrays
 from datamodules.loading.random import sample_keys
 
 Floats = npt.NDArray[np.float64]
@@ -154,9 +154,6 @@ class MadeUpSpeechDataModule(SpikingSound):
         return self._spoken("train"), self._spoken("test")
 
     @override
-    def setup(self, stage: str | None = None) -> None:
-        """Draw the three sets, once."""
-        if self.train_set is not None or stage == "predict":
-            return
-        super().setup(stage)
-        self.val_set = ArrayDataset(self._spoken("val"), self.eval_transform, self.seed)
+    def load_val(self) -> Arrays:
+        """Return the validation set, ``[N, T, C, 1, 1]``."""
+        return self._spoken("val")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,7 @@ from datamodules.events.frames import Counts, to_frames
 from datamodules.events.readers import SUFFIXES, Events, read_events
 from datamodules.events.simulate import brightness_events, film, saccades
 from datamodules.images.mnist5k import TEST_FRACTION, MNIST5kDataModule, find_mnist5k, read_mnist5k
-from datamodules.loading.cache import cache_folder, memory_mapped
+from datamodules.loading.cache import cache_folder, memory_mapped, short_hash, user_cache
 from datamodules.loading.datasets import Arrays
 from datamodules.loading.random import sample_keys
 from datamodules.loading.splits import stratified_split
@@ -79,8 +76,7 @@ class MNIST5kEventsDataModule(EventDataModule):
                 "positive_threshold, negative_threshold and reach must be above 0, got"
                 f" {positive_threshold}, {negative_threshold} and {reach}"
             )
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        super().__init__(str(home / "fulgurite" / "mnist5k-events"), time_steps=time_steps, **kwargs)
+        super().__init__(str(user_cache() / "mnist5k-events"), time_steps=time_steps, **kwargs)
         self.positive_threshold, self.negative_threshold = positive_threshold, negative_threshold
         self.reach, self.saccade_seed = reach, saccade_seed
 
@@ -117,6 +113,6 @@ class MNIST5kEventsDataModule(EventDataModule):
                 f"1 {self.frame_settings(frames.shape)} {self.positive_threshold} {self.negative_threshold}"
                 f" {self.reach} {self.saccade_seed} {FILM} {stat.st_size} {stat.st_mtime_ns}"
             )
-            digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-            sets.append(Arrays(memory_mapped(folder / f"{name}-{digest}.npy", frames), labels[rows]))
+            path = folder / f"{name}-{short_hash(settings)}.npy"
+            sets.append(Arrays(memory_mapped(path, frames), labels[rows]))
         return sets[0], sets[1]

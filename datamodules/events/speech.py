@@ -5,7 +5,6 @@ Axes: N recordings, T time steps, C channels of the cochlea.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import warnings
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing_extensions import override
 from datamodules.arrays import ArrayDataModule
 from datamodules.events.frames import Counts
 from datamodules.events.readers.arrays import opened
-from datamodules.loading.cache import cache_folder, memory_mapped
+from datamodules.loading.cache import cache_folder, memory_mapped, short_hash
 from datamodules.loading.datasets import ArrayDataset, Arrays
 from datamodules.loading.errors import DataError
 from datamodules.loading.random import Keys, integers
@@ -67,7 +66,8 @@ class SpeechPipeline:
 class SpikingSound(ArrayDataModule):
     """Base of sets of spikes over channels and time; batches are ``[B, T, C, 1, 1]``.
 
-    A subclass fills `load_arrays` with counts ``[N, T, C, 1, 1]``.
+    A subclass fills `load_arrays` with counts ``[N, T, C, 1, 1]``, and `load_val` where validation has a set
+    of its own.
 
     Args:
         time_steps: T.
@@ -108,11 +108,22 @@ class SpikingSound(ArrayDataModule):
     def eval_transform(self) -> SpeechPipeline:
         return SpeechPipeline()
 
+    def load_val(self) -> Arrays | None:
+        """The validation set, ``[N, T, C, 1, 1]``; None: `val` says what validates."""
+        return None
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        """Load the sets, once."""
+        if self.train_set is not None or stage == "predict":
+            return
+        super().setup(stage)
+        if (own := self.load_val()) is not None:
+            self.val_set = ArrayDataset(own, self.eval_transform, self.seed)
+
     @override
     def facts(self) -> dict[str, Any]:
-        return {k: v for k, v in super().facts().items() if k != "interpolation"} | {
-            "interpolation": "nearest"
-        }
+        return super().facts() | {"interpolation": "nearest"}
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -240,7 +251,6 @@ class SpeechDataModule(SpikingSound):
             f"1 {self.time_steps} {self.step_ms} {self.in_chans} {path.resolve()} {stat.st_size}"
             f" {stat.st_mtime_ns}"
         )
-        digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         with opened(path) as file:
             missing = [key for key in ("spikes/times", "spikes/units", "labels") if key not in file]
             if missing:
@@ -252,9 +262,8 @@ class SpeechDataModule(SpikingSound):
                 span = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
                 raise DataError(f"{path}: labels are 0 to {self.num_classes - 1}, got {span}")
             lazy = LazySpeech(self, path, file)
-            counts = memory_mapped(
-                cache_folder(self.root, self.cache_dir) / f"{path.stem}-{digest}.npy", lazy
-            )
+            folder = cache_folder(self.root, self.cache_dir)
+            counts = memory_mapped(folder / f"{path.stem}-{short_hash(settings)}.npy", lazy)
         if lazy.late:
             warnings.warn(
                 f"{path}: {lazy.late:,} of {lazy.all:,} spikes come after {self.time_steps} steps of"
@@ -306,9 +315,6 @@ class SSCDataModule(SpeechDataModule):
         self.split_names["val"] = "validation"
 
     @override
-    def setup(self, stage: str | None = None) -> None:
-        """Load the three files, once."""
-        if self.train_set is not None or stage == "predict":
-            return
-        super().setup(stage)
-        self.val_set = ArrayDataset(self._counts("val"), self.eval_transform, self.seed)
+    def load_val(self) -> Arrays:
+        """Return the validation counts, ``[N, T, C, 1, 1]``, mapped into memory."""
+        return self._counts("val")

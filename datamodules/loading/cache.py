@@ -65,12 +65,24 @@ class LazyImages:
 
 def fingerprint(listing: Listing, in_chans: int) -> str:
     """Return a short hash of names, sizes and times of all images."""
-    digest = hashlib.sha256(f"2 {in_chans} {listing.folder.resolve()}".encode())
-    for path in listing.paths:
-        stat = path.stat()
-        name = path.relative_to(listing.folder).as_posix()
-        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    files = (listed(path, listing.folder) for path in listing.paths)
+    return short_hash(f"2 {in_chans} {listing.folder.resolve()}{''.join(files)}")
+
+
+def listed(path: Path, root: Path, part: str = "") -> str:
+    """A line of a file's name in `root`, the part of it that is meant, its size and its time."""
+    stat = path.stat()
+    return f"{path.relative_to(root).as_posix()} {part}{stat.st_size} {stat.st_mtime_ns}\n"
+
+
+def short_hash(settings: str) -> str:
+    """16 hex digits that change with whatever a cache was made from."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def user_cache() -> Path:
+    """The folder of this project in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fulgurite"
 
 
 def cache_folder(root: Path, wanted: str | None) -> Path:
@@ -78,8 +90,7 @@ def cache_folder(root: Path, wanted: str | None) -> Path:
     if wanted is not None:
         places = [Path(wanted).expanduser()]
     else:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        places = [root.resolve().parent / f"{root.resolve().name}-decoded", home / "fulgurite"]
+        places = [root.resolve().parent / f"{root.resolve().name}-decoded", user_cache()]
     reason: Exception | None = None
     for place in places:
         try:
@@ -120,7 +131,7 @@ def memory_mapped(path: Path, samples: Samples) -> Numbers:
     one writes and the others wait; what a killed one left behind is removed by the next.
     """
     if not path.is_file():
-        with _alone(path):
+        with _alone(path.parent):
             if not path.is_file():  # another process has not written it meanwhile
                 _decode_into(path, samples)
     try:
@@ -131,33 +142,38 @@ def memory_mapped(path: Path, samples: Samples) -> Numbers:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock of a file that is to be written; the system lets go of it when a process dies."""
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process and leaves no file behind.
+
+    Where folders cannot be locked (Windows, some network drives) there is none, and the last to finish wins.
+    """
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    place = path.with_name(f".{path.stem}.lock")
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        file = place.open("a")
-    except OSError as error:
-        raise DataError(f"cannot write {place}: {error}; set cache_dir or cache: false") from error
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _wait(handle, folder)
         except OSError:
-            _wait(file, path)
+            pass  # a file system without locks
         yield
+    finally:
+        os.close(handle)
 
 
-def _wait(file: IO[Any], path: Path) -> None:
+def _wait(handle: int, folder: Path) -> None:
+    if sys.platform == "win32":
+        return
     import fcntl
 
     from rich.console import Console
 
-    with Console(stderr=True).status(f"waiting for another process that writes {path}"):
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with Console(stderr=True).status(f"waiting for another process that writes into {folder}"):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _decode_into(path: Path, samples: Samples) -> None:

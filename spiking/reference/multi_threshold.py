@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from spiking.levels import Levels
 
 
+def _sides(u: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """The smallest level of the positive and of the negative side."""
+    positive = levels.unit.to(u)
+    return positive, positive if levels.negative_unit is None else levels.negative_unit.to(u)
+
+
+def _reached(u: Tensor, up: Tensor, down: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+    """Where a potential reaches a positive level, and where a negative one."""
+    if levels.fires == "midpoint":
+        return u >= 0.75 * up, u <= -0.75 * down
+    if levels.fires == "offset":
+        positive, negative = _sides(u, levels)
+        return u + positive / 2 >= up, -u + negative / 2 >= down
+    return u >= up, u <= torch.zeros_like(down)
+
+
 def choose_level(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
     """The level that a potential sends: the largest that may fire, the positive side first.
 
@@ -27,17 +43,11 @@ def choose_level(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> Tensor:
         levels: thresholds.
         kind: ``"identity"``; ``"relu"`` takes back no more than was sent, ``"positive"`` nothing at all.
     """
-    positive = levels.unit.to(u)
-    negative = positive if levels.negative_unit is None else levels.negative_unit.to(u)
+    positive, negative = _sides(u, levels)
     s, silent = torch.zeros_like(u), torch.ones_like(u, dtype=torch.bool)
     for k in reversed(range(levels.n)):
         up, down = positive * 2**k, negative * 2**k
-        if levels.fires == "midpoint":
-            above, below = u >= 0.75 * up, u <= -0.75 * down
-        elif levels.fires == "offset":
-            above, below = u + positive / 2 >= up, -u + negative / 2 >= down
-        else:
-            above, below = u >= up, u <= torch.zeros_like(down)
+        above, below = _reached(u, up, down, levels)
         if kind == "relu":
             below = below & (sent >= down)
         elif kind == "positive":
@@ -54,17 +64,11 @@ def choose_level_at_once(u: Tensor, sent: Tensor, levels: Levels, kind: str) -> 
     Whatever reaches a level reaches the smaller ones of its side, too, so the largest one reached is sent.
     The sides exclude each other.
     """
-    positive = levels.unit.to(u)
-    negative = positive if levels.negative_unit is None else levels.negative_unit.to(u)
+    positive, negative = _sides(u, levels)
     powers = 2.0 ** torch.arange(levels.n, device=u.device, dtype=u.dtype)
     powers = powers.view(-1, *(1,) * u.dim())
     up, down = positive * powers, negative * powers
-    if levels.fires == "midpoint":
-        above, below = u >= 0.75 * up, u <= -0.75 * down
-    elif levels.fires == "offset":
-        above, below = u + positive / 2 >= up, -u + negative / 2 >= down
-    else:
-        above, below = u >= up, u <= torch.zeros_like(down)
+    above, below = _reached(u, up, down, levels)
     sent_up = torch.where(above & (up > 0), up, 0.0).amax(0)
     if kind == "positive":
         return sent_up
