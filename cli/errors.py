@@ -73,18 +73,9 @@ def subclasses(*bases: type) -> dict[str, type]:
 
 def accepted_options(cls: type) -> list[str]:
     """Return the constructor's arguments, those of base classes behind ``**kwargs`` included."""
-    import inspect
+    from spiking.own import accepted_arguments
 
-    names: dict[str, None] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        names |= {p.name: None for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    names.pop("self", None)
-    return list(names)
+    return list(accepted_arguments(cls))
 
 
 def explain(message: str, known_keys: Iterable[str], classes: dict[str, type]) -> str:

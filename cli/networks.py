@@ -122,10 +122,11 @@ def trained_on(name: str) -> str | None:
     if name.startswith("timm/"):
         return None
     if not locate.is_location(name):
-        weights = zoo.describe(split_tag(name)[0]).weights
-        cfg = weights.get(split_tag(name)[1] or next(iter(weights), ""))
+        entry, tag = split_tag(name)
+        weights = zoo.describe(entry).weights
+        cfg = weights.get(tag or next(iter(weights), ""))
         return None if cfg is None else cfg.dataset
-    if name.startswith(("hf-hub:", "hf_hub:")):
+    if locate.is_remote(name):
         return None
     place = locate.place_of(name)
     folder = place if place.is_dir() else place.parent

@@ -17,7 +17,7 @@ from datamodules.base import BaseDataModule
 from datamodules.images.mnist5k import find_mnist5k, read_mnist5k
 from datamodules.loading.datasets import BatchDataset, Key, keys_of
 from datamodules.loading.errors import DataError
-from datamodules.loading.random import uniforms
+from datamodules.loading.random import integers
 from datamodules.loading.splits import HELD_OUT
 
 LEXICON = (*"0123456789", "digit")
@@ -82,7 +82,7 @@ class CaptionedImages(BatchDataset):
         table = np.stack([indices, *(other.astype(np.int64) for other in others)], 1)
         counts = np.full(len(table), most)
         if self.varied:
-            counts = 1 + (uniforms(random, 0) * most).astype(np.int64)
+            counts = 1 + integers(random, 0, most)
         chosen = table[np.arange(most) < counts[:, None]]
         digits = torch.from_numpy(self.labels[chosen])
         words = torch.stack([torch.full_like(digits, LEXICON.index("digit")), digits], -1)

@@ -76,6 +76,8 @@ class TokenRowsDataModule(BaseDataModule):
 
     @override
     def setup(self, stage: str) -> None:
+        if self.train_set is not None:
+            return
         for part, name in FILES.items():
             setattr(self, f"{part}_set", TokenRows(self._read(name), self.bos, self.pad))
 
@@ -94,10 +96,10 @@ class TokenRowsDataModule(BaseDataModule):
             raise DataError(
                 f"{path} holds {rows.dtype} {list(rows.shape)}; expected are integers [rows, tokens]"
             )
-        if len(rows) and bool((np.asarray(rows[:, 0]) != self.bos).any()):
-            wrong = int((np.asarray(rows[:, 0]) != self.bos).argmax())
+        wrong = np.flatnonzero(np.asarray(rows[:, 0]) != self.bos)
+        if len(wrong):
+            first = int(rows[wrong[0], 0])
             raise DataError(
-                f"row {wrong} of {path} begins with {int(rows[wrong, 0])}, no document: each begins with bos,"
-                f" {self.bos}"
+                f"row {wrong[0]} of {path} begins with {first}, no document: each begins with bos, {self.bos}"
             )
         return rows

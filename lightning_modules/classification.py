@@ -14,7 +14,7 @@ from typing_extensions import override
 
 import zoo
 from lightning_modules import preprocessing
-from lightning_modules.base import FIRST_WEIGHTS, BaseTask
+from lightning_modules.base import BaseTask
 from lightning_modules.callbacks.predictions import PredictionWriter
 from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.class_weights import check_class_weights, class_weight_tensor
@@ -156,12 +156,12 @@ class ClassificationTask(BaseTask):
         super().on_save_checkpoint(checkpoint)
         facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
         if facts is not None:
-            checkpoint[NOTE] = preprocessing_of(facts())
-            checkpoint[LABELS] = [str(name) for name in facts().get("class_names") or ()]
+            told = facts()
+            checkpoint[NOTE] = preprocessing_of(told)
+            checkpoint[LABELS] = [str(name) for name in told.get("class_names") or ()]
         checkpoint["origin"] = getattr(self.model, "origin", None) or {}
         if self.entry is not None:
-            kept = {k: v for k, v in self.entry["model_args"].items() if k not in FIRST_WEIGHTS}
-            checkpoint["entry"] = {**self.entry, "model_args": kept}  # what zoo.load builds
+            checkpoint["entry"] = self.restored_arguments(self.entry, {})  # what zoo.load builds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take on the origin of the weights with them."""

@@ -20,6 +20,7 @@ from zoo.models.emu3_5.dida import (
     noisy_tokens,
     training_times,
 )
+from zoo.models.emu3_5.pipeline import DIDA
 
 if TYPE_CHECKING:
     from zoo.models.emu3_5.decoding import Writer
@@ -154,4 +155,4 @@ class DiDATask(NextTokenTask):
 
     @override
     def writers(self) -> dict[str, Writer]:
-        return {**super().writers(), "dida_": self.writer(denoising=self.denoising, path=self.path)}
+        return {**super().writers(), "dida_": self.writer(way=DIDA, denoising=self.denoising)}

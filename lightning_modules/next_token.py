@@ -19,7 +19,7 @@ from lightning_modules.low_rank import with_lora
 from lightning_modules.token_losses import next_tokens, target_weights, weighted_cross_entropy
 from zoo.models.emu3_5.dida import Roles, block_mask, clean_places, dense_mask
 from zoo.models.emu3_5.packing import pack
-from zoo.models.emu3_5.pipeline import Pipeline
+from zoo.models.emu3_5.pipeline import AR, Pipeline
 from zoo.models.emu3_5.sequences import document
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class NextTokenTask(BaseTask):
         told, pipeline = [], self.pipeline
         shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         for prefix, writer in self.writers().items():
-            way = prefix.rstrip("_") or "ar"
+            way = prefix.rstrip("_") or AR
             with Narration(f"{batch['text']} ({way})", self.vocabulary.decode, shown=shown) as narration:
                 listener = Listener(text=narration.text, image=narration.image)
                 answer = pipeline.answer(pipeline.write(writer, [batch["text"]], listener=listener))

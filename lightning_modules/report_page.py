@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import zoo
 from lightning_modules.callbacks.run_report import lines
 from lightning_modules.record import REPORT, read_report, split_text
 from zoo.files.atomic import write_text
@@ -122,7 +123,8 @@ def _of_test(report: dict[str, Any]) -> Told:
     training: dict[str, Any] = report.get("training") or {}
     measured: dict[str, Any] = report.get("measured") or {}
     rows = [row for row in lines(report) if row[0] not in ("checkpoint", "figure")]
-    tiles = [(k, v.split(" (")[0].split(" per sample")[0]) for k, v in rows if _is_headline(k, v)]
+    task = zoo.get_task(report.get("task", "classification"))
+    tiles = [(k, v.split(" (")[0].split(f" per {task.per}")[0]) for k, v in rows if _is_headline(k, v)]
     made = [
         ("Method", training.get("method")),
         ("Trained on", _samples(training.get("train"))),

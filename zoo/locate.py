@@ -29,9 +29,14 @@ NIR = ".nir"
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", NIR)
 
 
+def is_remote(name: str) -> bool:
+    """Whether ``name`` is a repository of the Hub."""
+    return name.startswith(("hf-hub:", "hf_hub:"))
+
+
 def is_location(name: str) -> bool:
     """Whether ``name`` points at a folder, a file or a repository rather than at an entry."""
-    if name.startswith(("local-dir:", "hf-hub:", "hf_hub:")):
+    if is_remote(name) or name.startswith("local-dir:"):
         return True
     return os.sep in name or name.endswith(SUFFIXES) or _folder_called(name) is not None
 
@@ -40,10 +45,8 @@ def _folder_called(name: str) -> Path | None:
     """A folder of a network in the working directory, or a run in ``runs``; names of entries come first."""
     if not name or is_registered(name):
         return None
-    here, run = Path(name), Path(RUNS) / name
-    if here.is_dir() and ((here / CONFIG_FILE).is_file() or is_run(here)):
-        return here
-    return run if is_run(run) or (run / CONFIG_FILE).is_file() else None
+    places = (Path(name), Path(RUNS) / name)
+    return next((place for place in places if (place / CONFIG_FILE).is_file() or is_run(place)), None)
 
 
 def place_of(name: str) -> Path:
@@ -54,13 +57,12 @@ def place_of(name: str) -> Path:
     """
     place = name.removeprefix("local-dir:")
     path = Path(place).expanduser()
-    if not path.exists():
-        found = _folder_called(place)
-        if found is None:
-            near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.6)
-            hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-            raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+    if (found := _folder_called(place)) is not None:
         path = found
+    elif not path.exists():
+        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.6)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise FileNotFoundError(f"no such file or folder: {path}{hint}")
     return run_checkpoint(path) if is_run(path) and not (path / CONFIG_FILE).is_file() else path
 
 
@@ -72,8 +74,7 @@ def load_location(
     name: str, pretrained: bool | None, weights: str | Path | None, kwargs: dict[str, Any]
 ) -> nn.Module:
     """Rebuild the model that a folder, file or repository describes, and load its weights."""
-    remote = name.startswith(("hf-hub:", "hf_hub:"))
-    if remote:
+    if is_remote(name):
         place = name.split(":", 1)[1]
         return with_repository(place, lambda folder: _load(folder, name, pretrained, weights, kwargs))
     path = place_of(name)

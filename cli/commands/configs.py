@@ -6,8 +6,9 @@ import argparse
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cli.console import terminal
 from cli.errors import did_you_mean, fail
 from cli.shipped_configs import find_config, read_comment, shipped_names
 
@@ -122,7 +123,7 @@ def _show_one(name: str) -> None:
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    _console().print(table, highlight=False, markup=False)
+    terminal().print(table, highlight=False, markup=False)
 
 
 def _show(names: list[str]) -> None:
@@ -136,7 +137,7 @@ def _show(names: list[str]) -> None:
         told = read_comment(_path(name))
         cells = [name, _short(told.published), _short(told.measured), _short(told.what)]
         table.add_row(*(escape(cell) for cell in cells))
-    console = _console()
+    console = terminal()
     console.print(table, highlight=False)
     console.print(f"{len(names)} runs; one in full: fulgurite configs NAME", highlight=False)
 
@@ -145,12 +146,3 @@ def _short(text: str, most: int = 90) -> str:
     """The first sentence, or so much of it that a row stays short."""
     first = re.split(r"(?<=[a-z%)])[.;:] ", text, maxsplit=1)[0].removesuffix(".")
     return first if len(first) <= most else first[:most].rpartition(" ")[0] + " ..."
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no width
-    return console

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from jsonargparse import ActionConfigFile
-from rich.console import Console
 
 import zoo
+from cli.console import terminal
 from cli.errors import CommandError, summary
 from cli.parser import SpikingParser
 from cli.run.folder import claim, move_aside, run_folder
@@ -67,9 +67,7 @@ def _parser() -> SpikingParser:
 
 
 def _convert(parser: SpikingParser, config: Any, settings: str, command: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a pipe has no width; 80 columns would fold the captions
+    console = terminal(width=120)
     started = time.monotonic()
     pl.seed_everything(config.seed_everything, verbose=False)
     names = [str(getattr(path, "relative", path)) for path in config.config or []]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +37,10 @@ def translated(words: Sequence[str]) -> list[str]:
     Args:
         words: name of a network, of data if it does not say its own, and options.
     """
+    from cli.run.package import CONFIG
     from zoo import locate
     from zoo.files.layout import is_run
+    from zoo.timm_bridge.names import PREFIX
 
     parser = argparse.ArgumentParser(
         prog="fulgurite test",
@@ -58,14 +61,15 @@ def translated(words: Sequence[str]) -> list[str]:
     parser.add_argument("--time-steps", type=int, metavar="T", help="T; that of the weights if missing")
     parser.add_argument("--root", help="where the data set lies")
     options, further = parser.parse_known_args(list(words))
-    from_run = options.data is None and not options.name.startswith(("hf-hub:", "hf_hub:", "timm/"))
+    elsewhere = locate.is_remote(options.name) or options.name.startswith(PREFIX)
+    from_run = options.data is None and not elsewhere
     if from_run and locate.is_location(options.name):
         checkpoint = locate.place_of(options.name)
-        run_folder = checkpoint.parents[1] if checkpoint.suffix == ".ckpt" else Path()
-        if is_run(run_folder) and (run_folder / "config.yaml").is_file():
+        run_folder = Path(os.path.normpath(checkpoint.parent / ".."))
+        config = run_folder / CONFIG
+        if checkpoint.suffix == ".ckpt" and is_run(run_folder) and config.is_file():
             steps = _argument("--model.init_args.model_args.time_steps", options.time_steps)
             size = _argument("--data.init_args.eval_batch_size", options.batch_size)
-            config = run_folder / "config.yaml"
             return ["test", f"--config={config}", f"--ckpt_path={checkpoint}", *steps, *size, *further]
     return _of_network(options, further)
 

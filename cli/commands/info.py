@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from cli.console import terminal
 from cli.errors import CommandError, summary
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _recorded(name: str, task: Any) -> Rows:
     from zoo.files.description import read_description
     from zoo.files.layout import CONFIG_FILE
 
-    if name.startswith(("hf-hub:", "hf_hub:")):
+    if locate.is_remote(name):
         return [("card", f"https://huggingface.co/{name.partition(':')[2].partition('@')[0]}")]
     place = locate.place_of(name)
     folder = place if place.is_dir() else place.parent
@@ -128,7 +129,6 @@ def _recorded(name: str, task: Any) -> Rows:
 
 
 def _show(rows: Rows) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -137,7 +137,4 @@ def _show(rows: Rows) -> None:
     table.add_column(overflow="fold")
     for key, value in rows:
         table.add_row(key, escape(value))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no width
-    console.print(table, highlight=False)
+    terminal().print(table, highlight=False)

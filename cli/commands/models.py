@@ -7,6 +7,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cli.console import terminal
 from cli.errors import did_you_mean, fail
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _show(rows: list[Description], macs: bool) -> None:
         cells += ["x".join(str(n) for n in row.input_size or ()) or "-"]
         cells += ["-" if row.num_classes is None else str(row.num_classes), _weights(row)]
         table.add_row(*cells, f"arXiv {row.paper}" if row.paper else "-")
-    console = _console()
+    console = terminal()
     console.print(table)
     if len(rows) == 1:
         console.print()
@@ -156,16 +157,7 @@ def _weights(row: Description) -> str:
 
 
 def _show_names(names: list[str]) -> None:
-    console = _console()
+    console = terminal()
     for name in names:
         console.print(name, highlight=False, markup=False)
     console.print(f"{len(names)} models of timm; a pattern that matches at most {MANY} shows their sizes")
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160  # a pipe has no width; 80 columns would fold the names of weights
-    return console

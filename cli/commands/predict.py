@@ -96,6 +96,7 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
     from cli import networks
     from datamodules import ImageDataset
     from datamodules.loading.folder import find_images
+    from datamodules.loading.loader import as_is
     from lightning_modules import preprocessing
 
     try:
@@ -110,8 +111,8 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
         if missing:
             raise CommandError(f"no such file or folder: {missing[0]}")
         paths = find_images(options.images)
-        images = ImageDataset(paths, None, _Without(transform), transform.input_size[0])
-        return DataLoader(images, batch_size=options.batch_size, collate_fn=_as_is)
+        images = ImageDataset(paths, None, lambda image, _: transform(image), transform.input_size[0])
+        return DataLoader(images, batch_size=options.batch_size, collate_fn=as_is)
     told = networks.data_of(word, model, options.root)
     data = told.kind(eval_batch_size=options.batch_size, **told.arguments)
     networks.check_fits(model, data, options.name)
@@ -119,21 +120,6 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
     data.prepare_data()
     data.setup("test")
     return data.test_dataloader()
-
-
-class _Without:
-    """A transform that takes no random key."""
-
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Any, key: int | None) -> Tensor:
-        x: Tensor = self.transform(image)
-        return x
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _classified(

@@ -195,7 +195,8 @@ def _column(pipeline: Pipeline, way: str, state: State) -> str:
     head = f"<h3>{escape(NAMES[way])}</h3>"
     if state.answer is None:
         text = pipeline.model.vocabulary.decode(state.ids)
-        drawn = f"image {state.images + 1}: {state.step} of {state.steps}" if state.steps else "reading ..."
+        number = state.images + (state.step < state.steps)  # of the one at work, or that was just finished
+        drawn = f"image {number}: {state.step} of {state.steps}" if state.steps else "reading ..."
         share = state.step / state.steps if state.steps else 0.0
         body = f'<p>{escape(text)}</p><div class="fg-bars">{parts.bar("", share, escape(drawn))}</div>'
     else:

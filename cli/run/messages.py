@@ -127,9 +127,10 @@ class RunLog(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        own: Any = trainer  # its class does not declare the attribute
         batches = trainer.num_training_batches
-        if batches < trainer.log_every_n_steps:  # else an epoch that short would log nothing of its training
-            trainer.log_every_n_steps = max(1, int(batches))
+        if batches < own.log_every_n_steps:  # else an epoch that short would log nothing of its training
+            own.log_every_n_steps = max(1, int(batches))
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

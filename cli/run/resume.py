@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pickle
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zoo
 from cli.errors import CheckpointError
+from spiking.own import import_class
 from zoo.files.formats.archive import check_archive
+from zoo.files.layout import RUN_CHECKPOINTS, RUN_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lightning_modules import BaseTask
 
-CHECKPOINTS = "checkpoints"
-LAST = "last.ckpt"
-BEST = "best.ckpt"
+CHECKPOINTS = RUN_CHECKPOINTS
+BEST, LAST = RUN_WEIGHTS
 
 
 def resolve(ckpt_path: str | Path | None, folder: Path) -> Path | str | None:
@@ -99,15 +99,13 @@ def read_progress(path: Path) -> int:
     Raises:
         CheckpointError: it is truncated, altered, no checkpoint, or holds code.
     """
-    import torch
-
     if path.is_dir():  # FSDP and its like; the shards have checks of their own
         if not (path / ".metadata").is_file():
             raise CheckpointError(f"{path} is damaged: a sharded checkpoint without .metadata")
         path = path / "meta.pt"
     try:
         check_archive(path)  # compares the checksum of every tensor
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content: Any = _content(path)
     except zoo.CheckpointError as error:
         raise CheckpointError(str(error)) from error
     except pickle.UnpicklingError as error:
@@ -134,10 +132,8 @@ def logged_rows(path: Path) -> int:
 
     A task with several optimisers takes more steps of them than there are batches.
     """
-    import torch
-
     step = read_progress(path)
-    content: Any = {} if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = {} if path.is_dir() else _content(path)
     rows = content.get("logged_steps", step)
     return rows if isinstance(rows, int) else step
 
@@ -149,12 +145,10 @@ def leave_out_beginning(model: Any, path: Path) -> None:
         model: ``class_path`` and ``init_args`` of the task; changed in place.
         path: the checkpoint, which `read_progress` accepted.
     """
-    import torch
+    from lightning_modules import BaseTask
 
-    place = path / "meta.pt" if path.is_dir() else path
-    content: Any = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
-    module, _, name = model.class_path.rpartition(".")
-    kind: type[BaseTask] = getattr(import_module(module), name)
+    content = _content(path / "meta.pt" if path.is_dir() else path)
+    kind: type[BaseTask] = import_class(model.class_path, BaseTask)
     given = vars(model.init_args)
     for key, value in kind.restored_arguments(given, content.get("hyper_parameters") or {}).items():
         if value != given[key]:
@@ -172,13 +166,11 @@ def check_fits(path: Path, module: BaseTask, training: bool) -> None:
     Raises:
         CheckpointError: lists missing, unexpected and misshapen keys; or it is of another optimiser.
     """
-    import torch
-
     from lightning_modules.optimizer_state import refuse_other
 
     if path.is_dir():
         return
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    content = _content(path)
     stored = content["state_dict"]
     module.match_state(stored)
     own = module.state_dict()
@@ -208,6 +200,13 @@ def check_fits(path: Path, module: BaseTask, training: bool) -> None:
             refuse_other(content, module.optimizer_name)
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return found
 
 
 def _shape(value: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.errors import CommandError, fail, summary
+from cli.errors import CommandError, fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,35 +92,21 @@ def _check(options: Any) -> None:
 
 
 def _stream(options: Any) -> None:
-    import torch
-
     import zoo
+    from cli import networks
     from cli.stream.sources import Cut, EventSource, ImageSource
-    from datamodules import DataError
 
-    try:
-        model = zoo.load(options.name, pretrained=True)
-        if zoo.task_of(model).name != "classification":
-            fail(f"{options.name} is {zoo.task_of(model).noun_phrase}; stream runs classifiers")
-        source: EventSource | ImageSource
-        if options.events is not None:
-            size = None if options.sensor_size is None else (options.sensor_size[0], options.sensor_size[1])
-            cut = Cut(options.frame_ms, options.frame_events, options.split_by)
-            source = EventSource(Path(options.events), model, cut, size)
-        else:
-            source = ImageSource(Path(options.camera_like), model)
-        _play(options, model, source, torch)
-    except (
-        CommandError,
-        DataError,
-        zoo.UnknownModelError,
-        zoo.CheckpointError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        OSError,
-    ) as error:
-        fail(summary(error))
+    model = networks.load(options.name)
+    if zoo.task_of(model).name != "classification":
+        fail(f"{options.name} is {zoo.task_of(model).noun_phrase}; stream runs classifiers")
+    source: EventSource | ImageSource
+    if options.events is not None:
+        size = None if options.sensor_size is None else (options.sensor_size[0], options.sensor_size[1])
+        cut = Cut(options.frame_ms, options.frame_events, options.split_by)
+        source = EventSource(Path(options.events), model, cut, size)
+    else:
+        source = ImageSource(Path(options.camera_like), model)
+    _play(options, model, source)
 
 
 @dataclass
@@ -135,8 +122,6 @@ class Totals:
 
 def repeated(source: Any, times: int) -> Iterator[Step]:
     """The steps of a source that is played again and again, its clock running on."""
-    from dataclasses import replace
-
     offset = 0
     for _ in range(times):
         end = offset
@@ -146,7 +131,9 @@ def repeated(source: Any, times: int) -> Iterator[Step]:
         offset = end
 
 
-def _play(options: Any, model: Any, source: Any, torch: Any) -> None:
+def _play(options: Any, model: Any, source: Any) -> None:
+    import torch
+
     from cli.demo.explain import class_names
     from cli.stream.player import Latencies, play
 
@@ -227,9 +214,8 @@ def _ending(totals: Totals, seen: Seen, names: list[str], source: Any) -> Iterat
     if late:
         yield f"{late:,} events came after their frame had been handed on, and count in the next"
     if len(totals.memory) > 1:
-        first, *rest = totals.memory[1:] if len(totals.memory) > 2 else totals.memory
-        most = max(rest, default=first)
-        yield f"memory: {first / 1e6:,.0f} MB early on, {most / 1e6:,.0f} MB at most afterwards"
+        early, most = totals.memory[-2:]
+        yield f"memory: {early / 1e6:,.0f} MB early on, {most / 1e6:,.0f} MB at most afterwards"
 
 
 def _note_memory(totals: Totals) -> None:
@@ -238,6 +224,6 @@ def _note_memory(totals: Totals) -> None:
         return
     with open("/proc/self/statm", encoding="ascii") as file:
         pages = int(file.read().split()[1])
-    totals.memory.append(pages * 4096)
+    totals.memory.append(pages * os.sysconf("SC_PAGE_SIZE"))
     if len(totals.memory) > 3:
         totals.memory[2:] = [max(totals.memory[2:])]

@@ -6,7 +6,7 @@ Axes: N events, H W sensor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class Tally:
         late: events that belong to a frame which had been handed out; they are counted in the running one.
     """
 
-    late: int = field(default=0)
+    late: int = 0
 
 
 def extent_of(blocks: Blocks) -> Extent:
@@ -106,19 +106,18 @@ def frames_by_time(
         frame = (block.t - start) // length
         if most is not None:
             frame = np.minimum(frame, most - 1)
-        tally.late += int((frame < np.maximum.accumulate(np.maximum(frame, now))).sum())
-        frame = np.maximum.accumulate(np.maximum(frame, now))
-        if (int(frame[-1]) - now) * length > LONGEST_SILENCE and np.diff(
-            frame, prepend=now
-        ).max() * length > (LONGEST_SILENCE):
-            jump = int(np.diff(frame, prepend=now).argmax())
+        running = np.maximum.accumulate(np.maximum(frame, now))
+        tally.late += int((frame < running).sum())
+        steps = np.diff(running, prepend=now)
+        if int(steps.max()) * length > LONGEST_SILENCE:
+            jump = int(steps.argmax())
             raise DataError(
                 f"an event at {int(block.t[jump]):,} microseconds comes more than an hour after the one"
                 " before it: a damaged time, or two recordings in one file"
             )
-        edges = np.flatnonzero(np.diff(frame)) + 1
-        for low, high in zip([0, *edges.tolist()], [*edges.tolist(), len(frame)], strict=True):
-            while now < frame[low]:
+        edges = np.flatnonzero(steps[1:]) + 1
+        for low, high in zip([0, *edges.tolist()], [*edges.tolist(), len(running)], strict=True):
+            while now < running[low]:
                 yield Frame(counts, (now + 1) * length, count)
                 now, counts, count = now + 1, _empty(size), 0
             counts += _counted(block, low, high, size)
@@ -170,5 +169,6 @@ def _empty(size: Size) -> npt.NDArray[np.int64]:
 
 
 def _counted(block: Events, low: int, high: int, size: Size) -> npt.NDArray[np.uint32]:
-    counts: npt.NDArray[np.uint32] = count_events(block, np.array([low, high]), size)[0]
+    part = Events(*(column[low:high] for column in block))
+    counts: npt.NDArray[np.uint32] = count_events(part, np.array([0, high - low]), size)[0]
     return counts

@@ -169,7 +169,7 @@ class LazySpeech:
     def __init__(self, module: SpeechDataModule, path: Path, file: Any) -> None:
         self.module, self.path, self.file = module, path, file
         self.shape: tuple[int, ...] = (module.time_steps, module.in_chans, 1, 1)
-        self.late = self.all = 0
+        self._spikes: dict[int, tuple[int, int]] = {}  # by row: those that come too late, and all
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -184,9 +184,18 @@ class LazySpeech:
             counts, late = count_spikes(times, units, m.time_steps, m.step_ms / 1000, m.in_chans)
         except DataError as error:
             raise DataError(f"{self.path}, recording {row}: {error}") from error
-        with self._lock:
-            self.late, self.all = self.late + late, self.all + len(times)
+        self._spikes[row] = late, len(times)  # a row that is decoded again, for a wider type, counts once
         return counts.reshape(self.shape)
+
+    @property
+    def late(self) -> int:
+        """Spikes after the last step, of the recordings that were decoded."""
+        return sum(late for late, _ in self._spikes.values())
+
+    @property
+    def all(self) -> int:
+        """All spikes of these."""
+        return sum(count for _, count in self._spikes.values())
 
 
 class SpeechDataModule(SpikingSound):

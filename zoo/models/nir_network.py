@@ -10,6 +10,7 @@ Axes: T time, B batch, C channels, H W map.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -156,6 +157,7 @@ class NIRNetwork(ZooModel):
         shapes = {INPUT: self.input_shape}
         for node in graph.get("nodes") or ():
             self._add(node, shapes)
+        self._uses = Counter(source for inputs in self._inputs.values() for source in inputs)
         self.output = graph.get("output")
         if self.output not in self._inputs:
             raise ValueError(f"the graph has no node {self.output!r}, which its output names")
@@ -215,9 +217,7 @@ class NIRNetwork(ZooModel):
             ValueError: another shape, or T is not known.
         """
         x, T = self._over_time(x)
-        left = {
-            name: sum(name in inputs for inputs in self._inputs.values()) for name in (INPUT, *self._inputs)
-        }
+        left = dict(self._uses)
         values = {INPUT: x}
         for name, inputs in self._inputs.items():
             value = values[inputs[0]]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 def alias(writer: Writer, node: fx.Node, signal: Signal) -> Signal:
     """Operations that move values at most between axes: the same samples, or flattened ones."""
-    import nir
-
     name, shape = op_name(node.target), writer.shape(node)
     source = node.args[0]
     assert isinstance(source, fx.Node)
@@ -37,8 +35,7 @@ def alias(writer: Writer, node: fx.Node, signal: Signal) -> Signal:
     if shape == signal.shape:
         return signal
     if shape == (math.prod(signal.shape),):
-        flat = nir.Flatten(input_type={"input": np.array(signal.shape)}, start_dim=0, end_dim=-1)
-        return Signal.of(writer.put(f"{_path(node)}_flatten", flat, signal), shape)
+        return _flattened(writer, node, signal)
     raise writer.refuse(node, f"it makes {shape} of {signal.shape}; NIR can only flatten")
 
 
@@ -70,7 +67,7 @@ def _mean(writer: Writer, node: fx.Node, signal: Signal, axes: list[int], shape:
     source = node.args[0]
     assert isinstance(source, fx.Node)
     dims = source.meta["val"].dim()
-    if len(signal.shape) != 3 or any(a < dims - 2 for a in axes):
+    if len(signal.shape) != 3 or {a - dims for a in axes} != {k for k in (-2, -1) if signal.shape[k] != 1}:
         raise writer.refuse(node, "NIR has means over maps only")
     pooled = _pool(writer, _path(node), signal, signal.shape[1:], signal.shape[1:], (0, 0))
     return pooled if pooled.shape == shape else _flattened(writer, node, pooled)

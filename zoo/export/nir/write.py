@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.base import ZooModel
 from zoo.errors import ExportError
+from zoo.export.interface import input_size
 from zoo.export.nir.graph import Writer
 from zoo.export.nir.one_step import neurons_of, one_step_of
 from zoo.export.nir.rules import RULES, reason
@@ -60,10 +61,15 @@ def write(model: nn.Module, path: Path, request: Request) -> Exported:
     x = torch.randn(STEPS, 2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = _answers(copy.deepcopy(model).double(), x)
     got = _answers(network_of(graph, dtype=torch.float64).eval(), x)
-    if expected.shape != got.shape or _gap(got, expected) > EQUAL:
+    if expected.shape != got.shape:
+        raise ExportError(
+            f"the graph answers {list(got.shape)} where {type(model).__name__} answers {list(expected.shape)}"
+        )
+    gap = _gap(got, expected)
+    if not gap <= EQUAL:  # no number is not equal either
         raise ExportError(
             f"the graph answers something else than {type(model).__name__} over {STEPS} steps of random"
-            f" input, by {_gap(got, expected):.2g} of the largest output: something in it acts across steps"
+            f" input, by {gap:.2g} of the largest output: something in it acts across steps"
         )
     _round(graph)
     graph.metadata = {**request.metadata, "dt": DT}
@@ -88,13 +94,8 @@ def input_shape_of(model: nn.Module) -> tuple[int, ...]:
     Raises:
         ExportError: the network does not say it.
     """
-    cfg = getattr(model, "pretrained_cfg", None)
-    size = getattr(model, "input_shape", None) or (cfg.get("input_size") if isinstance(cfg, dict) else None)
-    if not size:
-        raise ExportError(
-            f"{type(model).__name__} does not say the size of its input (pretrained_cfg['input_size'])"
-        )
-    return tuple(int(n) for n in size)
+    own: Any = getattr(model, "input_shape", None)
+    return tuple(int(n) for n in own) if own else input_size(model)
 
 
 def _answers(network: nn.Module, x: Tensor) -> Tensor:

@@ -143,9 +143,9 @@ def load_emu3_5(
         raise CheckpointError(f"the tensors in {folder} do not fit its {CONFIG}: {listed}")
     model.decoder = decoder
     model.vocabulary = replace(model.vocabulary, text=pairs)
-    if tokenizer is not None:
-        model.take(tokenizer if isinstance(tokenizer, IBQ) else load_ibq(tokenizer))
     model.architecture, model.model_args = "emu3_5", arguments
+    if tokenizer is not None:  # which `take` adds to the arguments
+        model.take(tokenizer if isinstance(tokenizer, IBQ) else load_ibq(tokenizer))
     return model.eval()
 
 

@@ -224,13 +224,17 @@ class _Session:
                 "the prompts of a batch come to their images at different times; write them one by one"
             )
 
+    def _first(self) -> int:
+        """The first row that still writes."""
+        return int((~self.ended).nonzero()[0])
+
     # -- token by token ------------------------------------------------------------------------
 
     def _next_token(self) -> int:
         """Write one token; 1 if it ended an image."""
         from zoo.models.emu3_5.decoding.processors import guided
 
-        first = int((~self.ended).nonzero()[0])
+        first = self._first()
         state = self.grammar.state(self.tokens[first])
         begun, passes = time.perf_counter(), self.reader.passes
         scores = self._read()
@@ -268,7 +272,8 @@ class _Session:
     def _draw_image(self, settings: Denoising) -> None:
         """Draw the image's block and its end."""
         assert self.writer.path is not None
-        grid = self.grammar.state(self.tokens[0]).grid or self._written_size()
+        row = self.tokens[self._first()]
+        grid = self.grammar.state(row).grid or self._written_size(row)
         height, width = grid
         if self.fresh.shape[1]:
             self._read()  # the prefix; it stays in the cache
@@ -291,10 +296,11 @@ class _Session:
         self.written.image_passes += self.reader.passes - passes
         self.written.image_seconds += time.perf_counter() - begun
         end = torch.full_like(template[:, :1], self.v.image_end)
-        self._append(torch.cat([filled(template, codes + self.v.first_visual), end], 1), of_image=True)
+        block = torch.cat([filled(template, codes + self.v.first_visual), end], 1)
+        self._append(block.masked_fill(self.ended[:, None], self.v.pad), of_image=True)
 
-    def _written_size(self) -> tuple[int, int]:
-        opened = torch.cat([self.tokens[0], self.tokens.new_tensor([self.v.image_token])])
+    def _written_size(self, row: Tensor) -> tuple[int, int]:
+        opened = torch.cat([row, self.tokens.new_tensor([self.v.image_token])])
         grid = self.grammar.state(opened).grid
         assert grid is not None
         return grid
