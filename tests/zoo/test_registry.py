@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -53,10 +54,34 @@ PARAMETERS = {
     ("lmht_spikformer_2_256_cifar10dvs", 10): 2_566_666 + 19 * 101,  # T = 10
     ("lmht_vgg13", 100): 28_703_140 + 12 * 5,
     ("lmht_vgg16", 100): 34_015_411 - 15 + 15 * 5,
+    # torchvision's networks, whose neurons have no parameters
+    ("jelly_vgg11", 1000): 132_863_336,
+    ("jelly_vgg11_bn", 1000): 132_868_840,
+    ("jelly_vgg13", 1000): 133_047_848,
+    ("jelly_vgg13_bn", 1000): 133_053_736,
+    ("jelly_vgg16", 1000): 138_357_544,
+    ("jelly_vgg16_bn", 1000): 138_365_992,
+    ("jelly_vgg19", 1000): 143_667_240,
+    ("jelly_vgg19_bn", 1000): 143_678_248,
+    # our own counts: the paper rounds to 0.2 and 1.2 million
+    ("delay_snn_nano", 10): 18_058,
+    ("delay_snn_shd", 20): 208_916,
+    ("delay_snn_ssc", 35): 1_212_963,
 }
 
 # number of entries of the state dict and a hash of names and shapes: files people keep depend on them
 LAYOUT = {
+    "delay_snn_nano": (16, "4f75b22c074d"),
+    "delay_snn_shd": (16, "55e387ebd628"),
+    "delay_snn_ssc": (23, "4c06540ebb3c"),
+    "jelly_vgg11": (22, "c9463d97f3af"),
+    "jelly_vgg11_bn": (62, "5f15c89f90e8"),
+    "jelly_vgg13": (26, "108ab1772d85"),
+    "jelly_vgg13_bn": (76, "994f53a41a56"),
+    "jelly_vgg16": (32, "7a5c00406f09"),
+    "jelly_vgg16_bn": (97, "725527058ce3"),
+    "jelly_vgg19": (38, "899dd3a2ee4b"),
+    "jelly_vgg19_bn": (118, "44399d3e8886"),
     "lmht_ms_resnet18": (202, "88a7b23955fb"),
     "lmht_ms_resnet34": (378, "ecf7893f4240"),
     "lmht_resnet18": (207, "b5233c49961f"),
@@ -102,8 +127,8 @@ def test_parameter_counts(name, classes):
 
 def test_every_convolutional_entry_is_counted():
     counted = {name for name, _ in PARAMETERS}
-    transformers = ("spikingresformer", "spikformer", "sdt", "qkformer", "metaspikformer", "ge2mst")
-    assert counted == {n for n in zoo.list_models(task="classification") if not n.startswith(transformers)}
+    transformers = re.compile("(spiking(res)?|spik|jelly_spik|qk|metaspik)former|sdt|ge2mst")
+    assert counted == {n for n in zoo.list_models(task="classification") if not transformers.match(n)}
 
 
 def layout(model):
