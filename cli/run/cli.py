@@ -197,6 +197,8 @@ class SpikingCLI(LightningCLI):
             return
         self.folder.start_clean()  # loggers open their files before the first hook of any callback
         if self.options.test_after_fit and self.model.starts_trained and self.folder.checkpoint is None:
+            # metrics that are reset in inference mode could not count in the validations of the training
+            self.trainer.test_loop.inference_mode = False
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
             for report in self.reports:
                 report.keep_as_start(self.trainer)
