@@ -30,6 +30,7 @@ COMMANDS = {  # name: module whose function `run` takes the words that were type
     "publish": "cli.commands.publish",
     "import": "cli.commands.import_checkpoint",
     "info": "cli.commands.info",
+    "compare": "cli.commands.compare",
     "export": "cli.commands.export",
     "demo": "cli.demo.server",
     "stream": "cli.stream.command",
@@ -60,6 +61,7 @@ commands:
                                         fulgurite convert --config FILE
   models    list the networks           fulgurite models 'spikingresformer*'
   info      all about one               fulgurite info spiking_cnn_nano
+  compare   runs side by side           fulgurite compare runs/A runs/B 'runs/C-seed*'
   import    take over an authors' file  fulgurite import FILE.pth
   export    a file for other programs   fulgurite export spiking_cnn_nano --to onnx
   demo      show a network an image     fulgurite demo spiking_cnn_nano

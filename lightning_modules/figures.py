@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from lightning_modules.side_by_side import Row
+
 Curve = tuple["Sequence[float]", "Sequence[float]"]
 MOST_NEURONS = 400  # of a layer in a raster; more dots than that are a grey wall
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#4a5568"
+COLOURS = (BLUE, ORANGE, "#2f855a", "#805ad5", "#c53030", "#0987a0", GREY)
 
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
@@ -65,6 +70,41 @@ def curves(
         axes.grid(alpha=0.3)
         if lines:
             axes.legend(frameon=False)
+    return figure
+
+
+def side_by_side(rows: Sequence[Row]) -> Figure:
+    """Accuracy of several networks against T, and against energy; bands and bars are standard deviations.
+
+    Args:
+        rows: the networks.
+    """
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    over_time, over_energy = figure.subplots(1, 2)
+    for row, colour in zip(rows, cycle(COLOURS), strict=False):
+        steps, spreads = list(row.accuracy), list(row.accuracy.values())
+        mean = [100 * value.mean for value in spreads]
+        wide = [0.0 if math.isnan(value.deviation) else 100 * value.deviation for value in spreads]
+        label = row.name if len(row.seeds) == 1 else f"{row.name} ({len(row.seeds)} seeds)"
+        over_time.plot(steps, mean, color=colour, marker="o", ms=4, lw=1.4, label=label)
+        if any(wide):
+            low, high = ([a + s * b for a, b in zip(mean, wide, strict=True)] for s in (-1, 1))
+            over_time.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
+        shared = [t for t in steps if t in row.energy_uj]
+        over_energy.errorbar(
+            [row.energy_uj[t].mean for t in shared],
+            [100 * row.accuracy[t].mean for t in shared],
+            yerr=[wide[steps.index(t)] for t in shared],
+            color=colour, marker="o", ms=4, lw=1.4, capsize=2, label=label,
+        )  # fmt: skip
+    over_time.set(xlabel="time steps T", ylabel="accuracy, %")
+    over_time.xaxis.set_major_locator(MaxNLocator(integer=True))
+    over_energy.set(xlabel="energy of a sample, uJ", ylabel="accuracy, %")
+    if any(row.energy_uj for row in rows):
+        over_energy.set_xscale("log")
+    for axes in (over_time, over_energy):
+        axes.grid(alpha=0.3)
+    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -103,6 +103,9 @@ OPTIONS = {  # without those of Lightning's Trainer
     "export": """
         --help --output --sequence --step --time-steps --to -h
     """,
+    "compare": """
+        --help --output -h
+    """,
     "demo": """
         --help --no-browser --port -h
     """,
