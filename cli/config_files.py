@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.errors import fail
+from cli.errors import fail, nearest
 from cli.shipped_configs import OPTIONS, shipped_names
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ def check_config_files(words: Sequence[str]) -> None:
             continue
         if path.is_dir():
             fail(f"--config {value} is a folder; name a YAML file in it")
-        near = difflib.get_close_matches(value, [*_known(path), *shipped_names()], n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f" (looked in {os.getcwd()})"
+        near = nearest(value, [*_known(path), *shipped_names()], cutoff=0.5)
+        hint = f"; did you mean {near}?" if near else f" (looked in {os.getcwd()})"
         fail(f"no such config file: {value}{hint}")
 
 

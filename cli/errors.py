@@ -49,6 +49,16 @@ ALSO_CALLED = {  # elsewhere; what is spelt like none of our words is found by t
 }  # fmt: skip
 
 
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is spelt most like another, whatever the case; None if none is near.
+
+    As `spiking.arguments.nearest`, which would import torch before a misspelt command is answered.
+    """
+    by_case = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_case, n=1, cutoff=cutoff)
+    return by_case[found[0]] if found else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint such as ``; did you mean 'x'?``, or nothing if no known word is near."""
     words = list(known)
@@ -56,8 +66,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if meant is not None and any(own == meant or own.endswith(f".{meant}") for own in words):
         inside = f": {{{word.rpartition('.')[2]}: ...}}" if meant == "model_args" else ""
         return f"; did you mean '{meant}{inside}'?"
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    near = nearest(word, words)
+    return "" if near is None else f"; did you mean '{near}'?"
 
 
 def subclasses(*bases: type) -> dict[str, type]:

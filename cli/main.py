@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import signals
 from cli.config_files import check_config_files
-from cli.errors import did_you_mean, fail
+from cli.errors import fail, nearest
 from cli.guard import one_message
 from cli.shipped_configs import config_values, resolve_configs
 
@@ -131,11 +131,6 @@ def _run(words: Sequence[str]) -> None:
     elif command in COMMANDS:
         import_module(COMMANDS[command]).run(rest)
     else:
-        hint = _meant(command) or "."
+        near = nearest(command, (*COMMANDS, *ALSO_SAID))
+        hint = "." if near is None else f"; did you mean '{ALSO_SAID.get(near, near)}'?"
         fail(f"there is no command '{command}'{hint} Commands: {', '.join(COMMANDS)}")
-
-
-def _meant(command: str) -> str:
-    near = did_you_mean(command, (*COMMANDS, *ALSO_SAID))
-    word = near.partition("'")[2].partition("'")[0]
-    return near.replace(f"'{word}'", f"'{ALSO_SAID[word]}'") if word in ALSO_SAID else near

@@ -10,12 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from zoo.files.atomic import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -26,6 +26,7 @@ Curve = tuple["Sequence[float]", "Sequence[float]"]
 MOST_NEURONS = 400  # of a layer in a raster; more dots than that are a grey wall
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#4a5568"
 COLOURS = (BLUE, ORANGE, "#2f855a", "#805ad5", "#c53030", "#0987a0", GREY)
+FEW_STEPS = 8  # that a linear axis shows well
 
 
 def save(figure: Figure, path: Path, *, svg: bool = False) -> Path:
@@ -74,38 +75,65 @@ def curves(
 
 
 def side_by_side(rows: Sequence[Row]) -> Figure:
-    """Accuracy of several networks against T, and against energy; bands and bars are standard deviations.
+    """Quality of several networks against T, energy, and latency where a network rehearses.
+
+    Bands and bars are standard deviations over seeds.
 
     Args:
-        rows: the networks.
+        rows: the networks, all of one metric.
     """
-    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
-    over_time, over_energy = figure.subplots(1, 2)
-    for row, colour in zip(rows, cycle(COLOURS), strict=False):
-        steps, spreads = list(row.accuracy), list(row.accuracy.values())
-        mean = [100 * value.mean for value in spreads]
-        wide = [0.0 if math.isnan(value.deviation) else 100 * value.deviation for value in spreads]
-        label = row.name if len(row.seeds) == 1 else f"{row.name} ({len(row.seeds)} seeds)"
-        over_time.plot(steps, mean, color=colour, marker="o", ms=4, lw=1.4, label=label)
-        if any(wide):
-            low, high = ([a + s * b for a, b in zip(mean, wide, strict=True)] for s in (-1, 1))
-            over_time.fill_between(steps, low, high, color=colour, alpha=0.18, lw=0)
-        shared = [t for t in steps if t in row.energy_uj]
-        over_energy.errorbar(
-            [row.energy_uj[t].mean for t in shared],
-            [100 * row.accuracy[t].mean for t in shared],
-            yerr=[wide[steps.index(t)] for t in shared],
-            color=colour, marker="o", ms=4, lw=1.4, capsize=2, label=label,
-        )  # fmt: skip
-    over_time.set(xlabel="time steps T", ylabel="accuracy, %")
-    over_time.xaxis.set_major_locator(MaxNLocator(integer=True))
-    over_energy.set(xlabel="energy of a sample, uJ", ylabel="accuracy, %")
+    costs: list[tuple[str, Callable[[Row, int], float | None]]] = [("time steps T", lambda row, t: t)]
     if any(row.energy_uj for row in rows):
-        over_energy.set_xscale("log")
-    for axes in (over_time, over_energy):
+        costs.append(("energy of a sample, uJ", _energy))
+    if any(row.latency.get(t, t) != t for row in rows for t in row.quality):
+        costs.append(("latency in steps, rehearsals included", lambda row, t: row.latency.get(t, t)))
+    figure = Figure(figsize=(4.6 * len(costs) + 0.8, 4.2), layout="constrained")
+    columns = figure.subplots(1, len(costs), squeeze=False)[0]
+    for row, colour in zip(rows, cycle(COLOURS), strict=False):
+        for axes, (_, cost) in zip(columns, costs, strict=True):
+            _draw_row(axes, row, cost, colour)
+    metric = rows[0].metric
+    unit = "%" if metric.share else metric.unit
+    for axes, (label, _) in zip(columns, costs, strict=True):
+        axes.set(xlabel=label, ylabel=f"{metric.label}, {unit}" if unit else metric.label)
+        _scale_of_costs(axes, energy=label.startswith("energy"))
         axes.grid(alpha=0.3)
-    figure.legend(*over_time.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _energy(row: Row, t: int) -> float | None:
+    found = row.energy_uj.get(t)
+    return None if found is None else found.mean
+
+
+def _draw_row(axes: Any, row: Row, cost: Callable[[Row, int], float | None], colour: str) -> None:
+    times = 100 if row.metric.share else 1
+    points = [(x, t) for t in row.quality if (x := cost(row, t)) is not None]
+    x = [place for place, _ in points]
+    y = [times * row.quality[t].mean for _, t in points]
+    wide = [0.0 if math.isnan(d := row.quality[t].deviation) else times * d for _, t in points]
+    count = len(row.seeds)
+    label = row.name if count == 1 else f"{row.name} ({count} seeds)"
+    axes.plot(x, y, color=colour, marker="o", ms=4, lw=1.4, label=label)
+    if len(x) == 1:
+        axes.errorbar(x, y, yerr=wide, color=colour, capsize=2)
+    else:
+        low, high = ([a + s * b for a, b in zip(y, wide, strict=True)] for s in (-1, 1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def _scale_of_costs(axes: Any, *, energy: bool) -> None:
+    """Steps at whole numbers; powers of two where some are many, and powers of ten for far energies."""
+    low, high = axes.dataLim.intervalx
+    if energy:
+        if high > 10 * low > 0:
+            axes.set_xscale("log")
+    elif high > 2 * FEW_STEPS:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def raster(spikes: Mapping[str, Tensor], image: Tensor | None = None) -> Figure:

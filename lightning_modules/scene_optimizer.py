@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from spiking.arguments import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,8 +40,7 @@ def rates_of(given: Mapping[str, float | Sequence[float]] | None) -> dict[str, t
     """
     for name, value in (given or {}).items():
         if name not in RATES:
-            near = difflib.get_close_matches(name, RATES, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(name, RATES)
             raise ValueError(f"rates has no part {name!r}; {hint}parts: {', '.join(RATES)}")
         pair = list(value) if isinstance(value, list | tuple) else [value]
         if len(pair) not in (1, 2) or not all(_is_rate(v) for v in pair):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zoo
 from lightning_modules.preprocessing import recorded_in, wanted_by
 from lightning_modules.record import read_report, split_text
+from spiking.arguments import did_you_mean
 from zoo.files.checkpoint import weights_file
 from zoo.files.layout import is_run, run_checkpoint, sha256_of
 from zoo.rebuild import architecture_of
@@ -173,8 +173,7 @@ def as_plain(label: str, kind: type[S], value: S | Mapping[str, Any]) -> S:
     known = [f.name for f in fields(kind)]
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(key, known)
             raise ValueError(f"{label} has no key {key!r}; {hint}accepted: {', '.join(known)}")
     try:
         return kind(**value)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MOST = 2**31 - 1
 LARGEST = 1e30  # of a setting; float32 holds its products with currents
@@ -41,6 +47,25 @@ def shown(value: object) -> str:
         else f"{type(value).__name__} of many digits"
     )
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def nearest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that is spelt most like another, whatever the case; None if none is near.
+
+    Args:
+        word: what was given.
+        known: what there is.
+        cutoff: similarity from 0 to 1 below which nothing is near.
+    """
+    by_case = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=cutoff)
+    return by_case[found[0]] if found else None
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """``did you mean 'x'? `` for an error, or nothing if no known word is near."""
+    near = nearest(word, known)
+    return "" if near is None else f"did you mean {near!r}? "
 
 
 def tensor(label: str, value: Tensor, *, size: int | None = None) -> Tensor:

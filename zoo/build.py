@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from spiking.arguments import did_you_mean
 from zoo.base import ZooModel
 from zoo.registry import get_entry
 
@@ -31,8 +31,7 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
     accepted = [p for p in inspect.signature(cls).parameters if p != "self"]
     for key in kwargs:
         if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(key, accepted)
             raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
     model = cls(**{**variant, **kwargs})
     model.architecture = name

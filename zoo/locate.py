@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spiking.arguments import nearest
 from zoo.described import build_described
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
@@ -60,8 +60,8 @@ def place_of(name: str) -> Path:
     if (found := _folder_called(place)) is not None:
         path = found
     elif not path.exists():
-        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.6)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        near = nearest(path.name, _names_in(path.parent))
+        hint = f"; did you mean {path.parent / near}?" if near else ""
         raise FileNotFoundError(f"no such file or folder: {path}{hint}")
     return run_checkpoint(path) if is_run(path) and not (path / CONFIG_FILE).is_file() else path
 

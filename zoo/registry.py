@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from spiking.arguments import nearest
 from zoo.errors import UnknownModelError
 from zoo.files.weights import WeightsCfg, find_weights
 from zoo.tasks import CLASSIFICATION, get_task
@@ -201,10 +201,10 @@ def get_entry(name: str) -> Entry:
     if base in _ENTRIES:
         return _ENTRIES[base]
     listed = [n for n, e in _ENTRIES.items() if e.listed]
-    near = difflib.get_close_matches(base, listed, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}?" if near else "zoo.list_models() lists all names"
+    near = nearest(base, listed)
+    hint = f"did you mean {near!r}?" if near else "zoo.list_models() lists all names"
     if _timm_has(base):
-        ours = f"; the zoo has {near[0]!r}" if near else ""
+        ours = f"; the zoo has {near!r}" if near else ""
         hint = f"timm has it: 'timm/{name}'{ours}"
     raise UnknownModelError(f"unknown model {name!r}; {hint}")
 

@@ -5,10 +5,11 @@ The zoo itself asks a `Task` for whatever depends on inputs and outputs. `regist
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from spiking.arguments import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -284,10 +285,9 @@ def get_task(name: str) -> Task:
         ValueError: there is none.
     """
     if name not in _TASKS:
-        near = difflib.get_close_matches(name, _TASKS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"unknown task {name!r}; {hint}known: {', '.join(_TASKS)}; zoo.register_task adds one"
+            f"unknown task {name!r}; {did_you_mean(name, _TASKS)}known: {', '.join(_TASKS)};"
+            " zoo.register_task adds one"
         )
     return _TASKS[name]
 

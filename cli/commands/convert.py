@@ -16,7 +16,7 @@ import zoo
 from cli.console import terminal
 from cli.errors import CommandError, summary
 from cli.parser import SpikingParser
-from cli.run.folder import claim, move_aside, run_folder
+from cli.run.folder import claim, move_aside, run_folder, typed_seed
 from cli.run.lock import release_all
 from cli.run.package import anonymous
 from datamodules import BaseDataModule
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
     config = parser.parse_args(list(words))
     settings = parser.dump(config, skip_none=False)
     try:
-        _convert(parser, config, settings, shlex.join(["fulgurite", "convert", *words]))
+        _convert(parser, config, settings, words)
     finally:
         release_all()
 
@@ -66,14 +66,15 @@ def _parser() -> SpikingParser:
     return parser
 
 
-def _convert(parser: SpikingParser, config: Any, settings: str, command: str) -> None:
+def _convert(parser: SpikingParser, config: Any, settings: str, words: Sequence[str]) -> None:
     console = terminal(width=120)
     started = time.monotonic()
     pl.seed_everything(config.seed_everything, verbose=False)
     names = [str(getattr(path, "relative", path)) for path in config.config or []]
     method = str(config.method)
+    seed = typed_seed(words, config.seed_everything)
     folder = claim(
-        Path(config.output or run_folder(names, f"conversion-{method}")), own=config.output is None
+        Path(config.output or run_folder(names, f"conversion-{method}", seed=seed)), own=config.output is None
     )
     made = parser.instantiate_classes(config)
     plan = ConversionRun(data=made.data, **{k: made[k] for k in PLAN})
@@ -92,7 +93,7 @@ def _convert(parser: SpikingParser, config: Any, settings: str, command: str) ->
             plan,
             snn,
             comparison,
-            command=anonymous(command),
+            command=anonymous(shlex.join(["fulgurite", "convert", *words])),
             settings=anonymous(settings),
             seed=config.seed_everything,
             seconds=round(time.monotonic() - started, 1),

@@ -20,7 +20,7 @@ from cli.parser import SpikingParser
 from cli.run import facts, help, resume
 from cli.run.defaults import as_list, default_callbacks, loggers, without_averaging
 from cli.run.epochs import mend_epochs
-from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder
+from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folder, typed_seed
 from cli.run.lock import release_all
 from cli.run.messages import quiet, why_it_stopped
 from cli.run.options import RunOptions
@@ -80,7 +80,8 @@ class SpikingCLI(LightningCLI):
             given = [str(getattr(p, "relative", p)) for p in settings.get("config") or []]
             parts = [str(settings.get(key, {}).get("class_path", key)) for key in ("model", "data")]
             fallback = "-".join(part.rpartition(".")[2] for part in parts)
-            found = run_folder(given, fallback, self.options.name, self._typed_seed())
+            seed = typed_seed(self.words, settings.get("seed_everything"))
+            found = run_folder(given, fallback, self.options.name, seed)
         else:
             found = Path(settings.trainer.default_root_dir)
         path = self._claim(found, named=settings.trainer.default_root_dir is not None)
@@ -92,11 +93,6 @@ class SpikingCLI(LightningCLI):
         # beat the command line without a word (its pull request 21116); `before_instantiate_classes` puts
         # the path back
         settings.ckpt_path = None
-
-    def _typed_seed(self) -> int | None:
-        typed = any(word.partition("=")[0] == "--seed_everything" for word in self.words)
-        seed = self.settings.get("seed_everything")
-        return seed if typed and type(seed) is int else None  # true asks for any
 
     def _claim(self, folder: Path, named: bool) -> Path:
         """The folder of this run, which no other run writes to at the same time."""

@@ -8,13 +8,14 @@ import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from cli.errors import CommandError
 from cli.run import lock
 from cli.run.resume import BEST, CHECKPOINTS, LAST, logged_rows
+from zoo.files.layout import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,12 +100,23 @@ def run_folder(
     paths = [Path(p) for p in configs]
     end = "" if seed is None else f"-seed{seed}"
     if name or not paths:
-        return Path("runs") / _plain((name or fallback) + end)
+        return Path(RUNS) / _plain((name or fallback) + end)
     if paths[0].name == "config.yaml" and (paths[0].parent / CHECKPOINTS).is_dir():
         return paths[0].parent  # the copy that a run keeps of its own settings
     names = [paths[0].stem, *(p.stem for p in paths[1:])]
     parent = paths[0].resolve().parent.name
-    return Path("runs") / _plain(f"{parent}-{'+'.join(names)}".lstrip("-") + end)
+    return Path(RUNS) / _plain(f"{parent}-{'+'.join(names)}".lstrip("-") + end)
+
+
+def typed_seed(words: Sequence[str], value: Any) -> int | None:
+    """The seed of a run if the user typed one, which makes another run of the same file; else None.
+
+    Args:
+        words: what was typed.
+        value: what was parsed; true asks for any.
+    """
+    typed = any(word.partition("=")[0] == "--seed_everything" for word in words)
+    return value if typed and type(value) is int else None
 
 
 def _plain(name: str) -> str:

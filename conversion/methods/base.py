@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from conversion.graph.activations import pool_before_activation
 from conversion.graph.placement import at_activations
 from conversion.network.annotation import Traits
+from spiking.arguments import did_you_mean, nearest
 from spiking.layers import check_time_steps
 
 if TYPE_CHECKING:
@@ -157,14 +157,13 @@ def get_method(method: str | Method, settings: dict[str, Any]) -> Method:
         return dataclasses.replace(method, **settings)
     cls = METHODS.get(str(method).lower().replace("-", "_"))
     if cls is None:
-        near = difflib.get_close_matches(str(method).lower(), METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(METHODS))}"
+        near = nearest(method, METHODS)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(METHODS))}"
         raise ValueError(f"unknown conversion method {method!r}; {hint}")
     known = [f.name for f in dataclasses.fields(cls)]
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(key, known)
             raise TypeError(
                 f"{cls.name} has no setting {key!r}; {hint}accepted: {', '.join(known) or 'none'}"
             )

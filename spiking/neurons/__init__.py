@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, TypeVar
 
+from spiking.arguments import nearest
 from spiking.neurons.base import Neuron
 from spiking.neurons.clif import CLIF
 from spiking.neurons.differential import Differential, Tracking
@@ -40,8 +40,8 @@ def find_neuron(name: str) -> type[Neuron]:
         return own_class(name, Neuron)
     key = _key(name)
     if key not in NEURONS:
-        near = difflib.get_close_matches(key, NEURONS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(list_neurons())}"
+        near = nearest(key, NEURONS, cutoff=0.5)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(list_neurons())}"
         raise ValueError(f"unknown neuron {name!r}; {hint}")
     return NEURONS[key]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any
 
+from spiking.arguments import nearest
 from spiking.surrogate.asymmetric import S2NN, LeakyKReLU, LogTailedReLU, SquarewaveFourierSeries
 from spiking.surrogate.base import Surrogate
 from spiking.surrogate.symmetric import (
@@ -86,8 +86,8 @@ def get_surrogate(name: str | Surrogate, **parameters: Any) -> Surrogate:
         raise TypeError(f"surrogate must be a name or a Surrogate, got {type(name).__name__}")
     key = _BY_NAME.get(_plain(name))
     if key is None:
-        near = difflib.get_close_matches(_plain(name), _BY_NAME, n=1, cutoff=0.5)
-        hint = f"did you mean {_BY_NAME[near[0]]!r}?" if near else f"known: {', '.join(list_surrogates())}"
+        near = nearest(_plain(name), _BY_NAME, cutoff=0.5)
+        hint = f"did you mean {_BY_NAME[near]!r}?" if near else f"known: {', '.join(list_surrogates())}"
         raise ValueError(f"unknown surrogate {name!r}; {hint}")
     cls = SURROGATES[key]
     known = [f.name for f in dataclasses.fields(cls) if f.init]

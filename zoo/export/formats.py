@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spiking.arguments import did_you_mean
 from zoo.errors import ExportError
 
 if TYPE_CHECKING:
@@ -74,9 +74,7 @@ def name_of_format(to: str | None, path: str | Path | None) -> str:
             )
         to = found[0]
     elif to not in FORMATS:
-        near = difflib.get_close_matches(str(to).lower(), FORMATS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ExportError(f"unknown format {to!r}; {hint}known: {', '.join(FORMATS)}")
+        raise ExportError(f"unknown format {to!r}; {did_you_mean(to, FORMATS)}known: {', '.join(FORMATS)}")
     missing = [name for name in FORMATS[to].needs if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(f"{to} needs {', '.join(missing)}: pip install 'fulgurite[export]'")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from spiking.arguments import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,8 +70,7 @@ class Provenance:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in facts:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+                hint = did_you_mean(name, known)
                 raise TypeError(f"zoo.save has no argument {name!r}; {hint}accepted: {', '.join(known)}")
         return dataclasses.replace(stated or cls(), **facts)
 
