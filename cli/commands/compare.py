@@ -149,15 +149,18 @@ def _value(metric: Metric, value: Spread | None) -> str:
     if math.isnan(value.deviation):
         return metric.text(value.mean)
     if metric.share:
-        return f"{100 * value.mean:.2f} ± {100 * value.deviation:.2f} %"
-    return f"{value.mean:.4g} ± {value.deviation:.2g} {metric.unit}".rstrip()
+        return f"{100 * value.mean:.2f} ± {100 * value.deviation:.2f}%"
+    return f"{_number(value, 4)} {metric.unit}".rstrip()
 
 
 def _number(value: Spread | None, digits: int = 3) -> str:
     if value is None:
         return "-"
-    spread = "" if math.isnan(value.deviation) else f" ± {value.deviation:.2g}"
-    return f"{value.mean:.{digits}g}{spread}"
+    if math.isnan(value.deviation):
+        return f"{value.mean:.{digits}g}"
+    size = math.floor(math.log10(abs(value.mean))) if value.mean else 0
+    decimals = max(0, digits - 1 - size)
+    return f"{value.mean:.{decimals}f} ± {value.deviation:.{decimals}f}"
 
 
 def _steps(rows: Sequence[Row]) -> list[int]:
@@ -173,18 +176,16 @@ def _show(rows: Sequence[Row]) -> None:
     from rich.table import Table
 
     metric, steps = rows[0].metric, _steps(rows)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    heads = ("seeds", "T", metric.label, *(f"T = {t}" for t in steps), "latency", "rate", "uJ", "of ANN")
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = Table(box=None, pad_edge=False, title=f"{metric.label} at every T", title_justify="left")
+    table.add_column("run", overflow="fold", min_width=max(len(row.name) for row in rows))
+    for head in ("seeds", "T", *(f"T = {t}" for t in steps), "latency", "rate", "uJ", "of ANN"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         last = row.time_steps
         table.add_row(
             escape(row.name),
             str(len(row.seeds)),
             str(last),
-            _value(metric, row.quality.get(last)),
             *(_value(metric, row.quality.get(t)) for t in steps),
             str(row.latency.get(last, last)),
             _number(row.firing_rate),

@@ -76,7 +76,7 @@ def test_the_table_the_file_and_the_figure(seeds, capsys):
     text = capsys.readouterr().out
     for part in (
         "m-a",
-        "93.00 ± 3.61 %",
+        "93.00 ± 3.61%",
         "conversion-x",
         "90.00%",
         "spiking_cnn_nano",
@@ -135,7 +135,10 @@ def test_what_zoo_save_wrote_is_compared_by_its_description(capsys):
         (["runs/untested"], "test it first: fulgurite test untested"),
         (["runs/m-a-seed*", "runs/m-a-seed9"], "the seeds of m-a have different T"),
         (["runs/m-a-seed*", "runs/m-a"], "seed 0 of m-a is there 2 times: m-a-seed0"),
-        (["runs/m-a-seed*", "runs/agent"], "different tasks have no quality in common: classification, control"),
+        (
+            ["runs/m-a-seed*", "runs/agent"],
+            "different tasks have no quality in common: classification, control",
+        ),
     ],
 )
 def test_what_cannot_be_compared(seeds, capsys, words, expected):
