@@ -109,7 +109,7 @@ def _energy(row: Row, t: int) -> float | None:
 
 def _draw_row(axes: Any, row: Row, cost: Callable[[Row, int], float | None], colour: str) -> None:
     times = 100 if row.metric.share else 1
-    points = [(x, t) for t in row.quality if (x := cost(row, t)) is not None]
+    points = [(place, t) for t in row.quality if (place := cost(row, t)) is not None]
     x = [place for place, _ in points]
     y = [times * row.quality[t].mean for _, t in points]
     wide = [0.0 if math.isnan(d := row.quality[t].deviation) else times * d for _, t in points]

@@ -137,7 +137,7 @@ def test_what_zoo_save_wrote_is_compared_by_its_description(capsys):
         (["runs/m-a-seed*", "runs/m-a"], "seed 0 of m-a is there 2 times: m-a-seed0"),
         (
             ["runs/m-a-seed*", "runs/agent"],
-            "different tasks have no quality in common: classification, control",
+            "no quality in common: classification, control",
         ),
     ],
 )
