@@ -100,11 +100,11 @@ OPTIONS = {  # without those of Lightning's Trainer
     "info": """
         --help -h
     """,
-    "export": """
-        --help --output --sequence --step --time-steps --to -h
-    """,
     "compare": """
         --help --output -h
+    """,
+    "export": """
+        --help --output --sequence --step --time-steps --to -h
     """,
     "demo": """
         --help --no-browser --port -h
