@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 import spiking
 import zoo
-from spiking.layers import SpikeMatmul
 from tests.parity.goldens import FILES, TABLES, Golden, claim, over_files
 from zoo.layers.convolution import neuron_factory
 from zoo.layers.dual_spike_attention import DSSA
@@ -107,7 +106,6 @@ class Recorder:
     def __init__(self, model: nn.Module) -> None:
         self.inputs: dict[str, torch.Tensor] = {}
         self.outputs: dict[str, torch.Tensor] = {}
-        self.sops: dict[str, float] = {}
         self.handles = [
             module.register_forward_hook(lambda m, a, out, name=name: self.see(name, m, a, out))
             for name, module in model.named_modules()
@@ -115,19 +113,6 @@ class Recorder:
 
     def see(self, name: str, module: nn.Module, args: tuple, out: torch.Tensor) -> None:
         self.inputs[name], self.outputs[name] = args[0].detach(), out.detach()
-        if isinstance(module, nn.Conv2d):
-            one = F.conv2d(
-                args[0],
-                torch.ones_like(module.weight),
-                None,
-                module.stride,
-                module.padding,
-                module.dilation,
-                module.groups,
-            )
-            self.sops[name] = float(one.sum())
-        elif isinstance(module, SpikeMatmul):
-            self.sops[name] = float((torch.ones_like(args[0]) @ args[1]).sum())
 
     def __enter__(self) -> Recorder:
         return self
@@ -137,15 +122,22 @@ class Recorder:
             handle.remove()
 
 
-def check_statistics(golden: Golden, seen: Recorder) -> None:
-    """Spikes of every neuron layer and, where listed, operations of every layer: exact integers."""
+def check_spikes(golden: Golden, seen: Recorder) -> None:
+    """Spikes of every neuron layer: exact integers."""
     for name, count in golden.sidecar["eval_neuron_statistics"]["spikes_per_neuron_layer"].items():
         assert int(seen.outputs[name].sum()) == count, name
+
+
+def check_operations(golden: Golden, counter: spiking.OperationCounter) -> None:
+    """What the official monitor counted, all samples together; it leaves out the stem and the classifier."""
     operations = golden.sidecar.get("sops_official_monitor")
-    if operations:
-        own = {k: v for k, v in seen.sops.items() if k != "prologue.0"}
-        assert own == operations["per_layer"]
-        assert sum(own.values()) == operations["total"]
+    if operations is None:
+        return
+    rows = [row for row in counter.report(1).rows if row.name not in ("prologue.0", "classifier")]
+    own = {row.name: row.sops * (1 - row.padding) for row in rows}
+    assert own == pytest.approx(operations["per_layer"], rel=1e-12)
+    assert sum(own.values()) == pytest.approx(operations["total"], rel=1e-12)
+    assert all(row.macs == 0 for row in rows)
 
 
 # -- tests -----------------------------------------------------------------------------------------
@@ -183,7 +175,7 @@ def test_block(golden):
     block = load(build_block(constructor(golden)), golden).eval()
     with torch.no_grad(), Recorder(block) as seen:
         check(golden, "eval.out", block(golden["input.x"].double()))
-    check_statistics(golden, seen)
+    check_spikes(golden, seen)
     for key, about in golden.sidecar["tensors"].items():
         found = re.search(r"(input|output) of official submodule (\S+)", about["meaning"])
         if found and key.startswith("eval."):
@@ -219,10 +211,11 @@ def test_model(golden):
     model = load(build_model(constructor(golden)), golden).eval()
     assert sum(p.numel() for p in model.parameters()) == golden.sidecar["parameters"]
     x = time_first(golden["input.x"].double())
-    with torch.no_grad(), Recorder(model) as seen:
+    with torch.no_grad(), Recorder(model) as seen, spiking.OperationCounter(model) as counter:
         logits = model(x, steps=True)
     check(golden, "eval.logits", logits)
-    check_statistics(golden, seen)
+    check_spikes(golden, seen)
+    check_operations(golden, counter)
     with torch.no_grad():
         check(golden, "eval.out.prologue", model.encode(x))
         torch.testing.assert_close(model(x), logits.mean(0), rtol=0, atol=0)
@@ -314,9 +307,10 @@ def test_full_model(golden):
     x = (3 * formula(int(np.prod(shape)), 10000, seed) - 1).astype(np.float32)
     assert x[:4].tolist() == checks["input_first_four"]
     x = time_first(torch.from_numpy(x).reshape(shape).double())
-    with torch.no_grad(), Recorder(model) as seen:
+    with torch.no_grad(), Recorder(model) as seen, spiking.OperationCounter(model) as counter:
         check(golden, "eval.logits", model(x, steps=True))
-    check_statistics(golden, seen)
+    check_spikes(golden, seen)
+    check_operations(golden, counter)
     with torch.no_grad():
         check(golden, "eval.spatial_mean.prologue", model.encode(x).mean((-1, -2)))
     for path in golden.under("eval.spatial_mean.layers."):
