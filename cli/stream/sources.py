@@ -121,23 +121,18 @@ class ImageSource:
     """
 
     def __init__(self, folder: Path, model: Any) -> None:
-        from timm.data import resolve_data_config
-
+        import zoo
         from datamodules.loading.folder import find_images
-        from datamodules.transforms.fit import FitImage
 
-        cfg = resolve_data_config({}, pretrained_cfg=dict(model.pretrained_cfg))
-        self.chans = int(cfg["input_size"][0])
-        if self.chans not in (1, 3):
-            raise CommandError(
-                f"this network takes {self.chans} channels, but images have 1 or 3;"
-                " --events FILE streams a recording"
-            )
+        try:
+            self.transform = zoo.transform(model)
+        except ValueError as error:
+            raise CommandError(f"{error}; --events FILE streams a recording") from error
         self.paths = find_images(str(folder))
-        self.fit = FitImage(cfg["input_size"][1:], cfg["mean"], cfg["std"], cfg["interpolation"])
 
     def __iter__(self) -> Iterator[Step]:
         from datamodules.loading.decode import open_image
 
+        channels = self.transform.input_size[0]
         for k, path in enumerate(self.paths):
-            yield Step(self.fit(open_image(str(path), self.chans)).unsqueeze(0), 0, k + 1)
+            yield Step(self.transform(open_image(str(path), channels)).unsqueeze(0), 0, k + 1)

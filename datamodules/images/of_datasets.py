@@ -18,10 +18,11 @@ from typing_extensions import override
 from datamodules.classification import ClassificationDataModule
 from datamodules.images.image_folder import IMAGENET_MEAN, IMAGENET_STD
 from datamodules.loading.datasets import BatchDataset, Key, keys_of
-from datamodules.loading.decode import as_bytes, eight_bit, image_array
+from datamodules.loading.decode import as_bytes
 from datamodules.loading.errors import DataError
 from datamodules.loading.splits import HELD_OUT, HOLD_OUT, SPLIT_SEED, Val, check_val, stratified_split
-from datamodules.transforms.fit import RESAMPLING
+from datamodules.transforms.fit import fitted
+from datamodules.transforms.policies import Interpolation
 
 TEST_FRACTION = 0.2
 
@@ -50,7 +51,7 @@ class ItemDataset(BatchDataset):
         *,
         in_chans: int,
         size: tuple[int, int] | None,
-        interpolation: str,
+        interpolation: Interpolation,
         seed: int,
     ) -> None:
         self.items, self.rows, self.labels = items, rows, labels
@@ -87,10 +88,7 @@ class ItemDataset(BatchDataset):
             return as_bytes(image)
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
-        image = eight_bit(image, self.in_chans)
-        if self.size is not None and image.size != self.size[::-1]:
-            image = image.resize(self.size[::-1], RESAMPLING[self.interpolation])
-        return torch.from_numpy(image_array(image).copy())
+        return fitted(image, self.in_chans, self.size, self.interpolation)
 
 
 class DatasetDataModule(ClassificationDataModule):

@@ -19,6 +19,23 @@ RESAMPLING = {
 }
 
 
+def fitted(
+    image: Image.Image, in_chans: int, size: tuple[int, ...] | None, interpolation: Interpolation
+) -> Tensor:
+    """An image as uint8 ``[C, H, W]``, resized if it has another size.
+
+    Args:
+        image: of any mode, see `eight_bit`.
+        in_chans: C, 1 or 3.
+        size: (height, width); None keeps the image's.
+        interpolation: of resizing.
+    """
+    image = eight_bit(image, in_chans)
+    if size is not None and image.size != size[::-1]:
+        image = image.resize((size[1], size[0]), RESAMPLING[interpolation])
+    return torch.from_numpy(image_array(image).copy())
+
+
 class FitImage:
     """Resize one decoded image to a size and normalise it; picklable for workers.
 
@@ -37,13 +54,9 @@ class FitImage:
         interpolation: Interpolation,
     ) -> None:
         self.size = size
-        self.resampling = RESAMPLING[interpolation]
+        self.interpolation = interpolation
         self.normalise = TensorPipeline(mean=mean, std=std)
 
     def __call__(self, image: Image.Image, key: int | None = None) -> Tensor:
         """``[C, H, W]``, resized if it has another size, and normalised."""
-        height, width = self.size
-        image = eight_bit(image, len(self.normalise.mean))
-        if image.size != (width, height):
-            image = image.resize((width, height), self.resampling)
-        return self.normalise(torch.from_numpy(image_array(image).copy()))
+        return self.normalise(fitted(image, len(self.normalise.mean), self.size, self.interpolation))

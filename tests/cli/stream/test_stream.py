@@ -12,7 +12,7 @@ from PIL import Image
 import zoo
 from cli.main import main
 from cli.stream.player import Latencies, play
-from cli.stream.sources import Cut, EventSource, Step
+from cli.stream.sources import Cut, EventSource, ImageSource, Step
 from datamodules.events.frames import to_frames
 
 
@@ -112,6 +112,17 @@ def test_a_folder_of_images(tmp_path, capsys):
     )
 
 
+def test_images_are_prepared_as_the_weights_want_them(tmp_path):
+    """A wide image loses its ends in the centre crop, and is not squashed to a square."""
+    model = zoo.create("spiking_cnn_nano").eval()
+    image = Image.fromarray(np.tile(np.arange(80, dtype=np.uint8) * 3, (40, 1)))
+    image.save(tmp_path / "wide.png")
+    (step,) = ImageSource(tmp_path, model)
+    assert torch.equal(step.x[0], zoo.transform(model)(image))
+    squashed = torch.from_numpy(np.asarray(image.resize((28, 28)), np.float32) / 255)
+    assert step.x.std() < 0.8 * ((squashed - 0.1307) / 0.3081).std()
+
+
 def test_the_header_tells_the_sensor_and_frames_are_resized(network, tmp_path, capsys):
     write_dat(tmp_path / "a.dat", events(900, (60, 80)), height=60, width=80)
     assert "bit for bit" in said(capsys, network, "--events", tmp_path / "a.dat", "--check", "--every", 0)
@@ -126,7 +137,7 @@ def test_what_is_refused(network, recording, tmp_path, capsys):
     assert "give one" in refused(capsys, network, "--events", recording, *cut)
     assert "--chunk must be at least 1" in refused(capsys, network, "--events", recording, "--chunk", 0)
     assert "images are frames already" in refused(capsys, network, "--camera-like", tmp_path, "--frame-ms", 1)
-    assert "takes 2 channels, but images" in refused(capsys, network, "--camera-like", tmp_path)
+    assert "takes 2 channels, so images" in refused(capsys, network, "--camera-like", tmp_path)
     assert "one of the arguments" in refused(capsys, network)
     recording.write_bytes(recording.read_bytes()[:-2])
     assert "cut off" in refused(capsys, network, "--events", recording)
