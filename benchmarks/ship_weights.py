@@ -23,10 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="the run's folder, with report.json")
     parser.add_argument("tag", help="what the weights are called, NAME.TAG")
+    parser.add_argument("--limits", help="a sentence for the card: what users must know beyond what it says")
     args = parser.parse_args()
     report = json.loads((args.run / "report.json").read_text(encoding="utf-8"))
     target = ROOT / "zoo" / "weights" / f"{report['model']}.{args.tag}"
-    folder = export_run(args.run, target, licence="Apache-2.0", figures=False)
+    folder = export_run(args.run, target, licence="Apache-2.0", limits=args.limits, figures=False)
     size = (folder / "model.safetensors").stat().st_size
     if size > LARGEST:
         shutil.rmtree(folder)

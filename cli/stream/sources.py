@@ -74,7 +74,7 @@ class EventSource:
         if chans not in (2, 3):
             raise CommandError(
                 f"this network takes {chans} channels, but events have 2 (darker, brighter), or 3 with their"
-                " sum; stream one that was trained on events (configs/stbp/nmnist.yaml trains one)"
+                " sum; stream one that was trained on events, such as spiking_cnn_nano.nmnist_t8"
             )
         self.path, self.cut, self.time_steps = path, cut, int(model.time_steps)
         self.size = size or sensor_size(path) or (int(wanted[0]), int(wanted[1]))
