@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
-from datamodules.events.frames import Counts, SplitBy, to_frames
+from datamodules.events.count import Counts
+from datamodules.events.frames import SplitBy, to_frames
 from datamodules.events.readers import Events, in_order
 from datamodules.loading.cache import cache_folder, listed, memory_mapped, short_hash
 from datamodules.loading.datasets import Arrays

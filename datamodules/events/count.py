@@ -7,71 +7,114 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from datamodules.events.readers.record import Events, Size, inside
 from datamodules.native import compile_function
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from datamodules.events.readers import Events
+    from pathlib import Path
 
 _TEXT = """
-define void @count(ptr %xs, ptr %ys, ptr %ps, i64 %first, i64 %last, ptr %counts, i64 %height, i64 %width) {
+define void @count(ptr %xs, ptr %ys, ptr %ps, ptr %edges, i64 %frames, ptr %counts, i64 %height, i64 %width,
+                   ptr %told) {
 entry:
-  %some = icmp slt i64 %first, %last
-  br i1 %some, label %event, label %end
+  %pixels = mul i64 %height, %width
+  %stride = mul i64 %pixels, 2
+  %some = icmp sgt i64 %frames, 0
+  br i1 %some, label %frame, label %end
+frame:
+  %k = phi i64 [ 0, %entry ], [ %k2, %next ]
+  %most = phi i32 [ 0, %entry ], [ %most3, %next ]
+  %k2 = add i64 %k, 1
+  %firstp = getelementptr i64, ptr %edges, i64 %k
+  %lastp = getelementptr i64, ptr %edges, i64 %k2
+  %first = load i64, ptr %firstp, align 8
+  %last = load i64, ptr %lastp, align 8
+  %base = mul i64 %k, %stride
+  %any = icmp slt i64 %first, %last
+  br i1 %any, label %event, label %next
 event:
-  %i = phi i64 [ %first, %entry ], [ %i2, %event ]
+  %i = phi i64 [ %first, %frame ], [ %i2, %add ]
+  %most1 = phi i32 [ %most, %frame ], [ %most2, %add ]
   %xp = getelementptr i64, ptr %xs, i64 %i
   %yp = getelementptr i64, ptr %ys, i64 %i
   %pp = getelementptr i64, ptr %ps, i64 %i
   %x = load i64, ptr %xp, align 8
   %y = load i64, ptr %yp, align 8
   %p = load i64, ptr %pp, align 8
+  %xin = icmp ult i64 %x, %width
+  %yin = icmp ult i64 %y, %height
+  %pin = icmp ult i64 %p, 2
+  %xyin = and i1 %xin, %yin
+  %in = and i1 %xyin, %pin
+  br i1 %in, label %add, label %outside
+add:
   %r0 = mul i64 %p, %height
   %r = add i64 %r0, %y
   %c0 = mul i64 %r, %width
-  %c = add i64 %c0, %x
+  %c1 = add i64 %c0, %x
+  %c = add i64 %c1, %base
   %cp = getelementptr i32, ptr %counts, i64 %c
   %old = load i32, ptr %cp, align 4
   %new = add i32 %old, 1
   store i32 %new, ptr %cp, align 4
+  %higher = icmp ugt i32 %new, %most1
+  %most2 = select i1 %higher, i32 %new, i32 %most1
   %i2 = add i64 %i, 1
   %more = icmp slt i64 %i2, %last
-  br i1 %more, label %event, label %end
+  br i1 %more, label %event, label %next
+next:
+  %most3 = phi i32 [ %most, %frame ], [ %most2, %add ]
+  %again = icmp slt i64 %k2, %frames
+  br i1 %again, label %frame, label %counted
+counted:
+  %wide = zext i32 %most3 to i64
+  store i64 %wide, ptr %told, align 8
+  br label %end
+outside:
+  store i64 -1, ptr %told, align 8
+  br label %end
 end:
   ret void
 }
 """
+Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @cache
 def _compiled() -> tuple[Any, Any]:
     """The function, and what keeps its code in memory."""
     i64, p = ctypes.c_int64, ctypes.c_void_p
-    return compile_function(_TEXT, "count", p, p, p, i64, i64, p, i64, i64)
+    return compile_function(_TEXT, "count", p, p, p, p, i64, p, i64, i64, p)
 
 
 def count_events(
-    events: Events, edges: npt.NDArray[np.int64], size: tuple[int, int]
-) -> npt.NDArray[np.uint32]:
+    events: Events, edges: npt.NDArray[np.int64], size: Size, what: str | Path = "the recording"
+) -> Counts:
     """Count events between edges by polarity and pixel.
 
     Args:
-        events: all on the sensor, with polarities 0 and 1; nothing is checked here.
+        events: of one recording.
         edges: numbers of events, rising: frame k holds those from ``edges[k]`` to ``edges[k + 1]``.
         size: H and W of the sensor.
+        what: the file, for messages.
 
     Returns:
-        uint32 ``[len(edges) - 1, 2, H, W]``.
+        ``[len(edges) - 1, 2, H, W]``; uint8, or uint16 or uint32 where a count needs it.
+
+    Raises:
+        DataError: an event outside of the sensor, or a polarity that is none.
     """
     height, width = size
     counts = np.zeros((len(edges) - 1, 2, height, width), np.uint32)
-    columns = [np.ascontiguousarray(column, dtype=np.int64) for column in (events.x, events.y, events.p)]
+    columns = [np.ascontiguousarray(c, dtype=np.int64) for c in (events.x, events.y, events.p, edges)]
     places = [column.ctypes.data for column in columns]
     function, _ = _compiled()
-    bounds = edges.tolist()
-    start, stride = counts.ctypes.data, counts.strides[0]
-    for k in range(len(counts)):
-        function(*places, bounds[k], bounds[k + 1], start + k * stride, height, width)
-    return counts
+    largest = ctypes.c_int64()
+    function(*places, len(counts), counts.ctypes.data, height, width, ctypes.addressof(largest))
+    most = largest.value
+    if most < 0:
+        inside(events, size, what)
+        raise AssertionError("an event was taken to be outside of its sensor")
+    return counts.astype(np.min_scalar_type(most))

@@ -5,17 +5,15 @@ Axes: N events, T frames, H W sensor.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from datamodules.events.count import count_events
-from datamodules.events.readers.record import Events, inside
+from datamodules.events.count import Counts, count_events
+from datamodules.events.readers.record import Events
 from datamodules.loading.errors import DataError
 
 SplitBy = Literal["count", "time"]
-Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def to_frames(events: Events, time_steps: int, size: tuple[int, int], split_by: SplitBy = "count") -> Counts:
@@ -32,14 +30,17 @@ def to_frames(events: Events, time_steps: int, size: tuple[int, int], split_by: 
 
     Returns:
         ``[T, 2, H, W]``, darker first; uint8, or uint16 or uint32 where a count needs it.
+
+    Raises:
+        DataError: there are no events, or one is outside of the sensor.
     """
     count = len(events.t)
     if not count:
         raise DataError("a recording without events")
-    inside(events, size)
     if split_by == "count":
-        edges = np.minimum(np.arange(time_steps + 1) * max(1, count // time_steps), count)
-        edges[-1] = count
+        each = max(1, count // time_steps)
+        edges = np.arange(0, each * (time_steps + 1), each)
+        edges[min(count, time_steps) :] = count
     elif split_by == "time":
         first, last = int(events.t.min()), int(events.t.max())
         length = max(1, (last - first) // time_steps)
@@ -50,5 +51,4 @@ def to_frames(events: Events, time_steps: int, size: tuple[int, int], split_by: 
         edges[-1] = count
     else:
         raise ValueError(f"split_by must be 'count' or 'time', got {split_by!r}")
-    counts = count_events(events, edges, size)
-    return counts.astype(np.min_scalar_type(counts.max()))
+    return count_events(events, edges, size)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.events.count import count_events
+from datamodules.events.count import Counts, count_events
 from datamodules.events.readers.record import Blocks, Events, Size, inside
 from datamodules.loading.errors import DataError
 
@@ -168,7 +168,7 @@ def _empty(size: Size) -> npt.NDArray[np.int64]:
     return np.zeros((2, *size), np.int64)
 
 
-def _counted(block: Events, low: int, high: int, size: Size) -> npt.NDArray[np.uint32]:
+def _counted(block: Events, low: int, high: int, size: Size) -> Counts:
     part = Events(*(column[low:high] for column in block))
-    counts: npt.NDArray[np.uint32] = count_events(part, np.array([0, high - low]), size)[0]
+    counts: Counts = count_events(part, np.array([0, high - low]), size)[0]
     return counts

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from datamodules.events.base import EventDataModule, Recording
-from datamodules.events.frames import Counts, to_frames
+from datamodules.events.count import Counts
+from datamodules.events.frames import to_frames
 from datamodules.events.readers import SUFFIXES, Events, read_events
 from datamodules.events.simulate import brightness_events, film, saccades
 from datamodules.images.mnist5k import TEST_FRACTION, MNIST5kDataModule, find_mnist5k, read_mnist5k

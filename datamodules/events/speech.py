@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from datamodules.arrays import ArrayDataModule
-from datamodules.events.frames import Counts
+from datamodules.events.count import Counts
 from datamodules.events.readers.arrays import opened
 from datamodules.loading.cache import cache_folder, memory_mapped, short_hash
 from datamodules.loading.datasets import ArrayDataset, Arrays
