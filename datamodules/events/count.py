@@ -25,7 +25,7 @@ entry:
   br i1 %some, label %frame, label %end
 frame:
   %k = phi i64 [ 0, %entry ], [ %k2, %next ]
-  %most = phi i32 [ 0, %entry ], [ %most3, %next ]
+  %most = phi iBITS [ 0, %entry ], [ %most3, %next ]
   %k2 = add i64 %k, 1
   %firstp = getelementptr i64, ptr %edges, i64 %k
   %lastp = getelementptr i64, ptr %edges, i64 %k2
@@ -36,7 +36,7 @@ frame:
   br i1 %any, label %event, label %next
 event:
   %i = phi i64 [ %first, %frame ], [ %i2, %add ]
-  %most1 = phi i32 [ %most, %frame ], [ %most2, %add ]
+  %most1 = phi iBITS [ %most, %frame ], [ %most2, %add ]
   %xp = getelementptr i64, ptr %xs, i64 %i
   %yp = getelementptr i64, ptr %ys, i64 %i
   %pp = getelementptr i64, ptr %ps, i64 %i
@@ -55,21 +55,21 @@ add:
   %c0 = mul i64 %r, %width
   %c1 = add i64 %c0, %x
   %c = add i64 %c1, %base
-  %cp = getelementptr i32, ptr %counts, i64 %c
-  %old = load i32, ptr %cp, align 4
-  %new = add i32 %old, 1
-  store i32 %new, ptr %cp, align 4
-  %higher = icmp ugt i32 %new, %most1
-  %most2 = select i1 %higher, i32 %new, i32 %most1
+  %cp = getelementptr iBITS, ptr %counts, i64 %c
+  %old = load iBITS, ptr %cp, align 1
+  %new = add iBITS %old, 1
+  store iBITS %new, ptr %cp, align 1
+  %higher = icmp ugt iBITS %new, %most1
+  %most2 = select i1 %higher, iBITS %new, iBITS %most1
   %i2 = add i64 %i, 1
   %more = icmp slt i64 %i2, %last
   br i1 %more, label %event, label %next
 next:
-  %most3 = phi i32 [ %most, %frame ], [ %most2, %add ]
+  %most3 = phi iBITS [ %most, %frame ], [ %most2, %add ]
   %again = icmp slt i64 %k2, %frames
   br i1 %again, label %frame, label %counted
 counted:
-  %wide = zext i32 %most3 to i64
+  %wide = zext iBITS %most3 to i64
   store i64 %wide, ptr %told, align 8
   br label %end
 outside:
@@ -83,10 +83,10 @@ Counts = npt.NDArray[np.unsignedinteger[Any]]
 
 
 @cache
-def _compiled() -> tuple[Any, Any]:
-    """The function, and what keeps its code in memory."""
+def _compiled(bits: int) -> tuple[Any, Any]:
+    """The function for counts of so many bits, and what keeps its code in memory."""
     i64, p = ctypes.c_int64, ctypes.c_void_p
-    return compile_function(_TEXT, "count", p, p, p, p, i64, p, i64, i64, p)
+    return compile_function(_TEXT.replace("BITS", str(bits)), "count", p, p, p, p, i64, p, i64, i64, p)
 
 
 def count_events(
@@ -107,14 +107,15 @@ def count_events(
         DataError: an event outside of the sensor, or a polarity that is none.
     """
     height, width = size
-    counts = np.zeros((len(edges) - 1, 2, height, width), np.uint32)
+    dtype = np.min_scalar_type(len(events.t))  # which no count can pass; a narrow one stays in the cache
+    counts: Counts = np.zeros((len(edges) - 1, 2, height, width), dtype)
     columns = [np.ascontiguousarray(c, dtype=np.int64) for c in (events.x, events.y, events.p, edges)]
     places = [column.ctypes.data for column in columns]
-    function, _ = _compiled()
+    function, _ = _compiled(8 * dtype.itemsize)
     largest = ctypes.c_int64()
     function(*places, len(counts), counts.ctypes.data, height, width, ctypes.addressof(largest))
     most = largest.value
     if most < 0:
         inside(events, size, what)
         raise AssertionError("an event was taken to be outside of its sensor")
-    return counts.astype(np.min_scalar_type(most))
+    return counts.astype(np.min_scalar_type(most), copy=False)
