@@ -72,7 +72,7 @@ def main() -> None:
             cases["SpikingJelly"] = lambda e=events, t=T, s=side: spikingjelly(e, t, s)
         for name, run in cases.items():
             assert np.array_equal(np.asarray(run()), want), f"{name} counts otherwise"
-        times = _timing.measure(cases, 5 if args.quick else 25, inner=20 if count < 10_000 else 1)
+        times = _timing.measure(cases, 5 if args.quick else 25, inner=100 if count < 10_000 else 1)
         others = [name for name in cases if name != "ours"]
         cells = [
             _timing.milliseconds(times[n]) if n in times else "-"
