@@ -285,3 +285,45 @@ def _spread(values: list[str]) -> str:
         return "-"
     mean = f"{statistics.fmean(numbers):.2f}"
     return f"{mean} ± {statistics.stdev(numbers):.2f} %" if len(numbers) > 1 else f"{mean} %"
+
+
+def write_nir_table(table: Path, path: Path) -> None:
+    """Rows of ``benchmarks/nir_table.py``: our files in other libraries, then theirs here."""
+    with table.open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    ours = [row for row in found if row["writer"] == "Fulgurite"]
+    readers = list(dict.fromkeys(row["library"] for row in ours))
+    rows = []
+    for network in dict.fromkeys(row["network"] for row in ours):
+        told = {row["library"]: row["outcome"] for row in ours if row["network"] == network}
+        rows.append([network, *(_cell(told[reader]) for reader in readers)])
+    theirs = [[r["library"], r["network"], _cell(r["outcome"])] for r in found if r["writer"] != "Fulgurite"]
+    path.write_text(
+        "Our files there:\n\n"
+        + _table(["network", *readers], rows)
+        + "\nTheir files here:\n\n"
+        + _table(["library", "network", "outcome"], theirs)
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+TIMES = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
+
+
+def write_export_table(table: Path, path: Path) -> None:
+    """Rows of ``benchmarks/export.py``: equal or not, and milliseconds beside PyTorch."""
+    rows = []
+    for row in map(json.loads, table.read_text().splitlines()):
+        name = f"`{row['name']}`"
+        if "refused" in row:
+            rows.append([name, "-", "-", _cell(row["refused"]), *["-"] * 4])
+            continue
+        exact = f"{'equal' if row['gap'] <= 1e-4 else 'spikes at thresholds'}, {row['gap']:.0e}"
+        times = [f"{row[key]:.2f}" if row.get(key) else "-" for key in TIMES]
+        size = f"{row['megabytes']:g}"
+        rows.append([name, str(row["time_steps"] or "-"), row["input"], exact, size, *times])
+    header = ["network", "T", "input", "against PyTorch", "MB", "eager", "`torch.compile`", "onnxruntime"]
+    path.write_text(_table(header, rows))

@@ -12,9 +12,11 @@ from _generate import (  # noqa: E402
     write_code_table,
     write_config_table,
     write_conversion_table,
+    write_export_table,
     write_family_table,
     write_hybrid_table,
     write_measured_table,
+    write_nir_table,
     write_token_table,
     write_tuning_table,
     write_weights_table,
@@ -70,3 +72,5 @@ write_family_table(ROOT / "benchmarks" / "family_table.jsonl", _generated / "fam
 write_token_table(ROOT / "benchmarks" / "token_table.csv", _generated / "token_table.md")
 write_hybrid_table(ROOT / "benchmarks" / "hybrid_table.csv", _generated / "hybrid_table.md")
 write_tuning_table(ROOT / "benchmarks" / "hybrid_table.csv", _generated / "tuning_table.md")
+write_nir_table(ROOT / "benchmarks" / "nir_table.csv", _generated / "nir_table.md")
+write_export_table(ROOT / "benchmarks" / "export.jsonl", _generated / "export_table.md")

@@ -46,6 +46,11 @@ def architecture_of(model: nn.Module) -> str:
     return str(name)
 
 
+def runs_over_time(model: nn.Module) -> bool:
+    """Whether a network runs over T steps, so that ``model(x, steps=True)`` gives an answer for each."""
+    return isinstance(model, ConvertedModel) or (isinstance(model, ZooModel) and model.takes_time_steps)
+
+
 def rebuildable(model: nn.Module) -> dict[str, Any]:
     """The plain arguments from which the entry builds ``model`` again; checked by doing it."""
     way_out = (

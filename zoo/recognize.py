@@ -13,6 +13,7 @@ from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
 from zoo.files.checkpoint import Checkpoint, read_checkpoint
 from zoo.files.layout import sha256_of
+from zoo.interchange import from_snntorch
 from zoo.loading import fill
 from zoo.registry import Entry, get_entry, list_entries
 from zoo.saving import save
@@ -217,6 +218,8 @@ def import_checkpoint(
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; import takes a file, and zoo.load reads folders")
     found = read_checkpoint(path)
+    if name in (None, from_snntorch.ENTRY) and from_snntorch.is_snntorch(found.state):
+        name, arguments = from_snntorch.ENTRY, from_snntorch.arguments_of(found.state, arguments)
     chosen = _choose(path, found, name, arguments)
     entry = get_entry(chosen.name)
     model = entry.fn(**chosen.arguments)

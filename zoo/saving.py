@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from conversion import ConvertedModel
 from spiking.measure.finite import damaged, listed
-from zoo.base import ZooModel
 from zoo.errors import CheckpointError
 from zoo.files.description import Description, Origin, Record
 from zoo.files.folder import Content, write_folder
 from zoo.files.layout import SETTINGS_FILE
 from zoo.files.provenance import Provenance
 from zoo.files.tensors import MAX_SHARD
-from zoo.rebuild import architecture_of, rebuildable, unwrap
+from zoo.rebuild import architecture_of, rebuildable, runs_over_time, unwrap
 from zoo.registry import get_entry, is_registered, task_of
 from zoo.timm_bridge.names import PLACES, timm_origin
 
@@ -104,12 +103,11 @@ def _record(model: nn.Module, told: Provenance) -> Record:
     data = told.data()
     origin = _origin(model, told)
     steps = getattr(model, "time_steps", None)
-    over_time = isinstance(model, ConvertedModel) or (isinstance(model, ZooModel) and model.takes_time_steps)
     return Record(
         version=version_of(),
         task=task_of(model).name,
         conversion=model.report.to_dict() if isinstance(model, ConvertedModel) else None,
-        time_steps=steps if over_time else None,
+        time_steps=steps if runs_over_time(model) else None,
         parameters=sum(p.numel() for p in model.parameters()),
         metrics=dict(told.metrics or {}),
         measured=dict(told.measured or {}),

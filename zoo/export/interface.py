@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from conversion import ConvertedModel
 from conversion.inputs import TOKENS, tokens
-from zoo.classifier import AnalogModel, ImageClassifier
 from zoo.errors import ExportError
+from zoo.rebuild import runs_over_time
 from zoo.registry import task_of
 from zoo.tasks import CLASSIFICATION, CONTROL
 
@@ -99,25 +99,38 @@ def interface_of(model: nn.Module, sequence: bool = False) -> Interface:
             " zoo.export writes image classifiers, converted networks and agents. Export the part that you"
             " need yourself: torch.export.export(model.PART, (inputs,))"
         )
-    spiking = isinstance(model, ConvertedModel) or (
-        isinstance(model, ImageClassifier) and not isinstance(model, AnalogModel)
-    )
     size = input_size(model)
-    if not spiking:
+    name = "images" if len(size) == 3 else "inputs"
+    if not runs_over_time(model):
         _refuse_sequence(sequence, f"{type(model).__name__} has no time steps")
-        return _plain(model, "images", size, "logits")
+        return _plain(model, name, size, "logits")
     if sequence and isinstance(model, ConvertedModel):
         raise ExportError("a converted network makes its own steps from still images; leave the sequence out")
     if isinstance(model, ConvertedModel) and model.recipe.get("input_dtype") == TOKENS:
         return _with_steps(model, Port(name="tokens"), lambda count, _: some_tokens(model, size, count))
-    steps = int(getattr(model, "time_steps", 1))
+    steps = steps_of(model)
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
         if sequence:  # counts of events are no less than zero
             return torch.randn(steps, count, *size, generator=generator).abs()
         return torch.randn(count, *size, generator=generator)
 
-    return _with_steps(model, Port(name="frames", batch=1) if sequence else Port(name="images"), draw)
+    return _with_steps(model, Port(name="frames", batch=1) if sequence else Port(name=name), draw)
+
+
+def steps_of(model: nn.Module) -> int:
+    """T of a file that holds all steps.
+
+    Raises:
+        ExportError: nobody said it, as in the file of another library.
+    """
+    steps = getattr(model, "time_steps", 1)
+    if steps is None:
+        raise ExportError(
+            f"{type(model).__name__} does not say T, which the file fixes: --time-steps T, or set"
+            " model.time_steps"
+        )
+    return int(steps)
 
 
 def input_size(model: nn.Module) -> tuple[int, ...]:
@@ -129,7 +142,9 @@ def input_size(model: nn.Module) -> tuple[int, ...]:
     if isinstance(model, ConvertedModel):
         return tuple(int(size) for size in model.recipe["input_size"])
     cfg: Any = getattr(model, "pretrained_cfg", None)
-    size = cfg.get("input_size") if isinstance(cfg, dict) else None
+    size: Any = getattr(model, "input_shape", None)  # of networks that take more than images
+    if not size:
+        size = cfg.get("input_size") if isinstance(cfg, dict) else None
     if not size:
         raise ExportError(
             f"{type(model).__name__} does not say which images it takes; set"
@@ -170,7 +185,7 @@ def _with_steps(model: nn.Module, port: Port, draw: Callable[[int, torch.Generat
         inputs=[port],
         outputs=[Port(name="logits", batch=1)],
         draw=lambda count, generator: (draw(count, generator),),
-        steps=int(getattr(model, "time_steps", 1)),
+        steps=steps_of(model),
     )
 
 

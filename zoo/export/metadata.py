@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from conversion import ConvertedModel
-from zoo.base import ZooModel
 from zoo.files.description import PREPROCESSING
-from zoo.rebuild import architecture_of
+from zoo.rebuild import architecture_of, runs_over_time
 from zoo.registry import get_entry, is_registered, task_of
 from zoo.saving import version_of
 
@@ -29,8 +28,7 @@ def metadata_of(model: nn.Module, step: bool = False) -> dict[str, str]:
         "task": task_of(model).name,
         "version": f"fulgurite {version_of()}",
     }
-    over_time = isinstance(model, ConvertedModel) or (isinstance(model, ZooModel) and model.takes_time_steps)
-    if over_time:
+    if runs_over_time(model):
         told |= {
             "form": "one step" if step else "all steps",
             "time_steps": getattr(model, "time_steps", None),

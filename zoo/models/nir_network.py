@@ -143,6 +143,7 @@ class NIRNetwork(ZooModel):
 
     recorded: ClassVar[tuple[str, ...]] = ("time_steps",)
     takes_time_steps: ClassVar[bool] = True
+    kinds: ClassVar[Mapping[str, Callable[..., nn.Module]]] = KINDS  # of nodes
 
     def __init__(self, graph: Mapping[str, Any], time_steps: int | None = None) -> None:
         super().__init__()
@@ -170,8 +171,9 @@ class NIRNetwork(ZooModel):
         name, kind, inputs = (settings.pop(key, None) for key in ("name", "kind", "inputs"))
         if not isinstance(name, str) or not re.fullmatch(r"\w+", name) or name in shapes:
             raise ValueError(f"{str(name)[:80]!r} is no name of a node, or that of another one")
-        if kind not in KINDS:
-            raise ValueError(f"node {name!r}: unknown kind {str(kind)[:80]!r}; known: {', '.join(KINDS)}")
+        if kind not in self.kinds:
+            known = ", ".join(self.kinds)
+            raise ValueError(f"node {name!r}: unknown kind {str(kind)[:80]!r}; known: {known}")
         if not isinstance(inputs, list | tuple) or not inputs:
             raise ValueError(f"node {name!r} takes no input")
         for source in inputs:
@@ -188,7 +190,7 @@ class NIRNetwork(ZooModel):
             if held is not None and torch.broadcast_shapes(held, shape) != shape:
                 raise ValueError(f"its parameters have the shape {held}")
             with torch.no_grad():
-                layer = KINDS[kind](**settings)
+                layer = self.kinds[kind](**settings)
                 shapes[name] = shape if isinstance(layer, spiking.Neuron) else _shape_behind(layer, shape)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise ValueError(

@@ -14,6 +14,7 @@ from cli.main import main
 from tests.zoo.export.lively import liven
 from zoo.export import Request, compare, program
 from zoo.export.interface import Interface, Port, interface_of
+from zoo.export.step import driven, one_step
 
 pytestmark = pytest.mark.export
 
@@ -97,6 +98,35 @@ def test_an_agent_is_exported(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(torch.export.load(done.path).module()(seen), agent(seen))
     assert (done.inputs, done.outputs) == ({"observations": "[batch, 3]"}, {"actions": "[batch, 2]"})
+
+
+def read_from_nir(time_steps):
+    """A network as a NIR file describes it, of vectors."""
+    linear = {"kind": "linear", "bias": True}
+    nodes = [
+        {"name": "first", "inputs": ["input"], "in_features": 3, "out_features": 8, **linear},
+        {"name": "fire", "inputs": ["first"], "kind": "if", "v_threshold": 0.5, "v_reset": 0.0},
+        {"name": "last", "inputs": ["fire"], "in_features": 8, "out_features": 2, **linear},
+    ]
+    torch.manual_seed(0)
+    graph = {"input_shape": [3], "nodes": nodes, "output": "last"}
+    return zoo.create("nir_network", graph=graph, time_steps=time_steps).eval()
+
+
+def test_a_network_from_a_nir_file_has_steps_in_other_formats():
+    model = read_from_nir(3)
+    interface = interface_of(model)
+    (x,) = interface.draw(4, torch.Generator().manual_seed(0))
+    assert (interface.inputs[0].axes(x), interface.steps) == ("[batch, 3]", 3)
+    with torch.no_grad():
+        assert torch.equal(interface((x,))[0], model(x, steps=True))
+    step, whole = one_step(model, interface)
+    assert [port.name for port in step.inputs] == ["inputs", "steps_done", "state.layers.fire.v"]
+    with torch.no_grad():
+        (frames,) = whole.draw(2, torch.Generator().manual_seed(0))
+        assert torch.equal(driven(step, step)((frames,))[0], model(frames, steps=True))
+    with pytest.raises(zoo.ExportError, match=r"does not say T.*--time-steps"):
+        interface_of(read_from_nir(None))
 
 
 class Loop(nn.Module):

@@ -54,7 +54,7 @@ def write(model: nn.Module, path: Path, request: Request) -> Exported:
     Raises:
         ExportError: NIR cannot say the network, or the graph computes something else.
     """
-    shape = input_shape_of(model)
+    shape = input_size(model)
     request.say("taking one step of the network apart")
     graph = graph_of(model, shape)
     request.say("comparing with the network")
@@ -86,16 +86,6 @@ def write(model: nn.Module, path: Path, request: Request) -> Exported:
         f" folded weights are float32, gives {same:.2%} of its outputs",
         gap=_gap(got, expected),
     )
-
-
-def input_shape_of(model: nn.Module) -> tuple[int, ...]:
-    """The shape of one sample.
-
-    Raises:
-        ExportError: the network does not say it.
-    """
-    own: Any = getattr(model, "input_shape", None)
-    return tuple(int(n) for n in own) if own else input_size(model)
 
 
 def _answers(network: nn.Module, x: Tensor) -> Tensor:
