@@ -8,6 +8,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 sys.path.insert(0, str(ROOT))
 
 from _browse import write_browser  # noqa: E402
+from _commands import write_reference  # noqa: E402
 from _generate import (  # noqa: E402
     write_code_table,
     write_config_table,
@@ -62,6 +63,7 @@ nitpick_ignore_regex = [
 _generated = ROOT / "docs" / "generated"
 _generated.mkdir(exist_ok=True)
 write_zoo_table(_generated / "zoo_table.md")
+write_reference(_generated / "cli.md")
 write_browser(ROOT / "configs", _generated / "site" / "browse.html")
 write_weights_table(_generated / "weights_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")

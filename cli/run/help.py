@@ -113,7 +113,7 @@ def _own(command: str) -> Iterator[tuple[str, str]]:
     )
     for field in fields(RunOptions):
         if field.name not in hidden:
-            yield f"--{field.name} {_values(hints[field.name])}", told[field.name]
+            yield f"--{field.name} {values(hints[field.name])}", told[field.name]
 
 
 def _task() -> Iterator[tuple[str, str]]:
@@ -124,7 +124,7 @@ def _task() -> Iterator[tuple[str, str]]:
     told = _documented(ClassificationTask) | _documented(BaseTask)
     hints = get_type_hints(ClassificationTask.__init__) | get_type_hints(BaseTask.__init__)
     for name in ("model", "model_args", "loss", "optimizer", "lr", "schedule"):
-        yield f"--model.{name} {_values(hints[name])}", told[name].partition(";")[0]
+        yield f"--model.{name} {values(hints[name])}", told[name].partition(";")[0]
 
 
 def _documented(cls: type) -> dict[str, str]:
@@ -134,12 +134,12 @@ def _documented(cls: type) -> dict[str, str]:
     return {name: " ".join(about.split()).replace("``", "").rstrip(".") for name, about in found}
 
 
-def _values(hint: Any) -> str:
+def values(hint: Any) -> str:
     """What stands behind an option: its choices, or the kind of value."""
     if get_origin(hint) is Literal:
         return "{" + ",".join(str(value) for value in get_args(hint)) + "}"
     if get_origin(hint) in (Union, types.UnionType):
-        return _values(get_args(hint)[0])
+        return values(get_args(hint)[0])
     return {bool: "{true,false}", int: "N", float: "X", dict: "{KEY: VALUE}"}.get(
         get_origin(hint) or hint, "WORD"
     )
