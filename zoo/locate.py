@@ -11,7 +11,7 @@ from zoo.described import build_described
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE, RUNS, is_run, run_checkpoint
+from zoo.files.layout import CONFIG_FILE, RUNS, is_run, names_in, run_checkpoint
 from zoo.hub.download import with_repository
 from zoo.interchange.from_nir import load_nir
 from zoo.loading import adopt_description, fill
@@ -55,19 +55,27 @@ def place_of(name: str) -> Path:
     Raises:
         FileNotFoundError: there is none; or a run has no checkpoint.
     """
-    place = name.removeprefix("local-dir:")
-    path = Path(place).expanduser()
-    if (found := _folder_called(place)) is not None:
-        path = found
-    elif not path.exists():
-        near = nearest(path.name, _names_in(path.parent))
-        hint = f"; did you mean {path.parent / near}?" if near else ""
-        raise FileNotFoundError(f"no such file or folder: {path}{hint}")
+    path = path_of(name)
     return run_checkpoint(path) if is_run(path) and not (path / CONFIG_FILE).is_file() else path
 
 
-def _names_in(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+def path_of(name: str) -> Path:
+    """The folder of a network or of a run, or the file, that a name means.
+
+    Raises:
+        FileNotFoundError: there is none; names the nearest.
+    """
+    place = name.removeprefix("local-dir:")
+    path = Path(place).expanduser()
+    if (found := _folder_called(place)) is not None:
+        return found
+    if path.exists():
+        return path
+    near = nearest(path.name, names_in(path.parent))
+    if near is None and path.name == place and (of_run := nearest(place, names_in(RUNS))) is not None:
+        raise FileNotFoundError(f"no such file, folder or run: {path}; did you mean {of_run}?")
+    hint = f"; did you mean {path.parent / near}?" if near else ""
+    raise FileNotFoundError(f"no such file or folder: {path}{hint}")
 
 
 def load_location(

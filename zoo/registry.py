@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from spiking.arguments import nearest
 from zoo.errors import UnknownModelError
+from zoo.files.layout import RUNS, names_in
 from zoo.files.weights import WeightsCfg, find_weights
 from zoo.tasks import CLASSIFICATION, get_task
 
@@ -202,7 +203,8 @@ def get_entry(name: str) -> Entry:
         return _ENTRIES[base]
     listed = [n for n, e in _ENTRIES.items() if e.listed]
     near = nearest(base, listed)
-    hint = f"did you mean {near!r}?" if near else "zoo.list_models() lists all names"
+    run = None if near else nearest(name, names_in(RUNS))
+    hint = f"did you mean {near or run!r}?" if near or run else "zoo.list_models() lists all names"
     if _timm_has(base):
         ours = f"; the zoo has {near!r}" if near else ""
         hint = f"timm has it: 'timm/{name}'{ours}"

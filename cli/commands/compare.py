@@ -125,11 +125,11 @@ def _published(word: str) -> Outcome:
     """What is recorded of the weights of an entry."""
     import zoo
     from lightning_modules.side_by_side import of_metrics
-    from zoo.files.layout import RUNS
+    from zoo.files.layout import RUNS, names_in
     from zoo.registry import split_tag
 
     if not zoo.is_registered(word):
-        known = [path.name for path in Path(RUNS).glob("*")] + zoo.list_models()
+        known = names_in(RUNS) + zoo.list_models()
         fail(f"no run, folder or entry is called '{word}'{did_you_mean(Path(word).name, known)}")
     base, tag = split_tag(word)
     described = zoo.describe(base)

@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> None:
         " `hf auth login`.",
         allow_abbrev=False,
     )
-    parser.add_argument("source", help="a run's folder, or one of zoo.save")
+    parser.add_argument("source", help="a run's folder or its name in runs/, or a folder of zoo.save")
     parser.add_argument("--repo-id", required=True, metavar="OWNER/NAME", help="made if it does not exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="branch, made if it does not exist; main if missing")
@@ -52,8 +52,8 @@ def _publish(options: Any) -> None:
     from cli.run.package import export_run
     from zoo.files.layout import is_run
     from zoo.hub.push import prepare
+    from zoo.locate import path_of
 
-    source = Path(options.source)
     expected = (
         CommandError,
         zoo.CheckpointError,
@@ -64,10 +64,10 @@ def _publish(options: Any) -> None:
         FileNotFoundError,
         ValueError,
     )
-    if not source.is_dir():
-        fail(f"no such folder: {source}; give a run (runs/NAME) or a folder of zoo.save")
     try:
-        folder = source
+        folder = source = path_of(options.source)
+        if not source.is_dir():
+            fail(f"{source} is a file; give a run (runs/NAME) or a folder of zoo.save")
         if is_run(source):
             folder = export_run(source, source / HUB, licence=options.licence, limits=options.limits)
         elif options.limits:

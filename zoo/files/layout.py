@@ -36,6 +36,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """What lies in a folder, by name; nothing where there is no such folder."""
+    return sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
+
+
 def is_run(folder: Path) -> bool:
     """Whether ``fulgurite fit`` wrote this folder."""
     return (folder / RUN_CHECKPOINTS).is_dir()

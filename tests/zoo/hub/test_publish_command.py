@@ -130,7 +130,7 @@ def test_results_of_another_checkpoint(run, capsys):
 
 
 def test_what_cannot_be_published(run, hub, client, monkeypatch, capsys, tmp_path):
-    assert "no such folder: nothing" in refused(capsys, "nothing", "--repo-id", "me/x")
+    assert "no such file or folder: nothing" in refused(capsys, "nothing", "--repo-id", "me/x")
     assert "expected OWNER/NAME" in refused(capsys, str(run), "--repo-id", "no name")
     (tmp_path / "empty").mkdir()
     assert "is no folder of zoo.save" in refused(capsys, "empty", "--repo-id", "me/x")
