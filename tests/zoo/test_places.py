@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.locate import place_of
+from zoo.locate import path_of, place_of
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,10 @@ def test_a_slip_of_the_pen_names_the_nearest(network):
     write_run(Path("runs/method-data"), network)
     with pytest.raises(FileNotFoundError, match=r"did you mean runs/method-data\?"):
         place_of("runs/methd-data")
+    with pytest.raises(zoo.UnknownModelError, match="did you mean 'method-data'"):
+        zoo.load("methd-data")
+    with pytest.raises(FileNotFoundError, match="did you mean method-data"):
+        path_of("methd-data")
     (Path("runs/method-data/checkpoints/best.ckpt")).unlink()
     with pytest.raises(FileNotFoundError, match=r"neither best\.ckpt nor last\.ckpt"):
         zoo.load("runs/method-data")
