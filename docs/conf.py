@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
 _generated = ROOT / "docs" / "generated"
 _generated.mkdir(exist_ok=True)
 write_zoo_table(_generated / "zoo_table.md")
-write_reference(_generated / "cli.md")
+write_reference(_generated / "cli.txt")  # no page of its own, so no .md
 write_browser(ROOT / "configs", _generated / "site" / "browse.html")
 write_weights_table(_generated / "weights_table.md")
 write_config_table(ROOT / "configs", _generated / "config_table.md")
