@@ -37,7 +37,8 @@ def trained(folder: Path, name: str, config: str, *options: str) -> Path:
     """The folder of a finished run, which is made or completed if it is not there."""
     run = folder / name
     report = run / "report.json"
-    if not report.is_file() or "metrics" not in json.loads(report.read_text(encoding="utf-8")):
+    # a test before the training leaves a report, too, which is of no checkpoint
+    if not report.is_file() or not json.loads(report.read_text(encoding="utf-8")).get("checkpoint"):
         goes_on = ["--ckpt_path", "last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
         words = ["fit", "--config", str(ROOT / "configs" / "emu3_5" / config), *options]
         words += ["--trainer.default_root_dir", str(run), *goes_on]

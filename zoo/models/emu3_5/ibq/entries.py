@@ -48,6 +48,7 @@ def emu3_5_ibq_tiny(**kwargs: Any) -> IBQ:
     sizes = {
         "codes": 64, "embed_dim": 16, "z_channels": 32, "in_chans": 1, "out_chans": 1, "channels": 16,
         "multipliers": (1, 2, 2), "blocks": 1, "attention": (), "resolution": 28, "groups": 8,
+        "spread": 1.0,
     }  # fmt: skip
     return build_model(IBQ, "emu3_5_ibq_tiny", sizes, **kwargs)
 

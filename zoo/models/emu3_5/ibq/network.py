@@ -38,6 +38,8 @@ class IBQ(ZooModel):
         dropout: inside residual blocks.
         beta: weight of what draws the features to the codes.
         temperature: of the entropy term.
+        spread: numbers of the codes begin uniform in [-spread, spread]; 1 / K if missing, as published. Codes
+            that begin so small tell the softmax, and by it the encoder, next to nothing for hundreds of steps.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class IBQ(ZooModel):
         dropout: float = 0.0,
         beta: float = 0.25,
         temperature: float = 0.01,
+        spread: float | None = None,
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
@@ -65,7 +68,7 @@ class IBQ(ZooModel):
         self.factor = 2 ** (len(widths) - 1)
         self.encoder = Encoder(in_chans, z_channels, widths, channels, blocks, looks, groups, dropout)
         self.decoder = Decoder(out_chans, z_channels, widths, blocks, looks, groups, dropout)
-        self.quantize = IndexPropagation(codes, embed_dim, beta, temperature)
+        self.quantize = IndexPropagation(codes, embed_dim, beta, temperature, spread)
         self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 

@@ -46,13 +46,17 @@ class IndexPropagation(nn.Module):
         dim: D.
         beta: weight of what draws the features to the codes.
         temperature: of the entropy term.
+        spread: numbers of the codes begin uniform in [-spread, spread]; 1 / K if missing, as published.
     """
 
-    def __init__(self, codes: int, dim: int, beta: float = 0.25, temperature: float = 0.01) -> None:
+    def __init__(
+        self, codes: int, dim: int, beta: float = 0.25, temperature: float = 0.01, spread: float | None = None
+    ) -> None:
         super().__init__()
         self.beta, self.temperature = beta, temperature
         self.embedding = nn.Embedding(codes, dim)
-        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+        most = 1 / codes if spread is None else spread
+        nn.init.uniform_(self.embedding.weight, -most, most)
 
     def forward(self, z: Tensor, *, entropy: bool = False) -> Quantized:
         """Quantise ``z [N, D, h, w]``.
