@@ -6,7 +6,8 @@ Trains the next-token model of configs/emu3_5/digits_ar.yaml, adapts it with bot
 (digits_dida.yaml), and draws digits with both forms of the sampler. A run that was cut off goes on from its
 last checkpoint; finished runs and rows that the table has are skipped. The judge is a support vector machine
 on the training images; with 100 samples differences below 0.03 are noise. Seconds are medians of five images
-drawn alone: CPU time of one thread, the reading of the prompt included.
+drawn alone: CPU time of one thread, the reading of the prompt included. In the end it prints the table of the
+documentation.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _timing
 import torch
 
 from datamodules import CaptionedDigitsDataModule
@@ -98,6 +100,23 @@ class Table:
             writer.writerow(row)
         print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
+    def report(self) -> str:
+        """Recognised share at both temperatures, and passes and time of one image, as Markdown."""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        lines: dict[tuple[str, ...], dict[str, dict[str, str]]] = {}
+        for row in rows:
+            kind = tuple(row[key] for key in ("images", "path", "form", "passes"))
+            lines.setdefault(kind, {})[row["temperature"]] = row
+        cells = []
+        for (images, path, form, _), found in lines.items():
+            first = next(iter(found.values()))
+            shown = " / ".join(f"{float(row['score']):.2f}" for row in found.values())
+            seconds = min(float(row["seconds"]) for row in found.values())
+            cells.append([images, path, form, first["image_passes"], shown, f"{seconds:.3f}", first["loss"]])
+        header = ["images", "path", "form", "passes", "recognised", "seconds", "nats a token"]
+        return _timing.table(header, cells)
+
 
 def best_of(run: Path) -> str:
     """The checkpoint that counts."""
@@ -145,6 +164,7 @@ def main() -> None:
                         table.add(
                             {**row, **drawn(adapted, data, args.samples, **options_), "loss": loss_of(run)}
                         )
+    print(table.report())
 
 
 if __name__ == "__main__":
