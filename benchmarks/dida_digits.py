@@ -48,11 +48,11 @@ def trained(folder: Path, name: str, config: str, *options: str) -> Path:
     return run
 
 
-def drawn(task: NextTokenTask, data: Any, samples: int, **way: Any) -> dict[str, Any]:
+def drawn(task: NextTokenTask, data: Any, samples: int, writer: Any) -> dict[str, Any]:
     """Recognised share of digits drawn together; passes and seconds of one drawn alone."""
     texts, labels = data.questions(samples)
     prompts = torch.cat([task.prompt(text, image=True) for text in texts])
-    writer, generator = task.writer(**way), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     images = task.drawn(writer.write(prompts, images=1, generator=generator))
     seconds, passes = [], 0
     for n in range(TIMED):
@@ -143,7 +143,7 @@ def main() -> None:
     plain = {"images": count, "path": "", "form": "token by token", "passes": "", "temperature": 1.0}
     if not table.has(plain):
         task = NextTokenTask.load_from_checkpoint(best_of(first), weights_only=True).eval()
-        table.add({**plain, **drawn(task, data, args.samples), "loss": loss_of(first)})
+        table.add({**plain, **drawn(task, data, args.samples, task.writer()), "loss": loss_of(first)})
     for path in args.paths:
         options = [
             *several,
@@ -160,10 +160,8 @@ def main() -> None:
                     way = {"form": form, "passes": passes, "temperature": temperature}
                     row = {"images": count, "path": path, **way}
                     if not table.has(row):
-                        options_ = {"denoising": Denoising(**way), "path": adapted.path}
-                        table.add(
-                            {**row, **drawn(adapted, data, args.samples, **options_), "loss": loss_of(run)}
-                        )
+                        writer = adapted.writer(denoising=Denoising(**way), path=adapted.path)
+                        table.add({**row, **drawn(adapted, data, args.samples, writer), "loss": loss_of(run)})
     print(table.report())
 
 
