@@ -34,6 +34,7 @@ UNASKED_WARNINGS = (
     r".*add the following callbacks: \['\w*Averaging'\].*",  # only for training
     ".*Couldn't infer the batch indices.*",  # what predict writes is counted by batches
     ".*sync_dist=True.*",  # our values are reduced by torchmetrics, or equal everywhere
+    ".*in eval mode at the start of training.*",  # parts that stay as they are, such as a tokenizer
     ".*smaller than the logging interval.*",  # see `RunLog.on_train_start`
 )
 
