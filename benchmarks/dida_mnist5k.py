@@ -22,8 +22,9 @@ from dida_digits import best_of, drawn, loss_of, trained
 from PIL import Image
 from torch import Tensor
 
+import zoo
 from datamodules import CaptionedMNIST5kDataModule
-from lightning_modules import DiDATask, ImageTokenizerTask, NextTokenTask
+from lightning_modules import DiDATask, NextTokenTask
 from lightning_modules.callbacks.pair_writer import write_image
 
 SCALE, GAP = 2, 4  # of the sheet, in pixels
@@ -55,9 +56,10 @@ def main() -> None:
     ]
     data = CaptionedMNIST5kDataModule()
     data.setup("test")
-    tokenizer, by_token, adapted = (
+    tokenizer: Any = zoo.load(str(runs[0])).eval()
+    by_token, adapted = (
         kind.load_from_checkpoint(best_of(run), weights_only=True).eval()
-        for kind, run in zip((ImageTokenizerTask, NextTokenTask, DiDATask), runs, strict=True)
+        for kind, run in zip((NextTokenTask, DiDATask), runs[1:], strict=True)
     )
     found = json.loads((runs[0] / "report.json").read_text(encoding="utf-8"))["metrics"]
     print(f"tokenizer: {found['test/psnr']:.2f} dB, {found['test/codes_used']:.0%} of its codes used")
@@ -76,7 +78,7 @@ def main() -> None:
     images = torch.from_numpy(data.test_set.images)
     first = torch.tensor([int((torch.from_numpy(data.test_set.labels) == n).nonzero()[0]) for n in range(10)])
     with torch.no_grad():
-        back = (tokenizer.model.decode_code(tokenizer.model.encode(images[first] * 2 - 1)) + 1) / 2
+        back = (tokenizer.decode_code(tokenizer.encode(images[first] * 2 - 1)) + 1) / 2
     prompts = torch.cat([adapted.prompt(f"digit {n}", image=True) for n in range(10)])
     made = [
         adapted.drawn(writer.write(prompts, images=1, generator=torch.Generator().manual_seed(1)))

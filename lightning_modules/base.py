@@ -14,6 +14,7 @@ from typing_extensions import override
 from lightning_modules import optimizer_state
 from lightning_modules.optimizer import CountedSchedule, Schedule, StepSchedule, decay_groups
 from spiking.measure.finite import damaged, listed, weight_norm
+from spiking.own import accepted_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -263,7 +264,11 @@ class BaseTask(pl.LightningModule):
         """
         self._require_sound()
         if (hyper := checkpoint.get("hyper_parameters")) is not None:
-            checkpoint["hyper_parameters"] = self.restored_arguments(hyper, self.recorded_beginning())
+            taken = accepted_arguments(
+                type(self)
+            )  # the command line adds facts of the data that other tasks take
+            told = {key: value for key, value in hyper.items() if key in taken or key.startswith("_")}
+            checkpoint["hyper_parameters"] = self.restored_arguments(told, self.recorded_beginning())
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer"] = self.optimizer_name
             checkpoint["optimizer_parameters"] = optimizer_state.names(self)

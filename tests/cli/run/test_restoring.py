@@ -11,7 +11,7 @@ import yaml
 import lightning_modules
 import zoo
 from cli.main import main
-from lightning_modules import BaseTask, LatentDiffusionTask
+from lightning_modules import BaseTask, ImageTokenizerTask, LatentDiffusionTask
 
 NET = {"layers": [1, 1], "planes": [4, 8], "levels": 4, "v_threshold": 2.0}
 DATA = {
@@ -68,3 +68,17 @@ def test_a_restored_diffusion_model_reads_no_autoencoder():
     asked = {"autoencoder": "vae", "unet": "unet", "text_encoder": "clip", "rescale": True}
     kept = LatentDiffusionTask.restored_arguments(asked, {})
     assert kept == {"autoencoder": None, "unet": None, "text_encoder": None, "rescale": True}
+
+
+def test_a_checkpoint_of_a_run_restores_its_task_whatever_the_data_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = [f"--trainer.limit_{stage}_batches=1" for stage in ("train", "val")]
+    small = ["--model.model_args", "{channels: 8, multipliers: [1, 1, 1], groups: 4, codes: 8}"]
+    run = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", "run", "--test_after_fit", "false"]
+    main(["fit", "--config", "emu3_5/ibq_mnist5k", *short, *small, *run])
+    again = ImageTokenizerTask.load_from_checkpoint("run/checkpoints/last.ckpt", weights_only=True)
+    assert again.model.codes == 8
+    assert (
+        again.entropy_weight
+        == yaml.safe_load(Path("run/config.yaml").read_text())["model"]["init_args"]["entropy_weight"]
+    )

@@ -39,7 +39,7 @@ class IBQ(ZooModel):
         beta: weight of what draws the features to the codes.
         temperature: of the entropy term.
         spread: numbers of the codes begin uniform in [-spread, spread]; 1 / K if missing, as published. Codes
-            that begin so small tell the softmax, and by it the encoder, next to nothing for hundreds of steps.
+            that begin so small tell softmax and encoder next to nothing for hundreds of steps.
     """
 
     def __init__(
