@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.data import extract_batch_size
 from timm.optim import create_optimizer_v2, list_optimizers
 from typing_extensions import override
 
@@ -153,6 +154,10 @@ class BaseTask(pl.LightningModule):
     def optimizer_options(self) -> dict[str, Any]:
         """Further arguments of the optimiser that belong to the method, such as AdamW's betas."""
         return {}
+
+    def samples_in(self, batch: Any) -> int:
+        """How many samples of the data a batch holds."""
+        return extract_batch_size(batch)
 
     def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
         """Let the data prepare its samples as trained weights want them, or warn; nothing to do by default.

@@ -156,6 +156,11 @@ class NextTokenTask(BaseTask):
             )
         return tokens, documents, positions
 
+    @override
+    def samples_in(self, batch: dict[str, Tensor]) -> int:
+        """Documents; rows, where the data are rows of tokens."""
+        return len(batch["counts" if "counts" in batch else "tokens"])
+
     def mask(self, places: Places) -> Any:
         """Who sees whom, in the form that the network's attention takes."""
         kind = getattr(self.model.decoder.config, "_attn_implementation", "")

@@ -137,7 +137,8 @@ class RunReport(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._samples += extract_batch_size(batch) - repeated_samples(trainer, "test", batch_idx)
+        count = getattr(pl_module, "samples_in", extract_batch_size)(batch)
+        self._samples += count - repeated_samples(trainer, "test", batch_idx)
 
     @override
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -50,6 +50,11 @@ def leave(task, path):
     torch.save(content, path)
 
 
+def test_samples_are_documents_however_many_images_they_have(batch):
+    assert len(batch["images"]) == 8
+    assert task().samples_in(batch) == 4
+
+
 # -- the loss --------------------------------------------------------------------------------------
 
 
