@@ -52,7 +52,15 @@ def built(name):
     return lively(zoo.create(entry, **arguments)), shape
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("sew", "cnn")
+
+
+def slow(*values, unless):
+    """A case that plain ``pytest`` leaves to CI, unless it is one of the few that stand for its kind."""
+    return pytest.param(*values, marks=() if unless else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [slow(name, unless=name in QUICK) for name in NETWORKS])
 def test_a_graph_computes_what_the_network_does(name):
     model, shape = built(name)
     x = torch.randn(5, 3, *shape, dtype=torch.float64)
@@ -143,6 +151,7 @@ def test_a_file_is_read_back(tmp_path):
         torch.testing.assert_close(again(x, steps=True).mean(0), again(x))
 
 
+@pytest.mark.slow
 def test_the_shipped_network_keeps_its_answers(tmp_path):
     model = zoo.load("spiking_cnn_nano.mnist5k_t4")
     zoo.export(model, tmp_path / "net.nir")
@@ -186,12 +195,17 @@ class Gate(nn.Module):
          r"layer1\.1", "soft reset"),
         (lambda: vgg(neuron="glif"), (3, 8, 8), r"layer1\.1.*GLIF",
          "IF and LIF"),
-        (lambda: sew(stem="7x7"), (3, 32, 32), "maxpool", "no maximum"),
+        pytest.param(
+            lambda: sew(stem="7x7"), (3, 32, 32), "maxpool", "no maximum", marks=pytest.mark.slow
+        ),
         (lambda: zoo.create("spikformer_nano"), (1, 28, 28), r"attn\.matmul1.*attention", "multiplies two"),
         (lambda: zoo.create("spikingresformer_nano"), (1, 28, 28), "attention", "multiplies two"),
-        (lambda: sew(connect="AND"), (3, 16, 16), r"layer1\.0", "multiplies two"),
+        pytest.param(
+            lambda: sew(connect="AND"), (3, 16, 16), r"layer1\.0", "multiplies two", marks=pytest.mark.slow
+        ),
         (lambda: sew(connect="IAND"), (3, 16, 16), r"layer1\.0", "constant"),
-        (lambda: zoo.create("qcfs_resnet18"), (3, 32, 32), "QCFSResNet|no spiking", "no spiking neurons"),
+        (lambda: zoo.create("qcfs_resnet18", layers=(1, 1), planes=(8, 16)), (3, 32, 32),
+         "QCFSResNet", "no spiking neurons"),
         (lambda: nn.Sequential(nn.Linear(3, 3), spiking.IF(), nn.LayerNorm(3)), (3,), "2", "statistics"),
         (lambda: nn.Sequential(nn.Linear(3, 3), spiking.IF(), nn.ReLU()), (3,), "2", "activation"),
         (lambda: Gate(), (3,), "mul", "multiplies two"),
@@ -204,7 +218,7 @@ def test_what_nir_cannot_say_is_named_with_a_reason(model, shape, node, why):
     assert why in str(error.value)
 
 
-@pytest.mark.parametrize("side", [1, 3, 5, 7, 9])
+@pytest.mark.parametrize("side", [slow(side, unless=side == 5) for side in (1, 3, 5, 7, 9)])
 def test_pooling_that_rounds_up_over_odd_maps(side):
     model = nn.Sequential(FoldTime(nn.AvgPool2d(2, ceil_mode=True)), spiking.IF(v_threshold=0.01)).eval()
     x = torch.rand(3, 2, 4, side, side, dtype=torch.float64) * (torch.rand(3, 2, 4, side, side) < 0.2)

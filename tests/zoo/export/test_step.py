@@ -123,7 +123,10 @@ class Convolutions(nn.Module):
         return self.layers(x)
 
 
-@pytest.mark.parametrize("method", ["qcfs", "srp", "ecmt", "dcgs"])
+@pytest.mark.parametrize(
+    "method",
+    ["qcfs", "dcgs", *(pytest.param(name, marks=pytest.mark.slow) for name in ("srp", "ecmt"))],
+)
 def test_a_converted_network_has_one_step(method):
     torch.manual_seed(0)
     settings = {"tau": 0} if method == "srp" else {}
