@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spiking import LIF, encode
+from spiking.normed import norm_fire
 from spiking.surrogate import ATan
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ class SmallVGG(nn.Module):
         x = x.to(memory_format=torch.channels_last)
         layers = zip(self.convs, self.bns, self.neurons, self.pooled, strict=True)
         for i, (conv, norm, neuron, pooled) in enumerate(layers):
-            x = norm(conv(x))
-            steps = x.expand(t, *x.shape) if i == 0 else x.unflatten(0, (t, -1))
-            x = neuron(steps).flatten(0, 1)
+            steps = conv(x).unflatten(0, (t if i else 1, -1))
+            x = norm_fire(norm, neuron, steps, repeats=1 if i else t).flatten(0, 1)
             if pooled:
                 x = F.avg_pool2d(x, 2)
         return self.fc(x.flatten(1)).unflatten(0, (t, -1)).mean(0)

@@ -81,6 +81,8 @@ def norm_repeated(norm: nn.Module, x: Tensor, repeats: int) -> Tensor:
     Returns:
         ``[N, C, ...]``.
     """
+    if not torch.compiler.is_compiling() and isinstance(x, Tensor) and _ambiguous(x):
+        x = x.contiguous()
     moving = getattr(norm, "running_var", None)
     if repeats == 1 or moving is None or not norm.training:
         normed: Tensor = norm(x)
@@ -98,6 +100,14 @@ def norm_repeated(norm: nn.Module, x: Tensor, repeats: int) -> Tensor:
         kept = moving * (1.0 - momentum)
         moving.copy_(torch.lerp(kept, copy, factor))
     return y
+
+
+def _ambiguous(x: Tensor) -> bool:
+    """Whether ``x`` is a single channels-last map that a view has left with the stride of another layout.
+
+    PyTorch's batch norm (2.14) then mixes up two layouts, and its gradients are wrong without an error.
+    """
+    return x.dim() == 4 and x.shape[0] == 1 and x.stride(0) < x.numel() and not x.is_contiguous()
 
 
 class TimeBatchNorm2d(nn.Module):

@@ -221,11 +221,10 @@ class SpikingModel(ImageClassifier):
 
     def encode(self, x: Tensor) -> Tensor:
         """Check the input and run the stem: a still image once, then expanded over T (a view)."""
-        self.check_input(x)
-        if x.dim() == 5 and not self.mean_frame:
-            return self.forward_stem(x, repeats=1)
-        still = x.unsqueeze(0) if x.dim() == 4 else x.mean(0, keepdim=True)
-        y = self.forward_stem(still, repeats=self.time_steps)
+        x, repeats = self.unrolled(x)
+        y = self.forward_stem(x, repeats=repeats)
+        if repeats == 1:
+            return y
         require_memory(
             f"the first layer's output over time_steps = {self.time_steps}, {tuple(y.shape[1:])} a step,",
             self.time_steps * y.numel() * y.element_size(),
@@ -233,6 +232,13 @@ class SpikingModel(ImageClassifier):
             "use fewer time_steps or a smaller batch",
         )
         return y.expand(self.time_steps, *y.shape[1:])
+
+    def unrolled(self, x: Tensor) -> tuple[Tensor, int]:
+        """The checked input as ``[T', B, C, H, W]``, and for how many equal steps each of them stands."""
+        self.check_input(x)
+        if x.dim() == 5 and not self.mean_frame:
+            return x, 1
+        return (x.unsqueeze(0) if x.dim() == 4 else x.mean(0, keepdim=True)), self.time_steps
 
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
         """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""

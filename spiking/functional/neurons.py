@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from spiking import reference
-from spiking.arguments import flag, integer, number, tensor, time_constant
+from spiking.arguments import integer, tensor
+from spiking.functional import launches
 from spiking.functional.dispatch import check, choose, made
 from spiking.kernels import layout
 from spiking.kernels.operands import Operands
-from spiking.reference.firing import SIGMOID, TRIANGLE, Firing, FiringOptions
+from spiking.reference.firing import SIGMOID, TRIANGLE, FiringOptions
 
 if TYPE_CHECKING:
     from spiking.kernels.launch import Launch
     from spiking.surrogate import Surrogate
 
 MAX_MATRIX = 256  # entries that LM-HT's kernel unrolls
+
+
+class LeakOptions(TypedDict):
+    """How a potential leaks."""
+
+    tau: float
+    decay_input: bool
 
 
 def if_(
@@ -39,13 +46,8 @@ def if_(
         keep_state: whether the potential after the last step is wanted; None is given if not.
         firing: threshold, reset and surrogate, see `spiking.reference.Firing`.
     """
-    check(x, v)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
-        return reference.if_(x, v, **firing)
-    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, leak="none")
-    return _one_state(x, Operands(v=v), launch)
+    kernel = launches.if_(x, v, backend=backend, keep_state=keep_state, **firing)
+    return reference.if_(x, v, **firing) if kernel is None else _one_state(x, *kernel)
 
 
 def lif(
@@ -69,15 +71,9 @@ def lif(
         keep_state: see `if_`.
         firing: see `if_`.
     """
-    check(x, v)
-    time_constant("tau", tau)
-    flag("decay_input", decay_input)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
-        return reference.lif(x, v, tau=tau, decay_input=decay_input, **firing)
-    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, tau=tau, decay_input=decay_input)
-    return _one_state(x, Operands(v=v), launch)
+    options: LeakOptions = {"tau": tau, "decay_input": decay_input}
+    kernel = launches.lif(x, v, **options, backend=backend, keep_state=keep_state, **firing)
+    return reference.lif(x, v, **options, **firing) if kernel is None else _one_state(x, *kernel)
 
 
 def plif(
@@ -91,16 +87,10 @@ def plif(
     **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable time constant, ``1 / tau = sigmoid(w)``; see `spiking.reference.plif`."""
-    check(x, v)
-    tensor("w", w, size=1)
-    flag("decay_input", decay_input)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
+    kernel = launches.plif(x, w, v, decay_input=decay_input, backend=backend, keep_state=keep_state, **firing)
+    if kernel is None:
         return reference.plif(x, w, v, decay_input=decay_input, **firing)
-    switches = {"leak": "multiply", "decay_input": decay_input, "learn_rate": True}
-    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, **switches)
-    return _one_state(x, Operands(v=v, rate=w.float().sigmoid()), launch)
+    return _one_state(x, *kernel)
 
 
 def klif(
@@ -116,18 +106,13 @@ def klif(
     **firing: Unpack[FiringOptions],
 ) -> tuple[Tensor, Tensor | None]:
     """LIF with a learnable gain ``k``; see `spiking.reference.klif`."""
-    check(x, v)
-    tensor("k", k, size=1)
-    time_constant("tau", tau)
-    flag("decay_input", decay_input)
-    flag("scale_reset", scale_reset)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate, has_triton=False)
-    if engine == "reference":
-        return reference.klif(x, k, v, scale_reset=scale_reset, tau=tau, decay_input=decay_input, **firing)
-    switches = {"tau": tau, "decay_input": decay_input, "gain": True, "scale_reset": scale_reset}
-    launch = made(_leaky, fire=fire, engine=engine, keep=keep_state, **switches)
-    return _one_state(x, Operands(v=v, k=k.float()), launch)
+    options: LeakOptions = {"tau": tau, "decay_input": decay_input}
+    kernel = launches.klif(
+        x, k, v, scale_reset=scale_reset, **options, backend=backend, keep_state=keep_state, **firing
+    )
+    if kernel is None:
+        return reference.klif(x, k, v, scale_reset=scale_reset, **options, **firing)
+    return _one_state(x, *kernel)
 
 
 def clif(
@@ -142,16 +127,19 @@ def clif(
     keep_state: bool = True,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Complementary LIF; see `spiking.reference.clif`."""
-    check(x, v, m)
-    time_constant("tau", tau)
-    number("v_threshold", v_threshold, above=0.0)
-    engine = choose(x, backend, surrogate, has_triton=False)
-    if engine == "reference":
-        return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
-    launch = made(
-        _complementary, surrogate=surrogate, engine=engine, keep=keep_state, v_threshold=v_threshold, tau=tau
+    kernel = launches.clif(
+        x,
+        v,
+        m,
+        tau=tau,
+        v_threshold=v_threshold,
+        surrogate=surrogate,
+        backend=backend,
+        keep_state=keep_state,
     )
-    spikes, ends = _fused(x, Operands(v=v, m=m), launch)
+    if kernel is None:
+        return reference.clif(x, v, m, tau=tau, v_threshold=v_threshold, surrogate=surrogate)
+    spikes, ends = _fused(x, *kernel)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
 
@@ -184,7 +172,7 @@ def glif(
         coefficients=layout.over_neurons(coefficients.reshape(5, *per_channel), x),
         conductance=layout.over_neurons(conductance.reshape(len(x), *per_channel), x),
     )
-    launch = made(_gated, surrogate=surrogate, engine=engine, keep=keep_state)
+    launch = made(launches.gated, surrogate=surrogate, engine=engine, keep=keep_state)
     spikes, ends = _fused(x, operands, launch)
     return spikes, (ends[0], ends[1]) if keep_state else None
 
@@ -206,7 +194,7 @@ def lmh(
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
     operands = Operands(v=d, m=u, table=coefficients.float())
-    launch = made(_compartments, surrogate=surrogate, engine=engine, keep=keep_state)
+    launch = made(launches.compartments, surrogate=surrogate, engine=engine, keep=keep_state)
     y, ends = _fused(x, operands, launch)
     return y, (ends[0], ends[1]) if keep_state else None
 
@@ -250,79 +238,12 @@ def lmht(
     start = torch.stack([theta.detach().float(), theta.detach().float() * v_init.detach().float()])
     table = torch.cat([start, leak.float(), weight.float().flatten()])
     steps, steps_in = weight.shape
-    launch = made(_mixing, engine=engine, levels=levels, steps_in=steps_in, steps=steps)
+    launch = made(launches.mixing, engine=engine, levels=levels, steps_in=steps_in, steps=steps)
     return _fused(x, Operands(table=table), launch)[0]
 
 
 psn = reference.psn
 sliding_psn = reference.sliding_psn
-
-
-# Rules are imported when a kernel is wanted: making their classes takes a third of the time that importing
-# the package takes.
-
-
-def _leaky(
-    fire: Firing,
-    engine: str,
-    keep: bool,
-    *,
-    leak: str = "by tau",
-    tau: float = 1.0,
-    decay_input: bool = True,
-    learn_rate: bool = False,
-    gain: bool = False,
-    scale_reset: bool = False,
-) -> Launch:
-    """The kernel of a leaky neuron and its numbers; learnt ones take the places of ``rate`` and ``k``."""
-    from spiking.kernels.launch import Launch
-    from spiking.kernels.rules import neurons as rules
-
-    if leak == "by tau":  # dividing by a power of two is multiplying by its reciprocal, to the last bit
-        leak = "multiply" if math.frexp(tau)[0] == 0.5 else "divide"
-    rule = rules.Leaky(
-        surrogate=fire.surrogate,
-        leak=leak,
-        decay_input=decay_input,
-        hard=fire.v_reset is not None,
-        detach=fire.detach_reset,
-        learn_rate=learn_rate,
-        gain=gain,
-        scale_reset=scale_reset,
-    )
-    params = {"theta": fire.v_threshold, "v_reset": fire.rest, "tau": tau, "rate": 1.0 / tau, "k": 1.0}
-    return Launch(rule, engine, keep, params)
-
-
-def _complementary(
-    surrogate: Surrogate, engine: str, keep: bool, *, v_threshold: float, tau: float
-) -> Launch:
-    from spiking.kernels.launch import Launch
-    from spiking.kernels.rules import neurons as rules
-
-    params = {"theta": v_threshold, "tau": tau, "keep": 1.0 - 1.0 / tau}
-    return Launch(rules.Complementary(surrogate), engine, keep, params)
-
-
-def _gated(surrogate: Surrogate, engine: str, keep: bool) -> Launch:
-    from spiking.kernels.launch import Launch
-    from spiking.kernels.rules import neurons as rules
-
-    return Launch(rules.Gated(surrogate), engine, keep)
-
-
-def _compartments(surrogate: Surrogate, engine: str, keep: bool) -> Launch:
-    from spiking.kernels.launch import Launch
-    from spiking.kernels.rules import neurons as rules
-
-    return Launch(rules.Compartments(surrogate), engine, keep)
-
-
-def _mixing(engine: str, *, levels: int, steps_in: int, steps: int) -> Launch:
-    from spiking.kernels.launch import Launch
-    from spiking.kernels.rules import neurons as rules
-
-    return Launch(rules.LMHT(levels=levels, steps_in=steps_in, steps=steps), engine, keep=False)
 
 
 def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -37,7 +37,7 @@ def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]
         spikes, ends = triton.forward(_leaky(rule), launch.params, x, operands.v, operands.rate, launch.keep)
         return (spikes, *ends)
     assert isinstance(rule, Rule)
-    spikes, ends = cpu.forward(rule, _values(launch, operands), x, operands, launch.keep)
+    spikes, ends = cpu.forward(rule, values(launch, operands), x, operands, launch.keep)
     return (spikes, *ends)
 
 
@@ -56,18 +56,18 @@ def backward(
 
         given = (operands.v, operands.m)
         gx, gv, gm = dynamic.backward(rule, launch.params, x, *given, g, g_ends)
-        return Gradients(gx, v=_as(gv, operands.v), m=_as(gm, operands.m))
+        return Gradients(gx, v=as_like(gv, operands.v), m=as_like(gm, operands.m))
     if launch.engine == "triton":
         return _triton_backward(_leaky(rule), x, operands, g, g_ends, launch)
     assert isinstance(rule, Rule)
-    gx, (gv, gm), found = cpu.backward(rule, _values(launch, operands), x, operands, g, g_ends)
+    gx, (gv, gm), found = cpu.backward(rule, values(launch, operands), x, operands, g, g_ends)
     scalars = found.scalars
     return Gradients(
         gx,
-        v=_as(gv, operands.v),
-        m=_as(gm, operands.m),
-        rate=_as(scalars.get("rate"), operands.rate),
-        k=_as(scalars.get("k"), operands.k),
+        v=as_like(gv, operands.v),
+        m=as_like(gm, operands.m),
+        rate=as_like(scalars.get("rate"), operands.rate),
+        k=as_like(scalars.get("k"), operands.k),
         table=_table(rule, scalars, operands.table),
         coefficients=found.coefficients,
         conductance=found.conductance,
@@ -86,7 +86,7 @@ def _triton_backward(
 
     g_end = next(iter(g_ends), None)
     gx, gv, g_rate = triton.backward(rule, launch.params, x, operands.v, operands.rate, g, g_end)
-    return Gradients(gx, v=_as(gv, operands.v), rate=_as(g_rate, operands.rate))
+    return Gradients(gx, v=as_like(gv, operands.v), rate=as_like(g_rate, operands.rate))
 
 
 def _mixing(launch: Launch) -> Any:
@@ -105,19 +105,19 @@ def _leaky(rule: object) -> Leaky:
     return rule
 
 
-def _values(launch: Launch, operands: Operands) -> Mapping[str, float]:
+def values(launch: Launch, operands: Operands) -> Mapping[str, float]:
     """Values of the scalar parameters, learnt ones and those of a table included."""
-    values = dict(launch.params)
+    found = dict(launch.params)
     if operands.rate is not None:
-        values["rate"] = operands.rate.item()
+        found["rate"] = operands.rate.item()
     if operands.k is not None:
-        values["k"] = operands.k.item()
+        found["k"] = operands.k.item()
     if operands.table is not None:
-        values.update(zip(launch.rule.tabled, operands.table.tolist(), strict=True))
-    return values
+        found.update(zip(launch.rule.tabled, operands.table.tolist(), strict=True))
+    return found
 
 
-def _as(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
+def as_like(grad: Tensor | None, like: Tensor | None) -> Tensor | None:
     """A gradient in dtype and shape of what it belongs to; None where that is not there."""
     return None if grad is None or like is None else grad.to(like.dtype).reshape(like.shape)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from spiking.kernels import BACKENDS
 from spiking.neurons.stream import STREAMS, Stream
 from spiking.reference.neurons import state_dtype
 from spiking.surrogate import Surrogate, get_surrogate
+
+if TYPE_CHECKING:
+    from spiking.functional.launches import Kernel
 
 SurrogateLike = str | Surrogate | Mapping[str, Any]
 
@@ -109,6 +112,13 @@ class Neuron(Temporal):
         if not isinstance(backend, str) or backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
         self.backend = backend
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """Operands and launch of the fused kernel that runs steps like ``x [T, B, ...]`` from rest.
+
+        None where there is none. A class that gives one gives what its own `run` uses.
+        """
+        return None
 
     @property
     def spike_value(self) -> float | Tensor:

@@ -10,10 +10,12 @@ from typing_extensions import override
 
 from spiking import functional
 from spiking.arguments import time_constant
+from spiking.functional import launches
 from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
+    from spiking.functional.launches import Kernel
     from spiking.neurons.base import SurrogateLike
 
 
@@ -58,6 +60,17 @@ class CLIF(Neuron):
             surrogate=self.surrogate,
             backend=self.backend,
             keep_state=keep_state,
+        )
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """See `Neuron.kernel`."""
+        return launches.clif(
+            x,
+            tau=self.tau,
+            v_threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            backend=self.backend,
+            keep_state=False,
         )
 
     @override

@@ -11,11 +11,13 @@ from typing_extensions import override
 
 from spiking import functional
 from spiking.arguments import flag, number, time_constant
+from spiking.functional import launches
 from spiking.neurons.base import Neuron
 from spiking.reference.firing import FiringOptions
 from spiking.reference.neurons import state_dtype
 
 if TYPE_CHECKING:
+    from spiking.functional.launches import Kernel
     from spiking.neurons.base import SurrogateLike
 
 
@@ -75,6 +77,10 @@ class IF(ResettingNeuron):
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.if_(x, state, **self._common(keep_state))
 
+    def kernel(self, x: Tensor) -> Kernel:
+        """See `Neuron.kernel`."""
+        return launches.if_(x, **self._common(False))
+
 
 class LIF(ResettingNeuron):
     """Leaky integrate-and-fire (STBP, 1706.02609); see `spiking.reference.lif`.
@@ -109,6 +115,10 @@ class LIF(ResettingNeuron):
         return functional.lif(
             x, state, tau=self.tau, decay_input=self.decay_input, **self._common(keep_state)
         )
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """See `Neuron.kernel`."""
+        return launches.lif(x, tau=self.tau, decay_input=self.decay_input, **self._common(False))
 
     @override
     def parameters_text(self) -> list[str]:
@@ -148,6 +158,10 @@ class PLIF(ResettingNeuron):
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
         return functional.plif(x, self.w, state, decay_input=self.decay_input, **self._common(keep_state))
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """See `Neuron.kernel`."""
+        return launches.plif(x, self.w, decay_input=self.decay_input, **self._common(False))
 
     @override
     def parameters_text(self) -> list[str]:
@@ -195,6 +209,17 @@ class KLIF(LIF):
             tau=self.tau,
             decay_input=self.decay_input,
             **self._common(keep_state),
+        )
+
+    def kernel(self, x: Tensor) -> Kernel:
+        """See `Neuron.kernel`."""
+        return launches.klif(
+            x,
+            self.k,
+            scale_reset=self.scale_reset,
+            tau=self.tau,
+            decay_input=self.decay_input,
+            **self._common(False),
         )
 
     @override

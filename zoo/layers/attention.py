@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import override
 
 from spiking.layers import SpikeMatmul
-from zoo.layers.convolution import conv_norm
+from zoo.layers.convolution import conv_norm_fire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,8 +67,7 @@ class SpikingProjections(nn.Module):
     def fire(self, name: str, x: Tensor) -> Tensor:
         """Spikes of one projection: ``[T, B, C, H, W]`` -> ``[T, B, C, H, W]``."""
         conv, norm = self.get_submodule(f"{name}_conv"), self.get_submodule(f"{name}_bn")
-        spikes: Tensor = self.get_submodule(f"{name}_lif")(conv_norm(conv, norm, x))
-        return spikes
+        return conv_norm_fire(conv, norm, self.get_submodule(f"{name}_lif"), x)
 
     def project(self, name: str, x: Tensor) -> Tensor:
         """Spikes of one projection by heads: ``[T, B, C, H, W]`` -> ``[T, B, h, d, N]``."""

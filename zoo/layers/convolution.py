@@ -9,6 +9,7 @@ from torch import nn
 import spiking
 from spiking.layers import norm_repeated
 from spiking.neurons import find_neuron
+from spiking.normed import norm_fire, watched
 from spiking.own import accepted_arguments
 
 if TYPE_CHECKING:
@@ -96,6 +97,22 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> 
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
+def conv_norm_fire(
+    conv: nn.Module, norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1
+) -> Tensor:
+    """``neuron(conv_norm(conv, norm, x))``, norm and neuron in one pass; see `spiking.normed.norm_fire`.
+
+    Args:
+        conv: as in `conv_norm`.
+        norm: as in `conv_norm`.
+        neuron: takes its output.
+        x: the input ``[T', B, C, H, W]``.
+        repeats: how many equal steps a single one stands for; the spikes have as many.
+    """
+    y = conv(x.flatten(0, 1))
+    return norm_fire(norm, neuron, y.reshape(*x.shape[:2], *y.shape[1:]), repeats)
+
+
 class ConvNorm(nn.Sequential):
     """Convolution (key ``0``) and batch norm (key ``1``) on ``[T, B, C, H, W]``."""
 
@@ -105,6 +122,14 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: Tensor, repeats: int = 1) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``; ``repeats`` as in `conv_norm`."""
         return conv_norm(self[0], self[1], x, repeats)
+
+    def fire(self, neuron: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
+        """Spikes of a neuron behind: ``[T', B, C, H, W]`` -> ``[T, B, C', H', W']``, as `conv_norm_fire`."""
+        if watched(self):
+            y = self(x, repeats)
+            spikes: Tensor = neuron(y.expand(repeats, *y.shape[1:]) if repeats > 1 else y)
+            return spikes
+        return conv_norm_fire(self[0], self[1], neuron, x, repeats)
 
 
 def init_convolutions(model: nn.Module) -> None:

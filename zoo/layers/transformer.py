@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from zoo.layers.attention import V_ATTENTION
-from zoo.layers.convolution import conv3x3, conv_norm, leaky_defaults, neuron_factory
+from zoo.layers.convolution import conv3x3, conv_norm, conv_norm_fire, leaky_defaults, neuron_factory
 from zoo.layers.head import StepLinear
 
 if TYPE_CHECKING:
@@ -79,9 +79,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> spikes ``[T, B, C, H, W]``."""
-        x = self.fc1_lif(conv_norm(self.fc1_conv, self.fc1_bn, x))
-        x = self.fc2_lif(conv_norm(self.fc2_conv, self.fc2_bn, x))
-        return x
+        x = conv_norm_fire(self.fc1_conv, self.fc1_bn, self.fc1_lif, x)
+        return conv_norm_fire(self.fc2_conv, self.fc2_bn, self.fc2_lif, x)
 
 
 class MembraneMLP(nn.Module):
@@ -102,8 +101,8 @@ class MembraneMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
-        x = conv_norm(self.fc1_conv, self.fc1_bn, self.fc1_lif(x))
-        return conv_norm(self.fc2_conv, self.fc2_bn, self.fc2_lif(x))
+        x = conv_norm_fire(self.fc1_conv, self.fc1_bn, self.fc2_lif, self.fc1_lif(x))
+        return conv_norm(self.fc2_conv, self.fc2_bn, x)
 
 
 class PatchSplitting(nn.Module):
@@ -133,14 +132,19 @@ class PatchSplitting(nn.Module):
 
     def current(self, i: int, x: Tensor, repeats: int = 1) -> Tensor:
         """The i-th convolution and norm; ``repeats`` as in `zoo.layers.convolution.conv_norm`."""
-        tail = str(i or "")
-        conv, norm = self.get_submodule(f"proj_conv{tail}"), self.get_submodule(f"proj_bn{tail}")
-        return conv_norm(conv, norm, x, repeats)
+        return conv_norm(*self._layers(i), x, repeats)
+
+    def _layers(self, i: int) -> tuple[nn.Module, nn.Module]:
+        return self.get_submodule(f"proj_conv{i or ''}"), self.get_submodule(f"proj_bn{i or ''}")
 
     def fire(self, i: int, x: Tensor) -> Tensor:
         """The i-th neuron: currents -> spikes, ``[T, B, C, H, W]``."""
         spikes: Tensor = self.get_submodule(f"proj_lif{i or ''}")(x)
         return spikes
+
+    def spikes(self, i: int, x: Tensor) -> Tensor:
+        """``fire(i, current(i, x))``."""
+        return conv_norm_fire(*self._layers(i), self.get_submodule(f"proj_lif{i or ''}"), x)
 
 
 def check_pooling(pooling: str) -> str:

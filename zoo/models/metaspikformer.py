@@ -26,7 +26,7 @@ from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers.attention import SpikingProjections
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm
+from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, conv_norm_fire
 from zoo.layers.preprocessing import IMAGENET
 from zoo.layers.reparameterised import RepConv
 from zoo.layers.token_block import TokenBlock
@@ -114,7 +114,7 @@ class SepConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
-        x = self.lif2(conv_norm(self.pwconv1, self.bn1, self.lif1(x)))
+        x = conv_norm_fire(self.pwconv1, self.bn1, self.lif2, self.lif1(x))
         return conv_norm(self.pwconv2, self.bn2, fold_time(self.dwconv, x))
 
 
@@ -139,8 +139,8 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C, H, W]``."""
         x = x + self.Conv(x)
-        y = conv_norm(self.conv1, self.bn1, self.lif1(x))
-        return x + conv_norm(self.conv2, self.bn2, self.lif2(y))
+        y = conv_norm_fire(self.conv1, self.bn1, self.lif2, self.lif1(x))
+        return x + conv_norm(self.conv2, self.bn2, y)
 
 
 class Downsample(nn.Module):

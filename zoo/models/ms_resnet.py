@@ -27,6 +27,7 @@ from zoo.layers.convolution import (
     conv1x1,
     conv3x3,
     conv_norm,
+    conv_norm_fire,
     leaky_defaults,
     neuron_factory,
     stem_conv,
@@ -91,8 +92,8 @@ class MSBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Currents ``[T, B, C, H, W]`` -> currents ``[T, B, C', H', W']``."""
-        y = conv_norm(self.conv1, self.bn1, self.sn1(x))
-        y = conv_norm(self.conv2, self.bn2, self.sn2(y))
+        y = conv_norm_fire(self.conv1, self.bn1, self.sn2, self.sn1(x))
+        y = conv_norm(self.conv2, self.bn2, y)
         if self.downsample is None:
             return y + x
         conv, norm = self.downsample

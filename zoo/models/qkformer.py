@@ -24,7 +24,7 @@ from spiking.layers import SpikeMatmul, fold_time
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers.attention import SSA, SpikingProjections
-from zoo.layers.convolution import conv1x1, conv3x3, conv_norm
+from zoo.layers.convolution import conv1x1, conv3x3, conv_norm, conv_norm_fire
 from zoo.layers.preprocessing import CIFAR10, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
 from zoo.layers.transformer import MLP, Block, as_conv_weight, make_neurons, truncated_linear
@@ -124,9 +124,19 @@ class PatchEmbed(nn.Module):
 
     def current(self, i: int, x: Tensor, repeats: int = 1) -> Tensor:
         """The i-th convolution, norm and pooling; ``repeats`` as in `zoo.layers.convolution.conv_norm`."""
-        conv, norm = (self.get_submodule(f"{self.names[i]}_{part}") for part in ("conv", "bn"))
-        x = conv_norm(conv, norm, x, repeats)
+        x = conv_norm(*self._layers(i)[:2], x, repeats)
         return fold_time(self.maxpool, x) if self.pooling[i] == "1" else x
+
+    def spikes(self, i: int, x: Tensor) -> Tensor:
+        """Those of the i-th neuron, which takes `current`."""
+        conv, norm, neuron = self._layers(i)
+        if self.pooling[i] == "0":
+            return conv_norm_fire(conv, norm, neuron, x)
+        spikes: Tensor = neuron(self.current(i, x))
+        return spikes
+
+    def _layers(self, i: int) -> list[nn.Module]:
+        return [self.get_submodule(f"{self.names[i]}_{part}") for part in ("conv", "bn", "lif")]
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes or sums of spikes ``[T, B, C, H, W]`` -> sums of spikes ``[T, B, C', H', W']``.
@@ -134,12 +144,11 @@ class PatchEmbed(nn.Module):
         With ``stem`` the input is the current of the first convolution instead.
         """
         source = x
-        for i, name in enumerate(self.names):
-            x = self.get_submodule(f"{name}_lif")(x if self.stem and i == 0 else self.current(i, x))
+        for i in range(len(self.names)):
+            x = self._layers(i)[2](x) if self.stem and i == 0 else self.spikes(i, x)
             if i == self.tap:
                 source = x
-        shortcut: Tensor = self.proj_res_lif(conv_norm(self.proj_res_conv, self.proj_res_bn, source))
-        return x + shortcut
+        return x + conv_norm_fire(self.proj_res_conv, self.proj_res_bn, self.proj_res_lif, source)
 
 
 class QKFormer(SpikingModel):

@@ -24,6 +24,7 @@ from zoo.layers.convolution import (
     conv1x1,
     conv3x3,
     conv_norm,
+    conv_norm_fire,
     init_convolutions,
     leaky_defaults,
     neuron_factory,
@@ -85,7 +86,7 @@ class SEWBlock(nn.Module):
         a = self.residual(x)
         if self.downsample is not None:
             conv, norm, neuron = self.downsample
-            x = neuron(conv_norm(conv, norm, x))
+            x = conv_norm_fire(conv, norm, neuron, x)
         if self.connect == "ADD":
             return a + x
         if self.connect == "AND":
@@ -110,9 +111,8 @@ class SEWBasicBlock(SEWBlock):
 
     @override
     def residual(self, x: Tensor) -> Tensor:
-        a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
-        a = self.sn2(conv_norm(self.conv2, self.bn2, a))
-        return a
+        a = conv_norm_fire(self.conv1, self.bn1, self.sn1, x)
+        return conv_norm_fire(self.conv2, self.bn2, self.sn2, a)
 
     @override
     def last_norm(self) -> nn.BatchNorm2d:
@@ -135,10 +135,9 @@ class SEWBottleneck(SEWBlock):
 
     @override
     def residual(self, x: Tensor) -> Tensor:
-        a: Tensor = self.sn1(conv_norm(self.conv1, self.bn1, x))
-        a = self.sn2(conv_norm(self.conv2, self.bn2, a))
-        a = self.sn3(conv_norm(self.conv3, self.bn3, a))
-        return a
+        a = conv_norm_fire(self.conv1, self.bn1, self.sn1, x)
+        a = conv_norm_fire(self.conv2, self.bn2, self.sn2, a)
+        return conv_norm_fire(self.conv3, self.bn3, self.sn3, a)
 
     @override
     def last_norm(self) -> nn.BatchNorm2d:
@@ -223,7 +222,8 @@ class SEWResNet(SpikingModel):
 
     def encode(self, x: Tensor) -> Tensor:
         """Spikes behind the stem, pooled: ``[T, B, C1, H', W']``."""
-        x = self.sn1(super().encode(x))
+        x, repeats = self.unrolled(x)
+        x = conv_norm_fire(self.conv1, self.bn1, self.sn1, x, repeats)
         return x if self.maxpool is None else fold_time(self.maxpool, x)
 
 

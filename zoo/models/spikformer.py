@@ -24,7 +24,7 @@ from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers import lmht
 from zoo.layers.attention import SSA
-from zoo.layers.convolution import conv_norm
+from zoo.layers.convolution import conv_norm_fire
 from zoo.layers.preprocessing import CIFAR10, GREY_DIGITS, IMAGENET, event_frames
 from zoo.layers.token_block import TokenBlock
 from zoo.layers.transformer import (
@@ -68,14 +68,16 @@ class PatchEmbed(PatchSplitting):
     def forward(self, x: Tensor) -> Tensor:
         """Currents of the first norm ``[T, B, C / 8, H, W]`` -> patches ``[T, B, C, H', W']``."""
         for i, pool in enumerate(self.pooling):
-            x = self.current(i, x) if i else x
-            if pool == "1" and self.pool_currents:
-                x = fold_time(self.maxpool, x)
-            x = self.fire(i, x)
+            if i and not (pool == "1" and self.pool_currents):
+                x = self.spikes(i, x)
+            else:
+                x = self.current(i, x) if i else x
+                if pool == "1" and self.pool_currents:
+                    x = fold_time(self.maxpool, x)
+                x = self.fire(i, x)
             if pool == "1" and not self.pool_currents:
                 x = fold_time(self.maxpool, x)
-        position: Tensor = self.rpe_lif(conv_norm(self.rpe_conv, self.rpe_bn, x))
-        return x + position
+        return x + conv_norm_fire(self.rpe_conv, self.rpe_bn, self.rpe_lif, x)
 
     @override
     def extra_repr(self) -> str:

@@ -48,8 +48,7 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H / 2, W / 2]``."""
-        spikes: Tensor = self.neuron(self.conv(fold_time(self.pool, x)))
-        return spikes
+        return self.conv.fire(self.neuron, fold_time(self.pool, x))
 
 
 class SpikingCNN(SpikingModel):

@@ -28,6 +28,7 @@ from zoo.layers.convolution import (
     conv1x1,
     conv3x3,
     conv_norm,
+    conv_norm_fire,
     init_convolutions,
     init_hidden_linear,
     leaky_defaults,
@@ -81,9 +82,9 @@ class BasicBlock(nn.Module):
         """``[T, B, C, H, W]`` -> spikes, or currents, ``[T, B, C', H', W']``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         if self.preactivation:
-            out: Tensor = self.conv2(self.sn2(self.conv1(self.sn1(x)))) + shortcut
+            out: Tensor = self.conv2(self.conv1.fire(self.sn2, self.sn1(x))) + shortcut
         else:
-            out = self.sn2(self.conv2(self.sn1(self.conv1(x))) + shortcut)
+            out = self.sn2(self.conv2(self.conv1.fire(self.sn1, x)) + shortcut)
         return out
 
 
@@ -181,10 +182,10 @@ class SpikingResNet(SpikingModel):
 
     def encode(self, x: Tensor) -> Tensor:
         """Spikes behind the stem, pooled, or currents: ``[T, B, C1, H', W']``."""
-        x = super().encode(x)
         if self.sn1 is None:
-            return x
-        x = self.sn1(x)
+            return super().encode(x)
+        x, repeats = self.unrolled(x)
+        x = conv_norm_fire(self.conv1, self.bn1, self.sn1, x, repeats)
         return x if self.maxpool is None else fold_time(self.maxpool, x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

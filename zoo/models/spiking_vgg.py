@@ -82,9 +82,13 @@ class VGGStage(nn.ModuleList):
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H / 2, W / 2]``."""
         for index, layer in enumerate(self):
-            if index == 0 and self.skip_first:
-                continue
-            x = fold_time(layer, x) if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d) else layer(x)
+            if isinstance(layer, ConvNorm) or (index == 0 and self.skip_first):
+                continue  # a convolution and norm run with the neuron behind them
+            before = self[index - 1]
+            if isinstance(before, ConvNorm) and not (index == 1 and self.skip_first):
+                x = before.fire(layer, x)
+            else:
+                x = fold_time(layer, x) if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d) else layer(x)
         return x
 
 

@@ -8,9 +8,11 @@ MAX_PARAMS = 5
 POINTERS = (
     "x", "out", "g", "gx", "start0", "start1", "end0", "end1", "gend0", "gend1", "gstart0", "gstart1",
     "scratch", "sums", "coefficients", "conductance", "grad_coefficients", "grad_conductance",
+    "scale", "shift", "centre", "slope", "lift", "channel_sums",
 )  # fmt: skip
 SIZES = (
     "x_step", "out_step", "g_step", "steps", "block", "scratch_size", "sums_size", "repeats", "neurons",
+    "channels", "inner", "pieces", "channel_sums_size",
 )  # fmt: skip
 TEAM = ("full", "thread_num", "num_threads", "kernel")  # for the function that each thread runs
 

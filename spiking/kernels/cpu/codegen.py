@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LANES = 16
 F = f"<{LANES} x float>"
+D = f"<{LANES} x double>"
 I32 = f"<{LANES} x i32>"
 I16 = f"<{LANES} x i16>"
 MASK = f"<{LANES} x i1>"
@@ -52,6 +53,7 @@ class Code(expressions.Code):
 
     def __init__(self, stored: str = "float32", masked: bool = False, stream: bool = False) -> None:
         self.stored, self.masked, self.stream = stored, masked, stream
+        self.lanes = "%lanes"  # the mask of a masked kernel
         self.lines: list[str] = []
         self.declared: set[str] = set()
         self.flags = ""
@@ -184,9 +186,8 @@ class Code(expressions.Code):
         if self.masked:
             name = f"@llvm.masked.load.v{LANES}{_suffix(element)}.p0"
             self.declared.add(f"declare {kind} {name}(ptr, i32, {MASK}, {kind})")
-            raw = self.scalar(
-                f"call {kind} {name}(ptr {address}, i32 {bytes_}, {MASK} %lanes, {kind} zeroinitializer)"
-            )
+            given = f"ptr {address}, i32 {bytes_}, {MASK} {self.lanes}, {kind} zeroinitializer"
+            raw = self.scalar(f"call {kind} {name}({given})")
         else:
             raw = self.scalar(f"load {kind}, ptr {address}, align {bytes_}")
         if stored == "float16":
@@ -215,7 +216,7 @@ class Code(expressions.Code):
         if self.masked:
             name = f"@llvm.masked.store.v{LANES}{_suffix(element)}.p0"
             self.declared.add(f"declare void {name}({kind}, ptr, i32, {MASK})")
-            self.raw(f"call void {name}({kind} {what}, ptr {address}, i32 {bytes_}, {MASK} %lanes)")
+            self.raw(f"call void {name}({kind} {what}, ptr {address}, i32 {bytes_}, {MASK} {self.lanes})")
         elif stream and self.stream:
             self.raw(f"store {kind} {what}, ptr {address}, align {bytes_ * LANES}, !nontemporal !0")
         else:
@@ -232,6 +233,43 @@ class Code(expressions.Code):
         nan = self.scalar(f"fcmp uno {F} {value.name}, {value.name}")
         safe = self.scalar(f"select {MASK} {nan}, {I32} {_splat('i32', 0x7FC0)}, {I32} {cut}")
         return self.scalar(f"trunc {I32} {safe} to {I16}")
+
+    # ---- sums
+    def masked_lanes(self, count: str) -> str:
+        """The mask whose first ``count`` lanes (an i64 from 0 to 16) are set."""
+        few = self.scalar(f"trunc i64 {count} to i32")
+        order = "<" + ", ".join(f"i32 {i}" for i in range(LANES)) + ">"
+        one = self.scalar(f"insertelement {I32} poison, i32 {few}, i64 0")
+        all_ = self.scalar(f"shufflevector {I32} {one}, {I32} poison, {I32} {_splat('i32', 0)}")
+        return self.scalar(f"icmp slt {I32} {order}, {all_}")
+
+    def existing(self, value: Vec) -> Vec:
+        """``value``, with 0 in the lanes that do not exist in memory."""
+        if not self.masked:
+            return value
+        return self.line(f"select {MASK} {self.lanes}, {F} {value.name}, {F} zeroinitializer")
+
+    def widen(self, value: Vec) -> str:
+        """The 16 numbers in double precision, which `add_doubles` takes."""
+        return self.scalar(f"fpext {F} {value.name} to {D}")
+
+    def total(self, value: Vec) -> str:
+        """The sum of all lanes as a double."""
+        name = f"@llvm.vector.reduce.fadd.v{LANES}f64"
+        self.declared.add(f"declare double {name}(double, {D})")
+        return self.scalar(f"call reassoc double {name}(double -0.0, {D} {self.widen(value)})")
+
+    def add_double(self, base: str, index: str, value: str) -> None:
+        """Adds one double to ``base[index]``."""
+        address = self.at(base, "double", index)
+        old = self.scalar(f"load double, ptr {address}")
+        self.raw(f"store double {self.scalar(f'fadd double {old}, {value}')}, ptr {address}")
+
+    def add_doubles(self, base: str, index: str, value: str) -> None:
+        """Adds 16 doubles to ``base[index:]``, whole also in a masked kernel."""
+        address = self.at(base, "double", index)
+        old = self.scalar(f"load {D}, ptr {address}, align 8")
+        self.raw(f"store {D} {self.scalar(f'fadd {D} {old}, {value}')}, ptr {address}, align 8")
 
     def broadcast(self, scalar: str) -> Vec:
         """One float in all lanes."""

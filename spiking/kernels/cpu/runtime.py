@@ -21,6 +21,8 @@ from spiking.kernels.rules.base import Rule
 from spiking.kernels.rules.neurons import LMHT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spiking.kernels.rules.base import Family
 
 PARALLEL_FROM = 1 << 16  # elements; below it, waking a second thread costs more than it saves
@@ -53,20 +55,23 @@ def _writer(rule: Family, stored: str, masked: bool, stream: bool) -> Writer | M
 def _kernel(rule: Family, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
     """Address of a kernel, and the kernel as a Python callable."""
     writer = _writer(rule, stored, masked, stream)
+    return compiled(writer.backward if back else writer.forward)
+
+
+def compiled(write: Callable[[str], str]) -> tuple[int, Any]:
+    """What ``write(name)`` writes, as an address and as a Python callable."""
     name = f"neuron_{next(_NUMBERS)}"
-    text = writer.backward(name) if back else writer.forward(name)
-    address = compiler().function(name, text)
+    address = compiler().function(name, write(name))
     i64 = ctypes.c_int64
     return address, bind(address, ctypes.POINTER(Arguments), i64, i64, i64)
 
 
 class _OpenMP(NamedTuple):
-    """Torch's own OpenMP: a function run by a team, addresses of two queries, and that of the team's task."""
+    """Torch's own OpenMP: a function run by a team, and addresses of two queries."""
 
     parallel: Any
     thread_num: int
     num_threads: int
-    task: int
 
 
 @cache
@@ -89,15 +94,53 @@ def _openmp() -> _OpenMP | None:
         return None
     parallel.argtypes = [ctypes.c_void_p, ctypes.POINTER(Arguments), ctypes.c_uint, ctypes.c_uint]
     parallel.restype = None
-    return _OpenMP(parallel, number, count, compiler().function("neuron_team", team("neuron_team")))
+    return _OpenMP(parallel, number, count)
+
+
+@cache
+def _task(unit: int) -> int:
+    """Address of what each thread of a team runs."""
+    name = f"team_{unit}"
+    return compiler().function(name, team(name, unit))
+
+
+def can_share() -> bool:
+    """Whether more than one thread can run a kernel."""
+    return not _forked and _openmp() is not None
+
+
+def share(kernel: tuple[int, Any], arguments: Arguments, count: int, threads: int, unit: int) -> None:
+    """Runs a kernel on the range from 0 to ``count``, of which each thread gets a multiple of ``unit``.
+
+    Args:
+        kernel: its address, and the kernel as a Python callable.
+        arguments: filled in, but for the team's part.
+        count: end of the range.
+        threads: how many take part.
+        unit: what is not divided.
+    """
+    address, call = kernel
+    if threads == 1:
+        call(arguments, 0, count, 0)
+        return
+    openmp = _openmp()
+    assert openmp is not None
+    arguments.full, arguments.kernel = count, address
+    arguments.thread_num, arguments.num_threads = openmp.thread_num, openmp.num_threads
+    openmp.parallel(_task(unit), arguments, threads, 0)
 
 
 def threads_for(elements: int, neurons: int) -> int:
     """How many threads share a call on so many numbers."""
-    if elements < PARALLEL_FROM or _forked:
+    return team_size(elements, neurons // UNIT)
+
+
+def team_size(elements: int, units: int) -> int:
+    """The same for work that comes in so many units."""
+    if elements < PARALLEL_FROM:
         return 1
-    wanted = min(torch.get_num_threads(), neurons // UNIT)
-    return wanted if wanted > 1 and _openmp() is not None else 1
+    wanted = min(torch.get_num_threads(), units)
+    return wanted if wanted > 1 and can_share() else 1
 
 
 def run(rule: Family, back: bool, stored: str, stream: bool, arguments: Arguments, threads: int) -> None:
@@ -115,15 +158,7 @@ def run(rule: Family, back: bool, stored: str, stream: bool, arguments: Argument
     rest = neurons % LANES
     full = neurons - rest
     if full:
-        address, call = _kernel(rule, back, stored, False, stream)
-        if threads > 1:
-            openmp = _openmp()
-            assert openmp is not None
-            arguments.full, arguments.kernel = full, address
-            arguments.thread_num, arguments.num_threads = openmp.thread_num, openmp.num_threads
-            openmp.parallel(openmp.task, arguments, threads, 0)
-        else:
-            call(arguments, 0, full, 0)
+        share(_kernel(rule, back, stored, False, stream), arguments, full, threads, UNIT)
     if rest:
         _, call = _kernel(rule, back, stored, True, False)
         call(arguments, full, neurons, 0)

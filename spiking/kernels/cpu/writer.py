@@ -36,13 +36,7 @@ class Frame:
             place = c.at("%a", "i64", str(slot(name)))
             self.arg[name] = c.scalar(f"load {'ptr' if name in POINTERS else 'i64'}, ptr {place}")
         if masked:
-            n = c.scalar("sub i64 %hi, %lo")
-            n = c.scalar(f"trunc i64 {n} to i32")
-            zeros = "<" + ", ".join(["i32 0"] * LANES) + ">"
-            counts = "<" + ", ".join(f"i32 {i}" for i in range(LANES)) + ">"
-            one = c.scalar(f"insertelement {codegen.I32} poison, i32 {n}, i64 0")
-            all_ = c.scalar(f"shufflevector {codegen.I32} {one}, {codegen.I32} poison, {codegen.I32} {zeros}")
-            c.raw(f"%lanes = icmp slt {codegen.I32} {counts}, {all_}")
+            c.lanes = c.masked_lanes(c.scalar("sub i64 %hi, %lo"))
         own = c.scalar(f"mul i64 %worker, {self.arg['scratch_size']}")
         self.scratch = c.at(self.arg["scratch"], "i8", own)
         own = c.scalar(f"mul i64 %worker, {self.arg['sums_size']}")
@@ -273,12 +267,8 @@ class Writer(Frame):
                 self._add(back.conductance, "grad_conductance", self._plus(row, j))
             return
         for k, name in enumerate(self.rule.learnt):
-            value = back.params[name]
-            if c.masked:
-                kept = f"{codegen.F} {value.name}, {codegen.F} zeroinitializer"
-                value = c.line(f"select {codegen.MASK} %lanes, {kept}")
             index = self._plus(i, k * BLOCK)
-            self._put(self._get(self.sums, index) + value, self.sums, index)
+            self._put(self._get(self.sums, index) + c.existing(back.params[name]), self.sums, index)
 
     def _add(self, value: Vec, name: str, index: str) -> None:
         c = self.c
@@ -316,8 +306,8 @@ class _Blocks:
         self.loop.__exit__(*error)
 
 
-def team(name: str) -> str:
-    """The function that each thread of an OpenMP team runs: its share of the neurons."""
+def team(name: str, unit: int = UNIT) -> str:
+    """The function that each thread of an OpenMP team runs: its share, a multiple of ``unit`` neurons."""
     c = Code()
     arg = {}
     for part in TEAM:
@@ -325,9 +315,9 @@ def team(name: str) -> str:
         arg[part] = c.scalar(f"load {kind}, ptr {c.at('%a', 'i64', str(slot(part)))}")
     me = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['thread_num'] + '()')} to i64")
     all_ = c.scalar(f"sext i32 {c.scalar('call i32 ' + arg['num_threads'] + '()')} to i64")
-    units = c.scalar(f"sdiv i64 {c.scalar('add i64 ' + arg['full'] + f', {UNIT - 1}')}, {UNIT}")
+    units = c.scalar(f"sdiv i64 {c.scalar('add i64 ' + arg['full'] + f', {unit - 1}')}, {unit}")
     more = c.scalar(f"add i64 {units}, {c.scalar('sub i64 ' + all_ + ', 1')}")
-    share = c.scalar(f"mul i64 {c.scalar(f'sdiv i64 {more}, {all_}')}, {UNIT}")
+    share = c.scalar(f"mul i64 {c.scalar(f'sdiv i64 {more}, {all_}')}, {unit}")
     lo = c.scalar(f"mul i64 {me}, {share}")
     end = c.scalar(f"add i64 {lo}, {share}")
     less = c.scalar(f"icmp slt i64 {end}, {arg['full']}")

@@ -475,8 +475,8 @@ def test_compiling_a_kernel_takes_less_than_a_second():
 import time, torch
 from spiking import functional
 x = torch.zeros(4, 100).requires_grad_()
-start = time.perf_counter()
+start = time.process_time()  # which other processes do not lengthen
 functional.lif(x)[0].sum().backward()
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
     assert min(float(python(script)) for _ in range(2)) < 1.0

@@ -1,0 +1,148 @@
+"""Batch norm and the neuron behind it in one pass over memory, where nothing needs what lies between.
+
+The two modules stay two: parameters, buffers, keys and results are theirs. `norm_fire` asks whether anybody
+could see the norm's output (a hook, a compiler, an exporter, a functional transform) or wants it in another
+precision (autocast), and then calls one after the other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spiking.budget import require_memory
+from spiking.layers import norm_repeated
+from spiking.neurons.base import Neuron, Temporal
+
+if TYPE_CHECKING:
+    from spiking.functional.launches import Kernel
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # themselves, no subclasses: these may do more
+ORDINARY = (Tensor, nn.Parameter)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def norm_fire(norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
+    """``neuron(norm(x))``: spikes of a neuron behind a batch norm over T, B and the map.
+
+    On a CPU both run as one kernel, which reads ``x`` once for the statistics and once for the spikes, and
+    keeps nothing but ``x`` for the way back. It equals the two modules up to rounding; wherever something
+    else than the spikes is wanted, the two modules run.
+
+    Args:
+        norm: ``nn.BatchNorm1d``, ``2d``, ``3d``, or whatever `spiking.layers.norm_repeated` takes.
+        neuron: ``[T, B, C, ...]`` -> ``[T, B, C, ...]``.
+        x: ``[T', B, C, ...]``.
+        repeats: how many equal steps each of ``x`` stands for. Then x is one step, T' = 1, and T = repeats.
+
+    Returns:
+        ``[T, B, C, ...]``, T = T' * repeats.
+
+    Raises:
+        ValueError: x repeats and has several steps.
+    """
+    if repeats > 1 and x.shape[0] != 1:
+        raise ValueError(f"only a single step repeats, got {x.shape[0]} steps and repeats = {repeats}")
+    steps = x.shape[0] * repeats
+    wide = x.expand(steps, *x.shape[1:]) if repeats > 1 else x
+    if repeats > 1:
+        require_memory(
+            f"the first layer's output over {steps} time steps, {tuple(x.shape[1:])} a step,",
+            steps * x.numel() * x.element_size(),
+            x.device,
+            "use fewer time_steps or a smaller batch",
+        )
+    kernel = _kernel(norm, neuron, x, wide)
+    spikes = None if kernel is None else _fused(cast("Any", norm), x, wide, kernel)
+    if spikes is not None:
+        return spikes
+    y = norm_repeated(norm, x.flatten(0, 1), repeats)
+    y = y.reshape(*x.shape[:2], *y.shape[1:])
+    out: Tensor = neuron(y.expand(steps, *y.shape[1:]) if repeats > 1 else y)
+    return out
+
+
+def _kernel(norm: nn.Module, neuron: nn.Module, x: Tensor, wide: Tensor) -> Kernel:
+    """The neuron's kernel, if nothing but its spikes is asked for."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype is not torch.float32:
+        return None
+    if type(norm) not in NORMS or not isinstance(neuron, Neuron) or not _has_kernel(type(neuron)):
+        return None
+    if watched(norm) or watched(neuron) or neuron.stream is not None or _transformed():
+        return None
+    tensors = (x, *norm._parameters.values(), *norm._buffers.values())
+    if not all(t is None or type(t) in ORDINARY for t in tensors):
+        return None
+    floats = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    if (
+        x.dim() < 3
+        or norm.num_features != x.shape[2]
+        or any(t is not None and t.dtype is not x.dtype for t in floats)
+    ):
+        return None
+    return neuron.kernel(wide)
+
+
+@lru_cache(maxsize=256)
+def _has_kernel(cls: type[Neuron]) -> bool:
+    """Whether the class that says how neurons run also says by which kernel, and how they are called."""
+    runs = next(base for base in cls.__mro__ if "run" in base.__dict__)
+    return "kernel" in runs.__dict__ and cls.forward is Temporal.forward
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its ``forward``."""
+    if "forward" in module.__dict__ or module._compiled_call_impl is not None:
+        return True
+    return any(getattr(module, name) for name in HOOKS)
+
+
+def _transformed() -> bool:
+    """Whether a tracer, a mode or a transform stands between this thread and plain operations."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.is_autocast_enabled("cpu")
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any) -> Tensor | None:
+    """Both as one; None where the numbers lie in memory as no kernel takes them."""
+    from spiking.kernels import normed  # loads the compiler, so not before it is wanted
+
+    operands, launch = kernel
+    view = normed.View.of(x[0])
+    if view is None or not normed.covers(launch) or (len(x) > 1 and x.stride(0) != view.numbers):
+        return None
+    moving = norm.training or norm.running_mean is None
+    if moving:
+        if view.count * len(x) < 2:
+            return None  # PyTorch's error says it best
+        with torch.no_grad():
+            folded = view._replace(outer=view.outer * len(x))
+            mean, var = normed.statistics(x.detach(), folded)
+            if norm.training and norm.track_running_stats:
+                _move(norm, mean, var, folded.count * (len(wide) // len(x)))
+            mean, invstd = mean.float(), (var + norm.eps).rsqrt().float()
+    else:
+        with torch.no_grad():
+            mean, invstd = norm.running_mean.clone(), (norm.running_var + norm.eps).sqrt().reciprocal()
+    setting = normed.Setting(launch, view, len(wide), moving)
+    return normed.fire(x, norm.weight, norm.bias, operands, mean, invstd, setting)
+
+
+def _move(norm: Any, mean: Tensor, var: Tensor, count: int) -> None:
+    """Moves the running statistics as PyTorch does; ``count`` numbers a channel."""
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:  # the mean of all batches so far
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    for running, now in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        running.copy_(running.double().lerp_(now, momentum))
