@@ -67,9 +67,15 @@ def norm_fire(norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1) -
 
 def _kernel(norm: nn.Module, neuron: nn.Module, x: Tensor, wide: Tensor) -> Kernel:
     """The neuron's kernel, if nothing but its spikes is asked for."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype is not torch.float32:
+    if torch.compiler.is_compiling() or type(x) not in ORDINARY:
         return None
-    if type(norm) not in NORMS or not isinstance(neuron, Neuron) or not _has_kernel(type(neuron)):
+    if x.device.type != "cpu" or x.dtype is not torch.float32:
+        return None
+    if (
+        type(norm) not in NORMS
+        or not isinstance(neuron, Neuron)
+        or not _has_kernel(cast("Any", type(neuron)))
+    ):
         return None
     if watched(norm) or watched(neuron) or neuron.stream is not None or _transformed():
         return None
@@ -122,13 +128,13 @@ def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any) -> Tensor | None:
         return None
     moving = norm.training or norm.running_mean is None
     if moving:
-        if view.count * len(x) < 2:
+        if view.per_channel * len(x) < 2:
             return None  # PyTorch's error says it best
         with torch.no_grad():
             folded = view._replace(outer=view.outer * len(x))
             mean, var = normed.statistics(x.detach(), folded)
             if norm.training and norm.track_running_stats:
-                _move(norm, mean, var, folded.count * (len(wide) // len(x)))
+                _move(norm, mean, var, folded.per_channel * (len(wide) // len(x)))
             mean, invstd = mean.float(), (var + norm.eps).rsqrt().float()
     else:
         with torch.no_grad():

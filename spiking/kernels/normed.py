@@ -120,7 +120,7 @@ def _backward(
     back = cpu.fire_backward(launch.rule, values, sequence, g, numbers)
     plain, weighted = back.sums[0], back.sums[1] * invstd  # in units of the normalised numbers
     if setting.moving:
-        n = setting.view.count * len(x)
+        n = setting.view.per_channel * len(x)
         lift, slope = -scale * (plain / n), scale * invstd * (weighted / n)
     else:
         lift = slope = torch.zeros_like(scale)
@@ -153,7 +153,7 @@ class _Fire(torch.autograd.Function):
         (g,) = grads
         if g is None:
             return (None,) * 8
-        run = _FireBackward.apply if torch.is_grad_enabled() else _backward
+        run: Any = _FireBackward.apply if torch.is_grad_enabled() else _backward
         return (*run(*ctx.saved_tensors, g, ctx.setting), None, None, None)
 
 

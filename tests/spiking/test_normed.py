@@ -220,7 +220,11 @@ def test_what_the_kernel_does_not_know_runs_as_two():
         "norm of another class": (other, neuron, x),
         "neuron of another class": (norm, Double(surrogate="atan"), x),
         "no kernel asked for": (norm, spiking.LIF(backend="reference"), x),
-        "a neuron with parameters of its own for each channel": (norm, spiking.GLIF(time_steps=2, channels=3), x),
+        "a neuron with parameters of its own for each channel": (
+            norm,
+            spiking.GLIF(time_steps=2, channels=3),
+            x,
+        ),
         "no neuron": (norm, nn.ReLU(), x),
         "strides": (norm, neuron, x.transpose(3, 4)[..., ::2]),
         "double precision": (copy.deepcopy(norm).double(), neuron, x.double()),

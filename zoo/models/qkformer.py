@@ -124,7 +124,8 @@ class PatchEmbed(nn.Module):
 
     def current(self, i: int, x: Tensor, repeats: int = 1) -> Tensor:
         """The i-th convolution, norm and pooling; ``repeats`` as in `zoo.layers.convolution.conv_norm`."""
-        x = conv_norm(*self._layers(i)[:2], x, repeats)
+        conv, norm, _ = self._layers(i)
+        x = conv_norm(conv, norm, x, repeats)
         return fold_time(self.maxpool, x) if self.pooling[i] == "1" else x
 
     def spikes(self, i: int, x: Tensor) -> Tensor:
@@ -135,8 +136,9 @@ class PatchEmbed(nn.Module):
         spikes: Tensor = neuron(self.current(i, x))
         return spikes
 
-    def _layers(self, i: int) -> list[nn.Module]:
-        return [self.get_submodule(f"{self.names[i]}_{part}") for part in ("conv", "bn", "lif")]
+    def _layers(self, i: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+        conv, norm, neuron = (self.get_submodule(f"{self.names[i]}_{part}") for part in ("conv", "bn", "lif"))
+        return conv, norm, neuron
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes or sums of spikes ``[T, B, C, H, W]`` -> sums of spikes ``[T, B, C', H', W']``.

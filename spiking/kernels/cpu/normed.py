@@ -62,7 +62,7 @@ class View(NamedTuple):
         return self.outer * self.channels * self.inner
 
     @property
-    def count(self) -> int:
+    def per_channel(self) -> int:
         """How many of each channel."""
         return self.outer * self.inner
 
@@ -112,7 +112,7 @@ class View(NamedTuple):
         total = sums.sum(0) if len(sums) > 1 else sums[0]
         if not self.lanes or block == self.channels:
             return total[:, : self.channels]
-        return total[:, :block].unflatten(1, (-1, self.channels)).sum(1)
+        return total[:, :block].reshape(len(total), -1, self.channels).sum(1)
 
 
 def _padded(block: int) -> int:
@@ -130,9 +130,9 @@ def _norm_kernel(kind: str, stored: str, shape: Shape, stream: bool) -> tuple[in
 def statistics(x: Tensor, view: View) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, ``[C]`` in float64."""
     total, between, within = _reduced("statistics", 3, view, x)
-    mean = total / view.count
+    mean = total / view.per_channel
     apart = between - total * mean  # of the means of units, from the mean of all
-    return mean, ((within + apart) / view.count).clamp_min_(0.0)
+    return mean, ((within + apart) / view.per_channel).clamp_min_(0.0)
 
 
 def reduction(g: Tensor, x: Tensor, view: View, centre: Tensor) -> Tensor:
