@@ -14,14 +14,15 @@ from torch import Tensor
 
 from spiking.kernels import passes
 from spiking.kernels.cpu import normed as cpu
+from spiking.kernels.cpu.norm import gradient, statistics
+from spiking.kernels.cpu.view import View
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
 
 if TYPE_CHECKING:
     from spiking.kernels.launch import Launch
 
-View = cpu.View
-statistics = cpu.statistics
+__all__ = ["Setting", "View", "covers", "fire", "scale_and_shift", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _backward(
         lift = slope = torch.zeros_like(scale)
     folded = setting.view._replace(outer=setting.view.outer * len(x))
     numbers = {"scale": scale, "lift": lift, "slope": slope, "centre": mean}
-    gx = cpu.gradient(back.current, x, folded, numbers, out=back.current)
+    gx = gradient(back.current, x, folded, numbers, out=back.current)
     return (
         gx,
         None if weight is None else weighted.to(weight.dtype),
