@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from datamodules import ClassificationDataModule
 
 LARGE = 64  # pixels; images of more are cropped as for ImageNet
+TASKS = {  # what trains and tests networks, by what they are for
+    "classification": "ClassificationTask",
+    "regression": "RegressionTask",
+    "multi-label": "MultiLabelTask",
+    "segmentation": "SegmentationTask",
+}
 
 
 def load(name: str, **arguments: Any) -> Any:
@@ -31,6 +37,23 @@ def load(name: str, **arguments: Any) -> Any:
         return zoo.load(name, pretrained=True, **arguments)
     except (zoo.UnknownModelError, zoo.CheckpointError, ValueError, TypeError, OSError) as error:
         raise CommandError(summary(error)) from error
+
+
+def task_of(model: Any, name: str) -> str:
+    """What a network is for, as `zoo.task_of` says, where images go in and `TASKS` has it.
+
+    Raises:
+        CommandError: it is for something else.
+    """
+    import zoo
+
+    task = zoo.task_of(model)
+    if task.name not in TASKS:
+        raise CommandError(
+            f"{name} is {task.noun_phrase}, which takes no single images; test and predict with its run:"
+            " --config FILE --ckpt_path best"
+        )
+    return task.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +77,14 @@ class Data:
         ]
 
 
-def data_sets() -> dict[str, type[ClassificationDataModule]]:
-    """Data sets of classes by the names that people type, such as ``mnist5k``."""
+def data_sets(task: str = "classification") -> dict[str, type[ClassificationDataModule]]:
+    """Data sets that networks of a task take, by the names that people type, such as ``mnist5k``."""
     import datamodules
     from datamodules import ClassificationDataModule as Base
 
     found: dict[str, type[ClassificationDataModule]] = {}
     for kind in vars(datamodules).values():
-        if isinstance(kind, type) and issubclass(kind, Base) and kind.title:
+        if isinstance(kind, type) and issubclass(kind, Base) and kind.title and kind.task == task:
             name, file = kind.__name__.removesuffix("DataModule").lower(), kind.__module__.rpartition(".")[2]
             found[file if file.replace("_", "") == name else name] = kind
     return dict(sorted(found.items()))
@@ -78,12 +101,19 @@ def data_of(word: str, model: Any, root: str | None = None) -> Data:
     Raises:
         CommandError: neither.
     """
+    import zoo
     from datamodules import ImageFolderDataModule
 
-    known = data_sets()
+    task = zoo.task_of(model).name
+    known = data_sets(task)
     plain = {re.sub(r"\W|_", "", name): kind for name, kind in known.items()}
     if (kind := plain.get(re.sub(r"\W|_", "", word.lower()))) is not None:
         return Data(kind=kind, arguments={} if root is None else {"root": root})
+    if task != "classification":
+        raise CommandError(
+            f"no data set of the task {task} is called '{word}'{did_you_mean(word, known)}\n  data sets:"
+            f" {', '.join(known)}; other data: test the run with them, --config FILE"
+        )
     if not Path(word).is_dir():
         raise CommandError(
             f"no data set and no folder is called '{word}'{did_you_mean(word, known)}\n  data sets:"
@@ -101,13 +131,15 @@ def own_data(model: Any, name: str) -> str:
     Raises:
         CommandError: it does not say, or we have no reader for it.
     """
-    title = trained_on(name) or ""
-    for word, kind in data_sets().items():
+    import zoo
+
+    title, known = trained_on(name) or "", data_sets(zoo.task_of(model).name)
+    for word, kind in known.items():
         if title and title in (kind.title, kind.hub_id):
             return word
     told = f"was trained on {title}, for which there is no reader" if title else "does not say its data"
     raise CommandError(
-        f"{name} {told}; name a data set ({', '.join(data_sets())}) or a folder of images sorted by class"
+        f"{name} {told}; name a data set ({', '.join(known)}) or a folder of images sorted by class"
     )
 
 

@@ -28,6 +28,7 @@ from datamodules.loading.errors import DataError
 from datamodules.loading.loader import EpochLoader
 from datamodules.loading.sampler import EvalSampler, TrainSampler
 from datamodules.loading.splits import stratified_split
+from datamodules.made_up import DigitCanvasDataModule, RoadsDataModule, ShapesDataModule
 from datamodules.spike_camera import SpikeSceneDataModule, SyntheticSpikeSceneDataModule
 from datamodules.synthetic import SyntheticDataModule
 from datamodules.token_rows import TokenRowsDataModule
@@ -53,6 +54,7 @@ __all__ = [
     "DVSGestureDataModule",
     "DataError",
     "DatasetDataModule",
+    "DigitCanvasDataModule",
     "DigitsDataModule",
     "EpochLoader",
     "EvalSampler",
@@ -71,8 +73,10 @@ __all__ = [
     "NMNISTDataModule",
     "Recording",
     "ReplayBuffer",
+    "RoadsDataModule",
     "SHDDataModule",
     "SSCDataModule",
+    "ShapesDataModule",
     "SpikeSceneDataModule",
     "SyntheticCitiesDataModule",
     "SyntheticDataModule",

@@ -69,6 +69,7 @@ class ClassificationDataModule(BaseDataModule):
     """
 
     linked_facts: ClassVar[tuple[str, ...]] = ("num_classes", "in_chans", "input_size")
+    task: ClassVar[str] = "classification"  # what networks are trained for on these data
     num_classes: int
     in_chans: int
     class_names: tuple[str, ...]

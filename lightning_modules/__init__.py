@@ -11,8 +11,11 @@ from lightning_modules.image_tokenizer import ImageTokenizerTask
 from lightning_modules.latent_diffusion import LatentDiffusionTask
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, AgreementOverTime
+from lightning_modules.multi_label import MultiLabelTask
 from lightning_modules.next_token import NextTokenTask
 from lightning_modules.proxy_target import ProxyTargetTask
+from lightning_modules.regression import RegressionTask
+from lightning_modules.segmentation import SegmentationTask
 from lightning_modules.shortcut import ShortcutTask
 from lightning_modules.spike_reconstruction import SpikeReconstructionTask
 
@@ -29,12 +32,15 @@ __all__ = [
     "FiringRate",
     "ImageTokenizerTask",
     "LatentDiffusionTask",
+    "MultiLabelTask",
     "NextTokenTask",
     "Point",
     "ProxyTargetTask",
     "RasterFigure",
+    "RegressionTask",
     "ResumableState",
     "RunReport",
+    "SegmentationTask",
     "ShortcutTask",
     "SpikeReconstructionTask",
     "TokenMaps",

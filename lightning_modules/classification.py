@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from timm.data import Mixup
 from torch import Tensor
 from typing_extensions import override
 
-import zoo
-from lightning_modules import preprocessing
-from lightning_modules.base import BaseTask
-from lightning_modules.callbacks.predictions import PredictionWriter
+from lightning_modules.callbacks.predictions import ClassTable, PredictionWriter
 from lightning_modules.callbacks.token_maps import TokenMaps
 from lightning_modules.class_weights import check_class_weights, class_weight_tensor
 from lightning_modules.losses import mean_logit_loss, tet_loss
 from lightning_modules.metrics import AccuracyOverTime, repeated_samples
-from lightning_modules.start import build
-from spiking import check_finite
-from spiking.neurons import Neuron
-from zoo.files.description import LABELS, NOTE, preprocessing_of
-from zoo.own import name_of
+from lightning_modules.network_task import NetworkTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +24,7 @@ if TYPE_CHECKING:
     from zoo import ImageClassifier
 
 
-class ClassificationTask(BaseTask):
+class ClassificationTask(NetworkTask):
     """Trains an entry of the zoo with surrogate gradients (STBP, 1706.02609).
 
     Batches are ``(x, y)``: still images ``x [B, C, H, W]`` or event frames ``[B, T, C, H, W]``, which the
@@ -66,8 +55,7 @@ class ClassificationTask(BaseTask):
         **arguments: optimiser and schedule, see `BaseTask`.
     """
 
-    method: ClassVar[str] = "direct training with surrogate gradients (STBP)"
-    paper: ClassVar[str | None] = "1706.02609"
+    model: ImageClassifier
     monitor: ClassVar[str] = "val/acc1"
     mode: ClassVar[Literal["min", "max"]] = "max"
 
@@ -100,20 +88,14 @@ class ClassificationTask(BaseTask):
             raise ValueError(f"a classifier needs two classes or more, but the data have {num_classes}")
         check_class_weights(class_weights, num_classes)
         self.save_hyperparameters()
-        name, own = (model, {}) if isinstance(model, str) else name_of(model)
-        arguments = {"num_classes": num_classes, "in_chans": in_chans, **own, **(model_args or {})}
-        self.entry = None if isinstance(model, str) else {"model": name, "model_args": arguments}
-        self.model: ImageClassifier = self.build_model(name, arguments)
-        self.over_time = "steps" in inspect.signature(self.model.forward).parameters
-        if token_reduction:
-            self.model = zoo.reduce_tokens(self.model, **token_reduction)
-        if channels_last:
-            self.model.to(memory_format=torch.channels_last)
+        facts = {"num_classes": num_classes, "in_chans": in_chans}
+        self.take_network(
+            model, model_args, facts, channels_last=channels_last, token_reduction=token_reduction
+        )
         self.loss_name = loss
         self.class_weights = class_weights
         self.loss_weights: Tensor | None = None
         self.tet_lambda, self.tet_phi, self.label_smoothing = tet_lambda, tet_phi, label_smoothing
-        self.channels_last = channels_last
         self.mixup_off_epoch = mixup_off_epoch
         self.mixer: Mixup | None = None
         if mixup or cutmix:
@@ -129,55 +111,7 @@ class ClassificationTask(BaseTask):
         self.accuracy = AccuracyOverTime()
         self.accuracy5 = AccuracyOverTime(top_k=5)
 
-    @override
-    def trained_by(self) -> tuple[str, str | None]:
-        spiking = any(isinstance(module, Neuron) for module in self.model.modules())
-        if spiking or self.method != ClassificationTask.method:
-            return super().trained_by()
-        return "training of an ANN by back-propagation", None
-
-    def build_model(self, name: str, arguments: dict[str, Any]) -> Any:
-        """The network that is trained."""
-        return build(name, arguments)
-
-    @override
-    def match_preprocessing(self, data: Any, checkpoint: Path | None, training: bool) -> None:
-        if training:
-            return
-        arguments = self.hparams.get("model_args") or {}
-        if checkpoint is not None or arguments.get("weights"):
-            place = checkpoint or arguments["weights"]
-            preprocessing.match(data, preprocessing.recorded_in(place), str(place))
-        elif arguments.get("pretrained"):
-            preprocessing.match(data, preprocessing.wanted_by(self.model), str(self.hparams["model"]))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note how the data are prepared, and whose weights these derive from."""
-        super().on_save_checkpoint(checkpoint)
-        facts = getattr(getattr(self._trainer, "datamodule", None), "facts", None)
-        if facts is not None:
-            told = facts()
-            checkpoint[NOTE] = preprocessing_of(told)
-            checkpoint[LABELS] = [str(name) for name in told.get("class_names") or ()]
-        checkpoint["origin"] = getattr(self.model, "origin", None) or {}
-        if self.entry is not None:
-            checkpoint["entry"] = self.restored_arguments(self.entry, {})  # what zoo.load builds
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take on the origin of the weights with them."""
-        super().on_load_checkpoint(checkpoint)
-        if "origin" in checkpoint:
-            self.model.origin = checkpoint["origin"]
-
-    # -- input ---------------------------------------------------------------------------------
-
-    def prepare(self, x: Tensor) -> Tensor:
-        """Event frames ``[B, T, C, H, W]`` -> ``[T, B, C, H, W]``; images in their memory format."""
-        if x.dim() == 5:
-            return x.transpose(0, 1)
-        if self.channels_last and x.dim() == 4:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+    # -- steps ---------------------------------------------------------------------------------
 
     def check_labels(self, y: Tensor) -> None:
         """Raise an error that names a label outside ``[0, K)``."""
@@ -188,12 +122,6 @@ class ClassificationTask(BaseTask):
                 f" (0 to {self.num_classes - 1}); set data.num_classes or check the labels"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` or ``[B, T, C, H, W]`` -> logits at every step ``[T, B, K]``; one of an ANN."""
-        x = self.prepare(x)
-        logits: Tensor = self.model(x, steps=True) if self.over_time else self.model(x).unsqueeze(0)
-        return logits
-
     @override
     def on_train_start(self) -> None:
         """Weigh the classes, once the training data are there."""
@@ -202,8 +130,6 @@ class ClassificationTask(BaseTask):
             data = getattr(self.trainer, "datamodule", None)
             weights = class_weight_tensor(self.class_weights, data, self.num_classes)
             self.loss_weights = weights.to(self.device)
-
-    # -- steps ---------------------------------------------------------------------------------
 
     def loss(self, logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         """The loss of logits ``[T, B, K]`` against classes ``[B]`` or soft targets ``[B, K]``."""
@@ -245,12 +171,7 @@ class ClassificationTask(BaseTask):
     def _evaluate(self, batch: tuple[Tensor, Tensor], stage: str, batch_idx: int) -> None:
         x, y = batch
         self.check_labels(y)
-        # the first batch tells whether any layer hands NaN to a neuron, which would turn it into silence
-        watched = nullcontext() if batch_idx else check_finite(self.model)
-        with warnings.catch_warnings(), watched:
-            if self.trainer.sanity_checking:  # weights are fresh then, and nobody takes them for trained
-                warnings.filterwarnings("ignore", ".*never set by training.*")
-            logits = self(x)
+        logits = self.evaluated(x, batch_idx)
         loss = mean_logit_loss(logits, y)
         own = len(y) - repeated_samples(self.trainer, stage, batch_idx)
         self.accuracy.update(logits[:, :own], y[:own])
@@ -306,7 +227,7 @@ class ClassificationTask(BaseTask):
         top_k: int = 5,
         explain: Literal["tokens"] | None = None,
     ) -> list[pl.Callback]:
-        writers: list[pl.Callback] = [PredictionWriter(output, class_names, top_k)]
+        writers: list[pl.Callback] = [PredictionWriter(output, ClassTable(class_names, top_k))]
         if explain == "tokens":
             writers.append(TokenMaps(output.with_name(f"{output.stem}_tokens"), class_names))
         return writers

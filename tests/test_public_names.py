@@ -37,8 +37,9 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
-        ConversionTask DiDATask Energy FiringRate ImageTokenizerTask LatentDiffusionTask NextTokenTask Point
-        ProxyTargetTask RasterFigure ResumableState RunReport ShortcutTask
+        ConversionTask DiDATask Energy FiringRate ImageTokenizerTask LatentDiffusionTask MultiLabelTask
+        NextTokenTask Point ProxyTargetTask RasterFigure RegressionTask ResumableState RunReport
+        SegmentationTask ShortcutTask
         SpikeReconstructionTask TokenMaps compare
         mean_logit_loss tet_loss
     """,
@@ -47,13 +48,13 @@ NAMES = {
         CIFAR10DVSDataModule CIFAR10DataModule CaptionedDigitsDataModule CaptionedMNIST5kDataModule
         ChangePairsDataModule
         ClassificationDataModule ControlDataModule DVSGestureDataModule DataError DatasetDataModule
-        DigitsDataModule
+        DigitCanvasDataModule DigitsDataModule
         EpochLoader EvalSampler EventDataModule EventFolderDataModule EventPipeline
         FashionMNISTDataModule HuggingFaceDataModule
         ImageDataset ImageFolderDataModule ImageNetDataModule ImagePipeline
         MNIST5kDataModule MNIST5kEventsDataModule
         MadeUpSpeechDataModule NMNISTDataModule Recording ReplayBuffer
-        SHDDataModule SSCDataModule SpikeSceneDataModule
+        RoadsDataModule SHDDataModule SSCDataModule ShapesDataModule SpikeSceneDataModule
         SyntheticCitiesDataModule SyntheticDataModule SyntheticSpikeSceneDataModule TensorPipeline
         TinyImageNetDataModule TokenRowsDataModule TrainSampler Transitions stratified_split
     """,
@@ -120,6 +121,18 @@ TASK_OPTIONS = {
         loss lr min_lr mixup mixup_off_epoch mixup_prob mixup_switch_prob model model_args momentum
         num_classes optimizer schedule schedule_interval tet_lambda tet_phi token_reduction
         warmup_epochs warmup_lr weight_decay
+    """,
+    "RegressionTask": """
+        channels_last cosine_after_warmup decay_all in_chans loss lr min_lr model model_args momentum
+        num_outputs optimizer schedule schedule_interval warmup_epochs warmup_lr weight_decay
+    """,
+    "MultiLabelTask": """
+        channels_last cosine_after_warmup decay_all in_chans lr min_lr model model_args momentum
+        num_classes optimizer schedule schedule_interval threshold warmup_epochs warmup_lr weight_decay
+    """,
+    "SegmentationTask": """
+        channels_last cosine_after_warmup decay_all ignore_index in_chans lr min_lr model model_args
+        momentum num_classes optimizer schedule schedule_interval warmup_epochs warmup_lr weight_decay
     """,
     "ShortcutTask": """
         channels_last class_weights combine cosine_after_warmup cutmix decay_all evolve in_chans

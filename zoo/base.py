@@ -28,6 +28,7 @@ class ZooModel(nn.Module):
         pretrained_cfg: the same for the weights at hand.
         origin: ``name``, ``licence`` and ``url`` of the weights that were loaded; empty if it is known that
             they derive from nobody's.
+        task: what the network was trained for (`zoo.list_tasks`), where its entry is for something else.
     """
 
     recorded: ClassVar[tuple[str, ...]] = ()
@@ -38,6 +39,7 @@ class ZooModel(nn.Module):
     default_cfg: dict[str, Any]
     pretrained_cfg: dict[str, Any]
     origin: dict[str, Any] | None = None
+    task: str | None = None
 
     def __init__(self) -> None:
         super().__init__()

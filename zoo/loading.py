@@ -15,6 +15,8 @@ from zoo.errors import CheckpointError
 from zoo.files.checkpoint import read_checkpoint
 from zoo.files.formats.torch_file import first_line
 from zoo.files.strict import load_strict
+from zoo.registry import task_of
+from zoo.tasks import list_tasks
 from zoo.timm_bridge.names import PLACES
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ def fill(
     if found.preprocessing:
         _tell(model, found.preprocessing)
     name_classes(model, found.label_names)
+    set_task(model, found.task)
     if isinstance(model, ZooModel) and not found.ours:
         model.after_import()
         model.origin = {"name": Path(source).name, "licence": None, "url": None}
@@ -152,6 +155,16 @@ def adopt_description(
         told["num_classes"] = classes
     _tell(model, told)
     name_classes(model, described.label_names)
+    set_task(model, described.recorded.task)
+
+
+def set_task(model: Any, task: str | None) -> None:
+    """Let the model know what it was trained for, where that is something else than its entry is for.
+
+    A task that is unknown here, as one that its author registered, is left alone.
+    """
+    if task in list_tasks() and task_of(model).name != task:
+        model.task = task
 
 
 def name_classes(model: Any, labels: list[str] | None) -> None:

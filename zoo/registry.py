@@ -10,7 +10,7 @@ from spiking.arguments import nearest
 from zoo.errors import UnknownModelError
 from zoo.files.layout import RUNS, names_in
 from zoo.files.weights import WeightsCfg, find_weights
-from zoo.tasks import CLASSIFICATION, get_task
+from zoo.tasks import CLASSIFICATION, get_task, list_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -189,7 +189,13 @@ def _add(entry: Entry) -> None:
 
 
 def task_of(model: nn.Module) -> Task:
-    """The task of a network: that of the entry which built it; others are image classifiers of timm."""
+    """What a network is for: what was noted when it was trained (``model.task``), else what its entry is for.
+
+    Others are image classifiers of timm.
+    """
+    own = getattr(model, "task", None)
+    if isinstance(own, str) and own in list_tasks():
+        return get_task(own)
     name = str(getattr(model, "architecture", ""))
     return get_task(get_entry(name).task if name and is_registered(name) else CLASSIFICATION.name)
 

@@ -85,6 +85,11 @@ def image_facts(cfg: Mapping[str, Any]) -> Rows:
     return [row for row in rows if row[1]]
 
 
+def _estimate_facts(cfg: Mapping[str, Any]) -> Rows:
+    """Rows about a network of images that estimates numbers."""
+    return [("Numbers" if label == "Classes" else label, value) for label, value in image_facts(cfg)]
+
+
 def agent_facts(cfg: Mapping[str, Any]) -> Rows:
     """Rows about an agent: D numbers in, A numbers out. An entry may say it in names of its own."""
     if "obs_dim" not in cfg or "act_dim" not in cfg:
@@ -191,6 +196,54 @@ CONTROL = Task(
     per="decision",
     facts=agent_facts,
 )
+REGRESSION = Task(
+    name="regression",
+    noun="network that estimates numbers",
+    pipeline_tag="other",
+    tags=("regression",),
+    metrics={
+        "mae": Metric(label="mean absolute error", hub="mae"),
+        "rmse": Metric(label="root mean squared error", hub="rmse"),
+        "r2": Metric(label="R2, the share of the variance explained", hub="r_squared"),
+    },
+    headline="mae",
+    call="numbers = model(images)",
+    unknown="its errors on other images are unknown",
+    quality="error",
+    facts=_estimate_facts,
+)
+MULTI_LABEL = Task(
+    name="multi-label",
+    noun="multi-label classifier",
+    pipeline_tag="image-classification",
+    tags=("image-classification", "multi-label"),
+    metrics={
+        "map": Metric(label="mean average precision", share=True, hub="map"),
+        "f1": Metric(label="F1, mean over the classes", share=True, hub="f1"),
+        "exact": Metric(label="samples with all labels right", share=True),
+    },
+    headline="map",
+    call="probabilities = model(images).sigmoid()",
+    unknown="its precision on other images is unknown",
+    quality="precision",
+    facts=image_facts,
+)
+SEGMENTATION = Task(
+    name="segmentation",
+    noun="segmentation network",
+    pipeline_tag="image-segmentation",
+    tags=("image-segmentation",),
+    metrics={
+        "miou": Metric(label="mean IoU of the classes", share=True, hub="mean_iou"),
+        "pixel_acc": Metric(label="pixels right", share=True, hub="accuracy"),
+    },
+    headline="miou",
+    call="classes = model(images).argmax(1)  # of every pixel",
+    unknown="how it does on other images is unknown",
+    quality="IoU",
+    facts=image_facts,
+    defaults={"input_size": (3, 224, 224), "num_classes": 21},
+)
 IMAGE_QUALITY = {
     "psnr": Metric(label="PSNR", unit="dB", hub="psnr"),
     "ssim": Metric(label="SSIM", hub="ssim"),
@@ -259,7 +312,19 @@ LANGUAGE = Task(
     demo=True,
 )
 
-_TASKS = {task.name: task for task in (CLASSIFICATION, CONTROL, IMAGE_TO_IMAGE, RECONSTRUCTION, LANGUAGE)}
+_TASKS = {
+    task.name: task
+    for task in (
+        CLASSIFICATION,
+        REGRESSION,
+        MULTI_LABEL,
+        SEGMENTATION,
+        CONTROL,
+        IMAGE_TO_IMAGE,
+        RECONSTRUCTION,
+        LANGUAGE,
+    )
+}
 
 
 def register_task(task: Task) -> Task:

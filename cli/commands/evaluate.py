@@ -79,13 +79,14 @@ def _of_network(options: Any, further: Sequence[str]) -> list[str]:
 
     arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
     model = networks.load(options.name, **arguments)
+    task = networks.task_of(model, options.name)
     word = options.data or networks.own_data(model, options.name)
     told = networks.data_of(word, model, options.root)
     networks.check_fits(model, told.kind(**told.arguments), options.name)
     title = re.sub(r"[^\w.+=-]+", "_", f"{Path(options.name).name}-on-{Path(word).name}")
     return [
         "test",
-        "--model=ClassificationTask",
+        f"--model={networks.TASKS[task]}",
         f"--model.init_args.model={options.name}",
         f"--model.init_args.model_args={json.dumps({'pretrained': True, **arguments})}",
         *told.words,

@@ -1,4 +1,4 @@
-"""``fulgurite predict NAME IMAGES``: classes of images by a trained network, without a YAML file."""
+"""``fulgurite predict NAME IMAGES``: what a trained network says of images, without a YAML file."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def run(words: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="fulgurite predict",
-        description="Classify images with a trained network, prepared as its weights want them. With --config"
-        " FILE instead of a name, a run predicts as its YAML file says.",
+        description="Classify images with a trained network, prepared as its weights want them; one that was"
+        " trained for numbers, several labels or segmentation says these. With --config FILE instead of a"
+        " name, a run predicts as its YAML file says.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -48,7 +49,7 @@ def run(words: Sequence[str]) -> None:
         nargs="+",
         help="images, folders of images, or a data set, whose test part is meant",
     )
-    parser.add_argument("--output", default="predictions.csv", help="table to write; predictions.csv")
+    parser.add_argument("--output", help="table to write; predictions.csv. Of segmentations a folder; masks")
     parser.add_argument("--top-k", "--top_k", type=int, default=5, metavar="K", help="labels in a line; 5")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at once; 64")
     parser.add_argument("--time-steps", type=int, metavar="T", help="T; that of the weights if missing")
@@ -68,10 +69,12 @@ def _predict(options: Any) -> None:
     from cli.demo.explain import class_names
     from cli.run.folder import check_output, move_aside
 
-    output = Path(options.output)
-    check_output(output)
     arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
     model = networks.load(options.name, **arguments)
+    task = networks.task_of(model, options.name)
+    masks = task == "segmentation"
+    output = Path(options.output or ("masks" if masks else "predictions.csv"))
+    check_output(output, folder=masks)
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
         device = torch.device(options.device or found or "cpu")
@@ -82,6 +85,10 @@ def _predict(options: Any) -> None:
     names = class_names(model, int(model.num_classes))
     if output.exists():
         print(f"the earlier {output} is kept as {move_aside(output)}")
+    if task != "classification":
+        count = _write_others(task, _outputs(model, batches, device), names, output)
+        print(f"{count} predictions written to {output}")
+        return
     rows = list(_classified(model, batches, device, names, options.top_k))
     _write(rows, output)
     _show(rows, options.name)
@@ -122,28 +129,59 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
     return data.test_dataloader()
 
 
-def _classified(
-    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any, names: list[str], top_k: int
-) -> Iterator[Prediction]:
+def _outputs(model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any) -> Iterator[tuple[Tensor, Any]]:
+    """Outputs ``[B, ...]`` of every batch, and the paths or true targets of its samples."""
     import torch
     from rich.progress import track
 
-    count = 0
     total = len(batches)  # type: ignore[arg-type]  # a loader has a length
     with torch.inference_mode():
         for x, known in track(batches, "predicting", total=total, transient=True):
             x = x.to(device)
-            logits = model(x.transpose(0, 1) if x.dim() == 5 else x)
-            values, classes = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]), dim=1)
-            for k, (row, best) in enumerate(zip(values.tolist(), classes.tolist(), strict=True)):
-                told = isinstance(known, torch.Tensor)
-                yield Prediction(
-                    path=f"test/{count}" if told else str(known[k]),
-                    labels=[names[c] for c in best],
-                    probabilities=row,
-                    true=names[int(known[k])] if told else None,
-                )
-                count += 1
+            yield model(x.transpose(0, 1) if x.dim() == 5 else x).float().cpu(), known
+
+
+def _write_others(task: str, outputs: Iterable[tuple[Tensor, Any]], names: list[str], output: Path) -> int:
+    """Write what is no single class: a table of numbers or labels, or a mask for each sample."""
+    import torch
+
+    from lightning_modules.callbacks.mask_writer import MaskWriter
+    from lightning_modules.callbacks.predictions import LabelsTable, NumberTable, Table, write_table
+
+    masks = MaskWriter(output)
+    table: Table = NumberTable(names) if task == "regression" else LabelsTable(names)
+    rows: list[list[str]] = []
+    count = 0
+    for batch, known in outputs:
+        for k, one in enumerate(batch):
+            path = f"test/{count}" if isinstance(known, torch.Tensor) else str(known[k])
+            if task == "segmentation":
+                masks.write(path, one)
+            else:
+                rows.append([path, *table.cells(one)])
+            count += 1
+    if rows:
+        write_table(output, table, rows)
+    return count
+
+
+def _classified(
+    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any, names: list[str], top_k: int
+) -> Iterator[Prediction]:
+    import torch
+
+    count = 0
+    for logits, known in _outputs(model, batches, device):
+        values, classes = logits.softmax(dim=1).topk(min(top_k, logits.shape[1]), dim=1)
+        for k, (row, best) in enumerate(zip(values.tolist(), classes.tolist(), strict=True)):
+            told = isinstance(known, torch.Tensor)
+            yield Prediction(
+                path=f"test/{count}" if told else str(known[k]),
+                labels=[names[c] for c in best],
+                probabilities=row,
+                true=names[int(known[k])] if told else None,
+            )
+            count += 1
 
 
 def _write(rows: list[Prediction], output: Path) -> None:

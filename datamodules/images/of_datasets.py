@@ -25,6 +25,7 @@ from datamodules.transforms.fit import fitted
 from datamodules.transforms.policies import Interpolation
 
 TEST_FRACTION = 0.2
+SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` of one split, or of several, leaves
 
 
 class ItemDataset(BatchDataset):
@@ -230,7 +231,8 @@ class HuggingFaceDataModule(DatasetDataModule):
     """Images of the package ``datasets`` (``pip install 'fulgurite[hf]'``): from the Hub, or a folder.
 
     Args:
-        path: ``OWNER/NAME`` on the Hub, or a folder that ``save_to_disk`` wrote.
+        path: ``OWNER/NAME`` on the Hub, a folder that ``save_to_disk`` wrote, or one of files that
+            ``datasets.load_dataset`` reads: Parquet, images by class, ...
         image: column of the images.
         label: column of the classes.
         train: its split to train on.
@@ -259,7 +261,7 @@ class HuggingFaceDataModule(DatasetDataModule):
             raise DataError("data of Hugging Face need the package datasets: pip install 'fulgurite[hf]'")
         import datasets
 
-        if Path(path).is_dir():
+        if any((Path(path) / name).is_file() for name in SAVED):
             found: Any = datasets.load_from_disk(path)
             found = found if isinstance(found, dict) else {"train": found}
         else:

@@ -23,13 +23,14 @@ Transform = Callable[[Tensor, Keys | None], Tensor]
 
 
 class Arrays(NamedTuple):
-    """Images ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, and labels ``[N]``.
+    """Images ``[N, C, H, W]`` or events ``[N, T, C, H, W]``, and labels ``[N]`` or targets ``[N, ...]``.
 
-    Images are uint8, or what `as_bytes` makes uint8 of; counts of events are unsigned integers.
+    Images are uint8, or what `as_bytes` makes uint8 of; counts of events are unsigned integers. Labels are
+    class numbers; other targets are floats, or have axes behind N.
     """
 
     images: npt.NDArray[Any]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
 
 
 def split_keys(keys: Sequence[Key]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -90,14 +91,15 @@ class ArrayDataset(BatchDataset):
         rows: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.images = arrays.images
-        self.labels = torch.as_tensor(np.asarray(arrays.labels), dtype=torch.int64)
+        labels = torch.as_tensor(np.asarray(arrays.labels))
+        self.labels = labels if labels.dim() > 1 or labels.is_floating_point() else labels.long()
         self.transform = transform
         self.seed = seed
         self.rows = np.arange(len(self.labels)) if rows is None else rows
 
     @property
     def targets(self) -> Tensor:
-        """Labels of this set, int64 ``[N]``."""
+        """Labels of this set, int64 ``[N]``, or other targets ``[N, ...]``."""
         return self.labels[torch.from_numpy(self.rows)]
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,14 @@
-"""The table that ``fulgurite predict`` writes."""
+"""The table that ``fulgurite predict`` writes.
+
+Axes: B batch, K classes, M numbers.
+"""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -16,29 +20,117 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import lightning.pytorch as pl
+    from torch import Tensor
+
+
+class Table(Protocol):
+    """What a line of the table says of one sample, behind its path."""
+
+    def header(self, cells: int) -> list[str]:
+        """Titles of so many cells."""
+
+    def cells(self, output: Tensor) -> list[str]:
+        """The cells of one output of the network, its mean over T."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Label and probability of the best classes; of logits ``[K]``.
+
+    Attributes:
+        names: labels by class number; numbers where missing.
+        top_k: how many labels a line names.
+    """
+
+    names: Sequence[str]
+    top_k: int
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    def header(self, cells: int) -> list[str]:
+        """``label``, ``probability``, ``label_2``, ..."""
+        further = range(2, cells // 2 + 1)
+        return [
+            "label",
+            "probability",
+            *(f"{word}_{k}" for k in further for word in ("label", "probability")),
+        ]
+
+    def cells(self, output: Tensor) -> list[str]:
+        """The best classes, in order."""
+        values, classes = output.softmax(dim=0).topk(min(self.top_k, len(output)))
+        pairs = zip(classes.tolist(), values.tolist(), strict=True)
+        return [cell for k, value in pairs for cell in (_name(self.names, k), f"{value:.6f}")]
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """Estimated numbers, by their names; of outputs ``[M]``."""
+
+    names: Sequence[str]
+
+    def header(self, cells: int) -> list[str]:
+        """Their names."""
+        return [_name(self.names, k, "number_") for k in range(cells)]
+
+    def cells(self, output: Tensor) -> list[str]:
+        """The numbers."""
+        return [f"{value:.6g}" for value in output.flatten().tolist()]
+
+
+@dataclass(frozen=True)
+class LabelsTable:
+    """Labels that are there, ``;`` between them, and the probability of each; of logits ``[K]``.
+
+    Attributes:
+        names: labels by class number; numbers where missing.
+        threshold: probability from which on a class counts as there.
+    """
+
+    names: Sequence[str]
+    threshold: float = 0.5
+
+    def header(self, cells: int) -> list[str]:
+        """``labels``, and the name of each class."""
+        return ["labels", *(_name(self.names, k) for k in range(cells - 1))]
+
+    def cells(self, output: Tensor) -> list[str]:
+        """What is there, and all probabilities."""
+        values = output.sigmoid().tolist()
+        there = [_name(self.names, k) for k, value in enumerate(values) if value >= self.threshold]
+        return [";".join(there), *(f"{value:.6f}" for value in values)]
+
+
+def _name(names: Sequence[str], k: int, before: str = "") -> str:
+    return names[k] if k < len(names) else f"{before}{k}"
+
+
+def write_table(output: Path, table: Table, rows: Sequence[Sequence[str]]) -> None:
+    """Write lines of path and cells as a CSV, whole or not at all."""
+    header = ["path", *table.header(max(len(row) for row in rows) - 1)]
+    with replacing(output, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes the classes of images into a CSV: path, label, probability, then the next best labels.
+    """Writes what a network says of images into a CSV, a line for each: its path, and what the table says.
 
-    Batches are ``(x, paths)``; the task's ``predict_step`` gives ``probabilities [B, K]``.
+    Batches are ``(x, paths)``; the task's ``predict_step`` gives outputs ``[B, ...]``.
 
     Every process writes its own part while it goes; at the end the first one puts them together,
     in the order of the images, and renames the finished table into place.
 
     Args:
         output: the CSV file.
-        class_names: labels by class number; numbers where missing.
-        top_k: how many labels a line names.
+        table: what a line says.
     """
 
-    def __init__(self, output: str | Path, class_names: Sequence[str], top_k: int) -> None:
+    def __init__(self, output: str | Path, table: Table) -> None:
         super().__init__(write_interval="batch_and_epoch")
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
         self.output = Path(output)
-        self.class_names = list(class_names)
-        self.top_k = top_k
+        self.table = table
         self.count = 0
 
     def _part(self, rank: int) -> Path:
@@ -61,19 +153,11 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        probabilities = prediction["probabilities"]
-        paths = batch[1]
-        values, classes = probabilities.topk(min(self.top_k, probabilities.shape[1]), dim=1)
+        outputs = prediction["logits"] if isinstance(prediction, dict) else prediction
         with self._part(trainer.global_rank).open("a", newline="") as file:
             writer = csv.writer(file)
-            for row, path in enumerate(paths):
-                cells = [str(path)]
-                for value, k in zip(values[row].tolist(), classes[row].tolist(), strict=True):
-                    cells += [self._label(k), f"{value:.6f}"]
-                writer.writerow(cells)
-
-    def _label(self, k: int) -> str:
-        return self.class_names[k] if k < len(self.class_names) else str(k)
+            for path, output in zip(batch[1], outputs, strict=True):
+                writer.writerow([str(path), *self.table.cells(output)])
 
     @override
     def write_on_epoch_end(
@@ -95,12 +179,7 @@ class PredictionWriter(BasePredictionWriter):
             with self._part(rank).open(newline="") as file:
                 rows += list(csv.reader(file))
         rows.sort(key=lambda row: row[0])  # as the data module lists the images
-        ranks = max((len(row) - 1) // 2 for row in rows)
-        header = ["path", "label", "probability"]
-        for place in range(2, ranks + 1):
-            header += [f"label_{place}", f"probability_{place}"]
-        with replacing(self.output, "w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
+        write_table(self.output, self.table, rows)
         for rank in range(processes):
             self._part(rank).unlink()
         self.count = len(rows)

@@ -17,7 +17,8 @@ CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name 
 SIZES = {224: 64, 128: 64}  # large images are made smaller, the network stays what it is
 COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataModule: 200}
 SYSTEMS = ("proxy_target", "up_diff", "usp_gaussian", "emu3_5")  # each has a file of its own beside this
-CLASSIFIERS = [p for p in CONFIGS if p.parent.name not in SYSTEMS]
+OTHERS = ("regression", "segmentation", "multi_label")  # these have one, too: test_other_targets.py
+CLASSIFIERS = [p for p in CONFIGS if p.parent.name not in (*SYSTEMS, *OTHERS)]
 LARGE = ("imagenet_", "transfer", "vgg16", "dvs_")
 
 

@@ -173,7 +173,11 @@ def test_listed():
     assert {"spiking_vgg11", "spiking_vgg16", "spiking_cnn_nano", "spikingresformer_nano"} <= set(names)
     assert zoo.list_models("sew-resnet1*") == ["sew_resnet101", "sew_resnet152", "sew_resnet18"]
     assert zoo.list_models("SPIKINGRESFORMER_?") == [f"spikingresformer_{v}" for v in "lms"]
-    assert zoo.list_models("spiking*_nano") == ["spiking_cnn_nano", "spikingresformer_nano"]
+    assert zoo.list_models("spiking*_nano") == [
+        "spiking_cnn_nano",
+        "spiking_fpn_nano",
+        "spikingresformer_nano",
+    ]
     assert zoo.list_models("nothing*") == []
     assert set(zoo.list_models(task="classification")) <= set(names)
     assert zoo.list_models(task="detection") == []

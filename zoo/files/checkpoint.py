@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.errors import CheckpointError
-from zoo.files.description import LABELS, NOTE, noted_preprocessing
+from zoo.files.description import LABELS, NOTE, TASK, noted_preprocessing
 from zoo.files.formats.json_file import check_plain, read_json
 from zoo.files.formats.safetensors_file import read_safetensors
 from zoo.files.formats.torch_file import read_torch
@@ -48,7 +48,8 @@ class HashError(CheckpointError):
 class Checkpoint:
     """Tensors of a checkpoint by name, whether we wrote it, and of a run what it notes.
 
-    That is its settings, how images are prepared, the names of the classes, and the origin.
+    That is its settings, how images are prepared, the names of the classes, what the network is for, and the
+    origin.
 
     The origin is that of the weights that the run started from, empty if these were random, and None where
     the file does not tell. Files of authors may hold further state dicts, the parts, beside the network's.
@@ -61,6 +62,7 @@ class Checkpoint:
     origin: dict[str, Any] | None = None
     parts: dict[str, Callable[[], dict[str, Tensor]]] = field(default_factory=dict)
     label_names: list[str] | None = None
+    task: str | None = None
 
     def with_parts(self, names: Sequence[str]) -> dict[str, Tensor]:
         """The state, and the tensors of these parts, read now, as ``NAME.KEY``."""
@@ -203,6 +205,7 @@ def _unwrap(content: Any, path: Path) -> Checkpoint:
         origin=origin if lightning and isinstance(origin, dict) else None,
         parts=parts,
         label_names=_labels(content_of_run.get(LABELS)) if lightning else None,
+        task=content_of_run[TASK] if lightning and isinstance(content_of_run.get(TASK), str) else None,
     )
 
 

@@ -26,6 +26,7 @@ PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")  # of
 LARGEST_SIDE = 1 << 14  # pixels
 NOTE = "preprocessing"  # of a run's checkpoint: the same
 LABELS = "label_names"  # of a run's checkpoint: names of the classes
+TASK = "task"  # of a run's checkpoint: what its network is for
 OTHERS = (("model_type", "transformers"), ("_class_name", "diffusers"), ("model_cfg", "open_clip"))
 
 
