@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from spiking.arguments import did_you_mean
+from zoo.task_facts import agent_facts, estimate_facts, image_facts, plain_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,48 +57,6 @@ COSTS: Mapping[str, Metric] = {
 def costs(task: Task) -> Mapping[str, Metric]:
     """`COSTS` in the words of a task: an agent's are those of a decision."""
     return {k: replace(m, unit=m.unit.replace("per sample", f"per {task.per}")) for k, m in COSTS.items()}
-
-
-def plain_facts(cfg: Mapping[str, Any]) -> Rows:
-    """Rows of a table about inputs and outputs: what the entry's ``cfg`` says in plain values."""
-    hidden = ("architecture", "paper_ids", "call")
-    return [
-        (
-            key.replace("_", " ").capitalize(),
-            _listed(value) if isinstance(value, list | tuple) else str(value),
-        )
-        for key, value in cfg.items()
-        if key not in hidden and value is not None
-    ]
-
-
-def image_facts(cfg: Mapping[str, Any]) -> Rows:
-    """Rows about an image classifier: ``(C, H, W)``, K, and how images are brought into that form."""
-    steps = [f"mean {_listed(cfg['mean'])}"] if cfg.get("mean") else []
-    steps += [f"std {_listed(cfg['std'])}"] if cfg.get("std") else []
-    steps += [f"{cfg['interpolation']} resizing"] if cfg.get("interpolation") else []
-    steps += [f"centre crop of {cfg['crop_pct']:g}"] if cfg.get("crop_pct") else []
-    rows = [
-        ("Input", "C, H, W = " + ", ".join(map(str, cfg.get("input_size") or ("?",)))),
-        ("Classes", f"K = {cfg['num_classes']}" if cfg.get("num_classes") is not None else ""),
-        ("Preprocessing", ", ".join(steps)),
-    ]
-    return [row for row in rows if row[1]]
-
-
-def _estimate_facts(cfg: Mapping[str, Any]) -> Rows:
-    """Rows about a network of images that estimates numbers."""
-    return [("Numbers" if label == "Classes" else label, value) for label, value in image_facts(cfg)]
-
-
-def agent_facts(cfg: Mapping[str, Any]) -> Rows:
-    """Rows about an agent: D numbers in, A numbers out. An entry may say it in names of its own."""
-    if "obs_dim" not in cfg or "act_dim" not in cfg:
-        return plain_facts(cfg)
-    limit, known = cfg.get("act_limit"), ("obs_dim", "act_dim", "act_limit")
-    action = f"A = {cfg['act_dim']}" + (f", each in [-{limit:g}, {limit:g}]" if limit is not None else "")
-    rows = [("Observation", f"D = {cfg['obs_dim']}"), ("Action", action)]
-    return [*rows, *plain_facts({k: v for k, v in cfg.items() if k not in known})]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +168,8 @@ REGRESSION = Task(
     headline="mae",
     call="numbers = model(images)",
     unknown="its errors on other images are unknown",
-    quality="error",
-    facts=_estimate_facts,
+    quality="mean absolute error",
+    facts=estimate_facts,
 )
 MULTI_LABEL = Task(
     name="multi-label",
@@ -225,7 +184,7 @@ MULTI_LABEL = Task(
     headline="map",
     call="probabilities = model(images).sigmoid()",
     unknown="its precision on other images is unknown",
-    quality="precision",
+    quality="mean average precision",
     facts=image_facts,
 )
 SEGMENTATION = Task(
@@ -240,7 +199,7 @@ SEGMENTATION = Task(
     headline="miou",
     call="classes = model(images).argmax(1)  # of every pixel",
     unknown="how it does on other images is unknown",
-    quality="IoU",
+    quality="mean IoU",
     facts=image_facts,
     defaults={"input_size": (3, 224, 224), "num_classes": 21},
 )
@@ -355,13 +314,3 @@ def get_task(name: str) -> Task:
             " zoo.register_task adds one"
         )
     return _TASKS[name]
-
-
-def _listed(values: Sequence[Any]) -> str:
-    return f"({', '.join(map(_text, values))})"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return _listed(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
