@@ -39,7 +39,7 @@ class NetworkTask(BaseTask):
     Attributes:
         task: name of what the network is for, see `zoo.list_tasks`; cards, tables and `zoo.load` know it.
         over_time: whether the network gives an output at every step.
-        entry: what builds a network of the user's, None for the zoo's.
+        entry: what builds the network, where the arguments of the task do not tell; None where they do.
     """
 
     method: ClassVar[str] = "direct training with surrogate gradients (STBP)"
@@ -67,7 +67,8 @@ class NetworkTask(BaseTask):
         """
         name, own = (model, {}) if isinstance(model, str) else name_of(model)
         arguments = {**facts, **own, **(model_args or {})}
-        self.entry = None if isinstance(model, str) else {"model": name, "model_args": arguments}
+        told = isinstance(model, str) and set(facts) <= set(self.hparams)  # by the arguments of the task
+        self.entry = None if told else {"model": name, "model_args": arguments}
         self.model = self.build_model(name, arguments)
         if zoo.task_of(self.model).name != self.task:
             self.model.task = self.task
