@@ -67,7 +67,7 @@ class NetworkTask(BaseTask):
         """
         name, own = (model, {}) if isinstance(model, str) else name_of(model)
         arguments = {**facts, **own, **(model_args or {})}
-        told = isinstance(model, str) and set(facts) <= set(self.hparams)  # by the arguments of the task
+        told = isinstance(model, str) and self.task == NetworkTask.task  # by the arguments of the task
         self.entry = None if told else {"model": name, "model_args": arguments}
         self.model = self.build_model(name, arguments)
         if zoo.task_of(self.model).name != self.task:
