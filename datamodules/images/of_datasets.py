@@ -265,7 +265,9 @@ class HuggingFaceDataModule(DatasetDataModule):
             found: Any = datasets.load_from_disk(path)
             found = found if isinstance(found, dict) else {"train": found}
         else:
-            found = datasets.load_dataset(path, config, revision=revision)
+            # as a whole path: a folder called "parquet" or "csv" is else taken for the reader of that name
+            place = str(Path(path).resolve()) if Path(path).is_dir() else path
+            found = datasets.load_dataset(place, config, revision=revision)
         for split in (train, test):
             if split is not None and split not in found:
                 raise DataError(f"{path} has no split {split!r}; it has {', '.join(found)}")
