@@ -234,7 +234,7 @@ def test_networks_of_timm_train_as_analog_sources(tiny_data, trainer, tmp_path):
 
 def test_a_task_says_what_predict_writes(tiny_task, tmp_path):
     table, maps = tiny_task().prediction_callbacks(tmp_path / "p.csv", class_names=["a"], explain="tokens")
-    assert (table.output, table.top_k, maps.folder) == (tmp_path / "p.csv", 5, tmp_path / "p_tokens")
+    assert (table.output, table.table.top_k, maps.folder) == (tmp_path / "p.csv", 5, tmp_path / "p_tokens")
     with pytest.raises(ValueError, match="top_k"):
         tiny_task().prediction_callbacks(tmp_path / "p.csv", top_k=0)
     with pytest.raises(ValueError, match="BaseTask has no predictions"):
