@@ -8,7 +8,7 @@ precision (autocast), and then calls one after the other.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,6 @@ from torch import Tensor, nn
 from spiking.budget import require_memory
 from spiking.layers import norm_repeated
 from spiking.neurons.base import Neuron, Temporal
-
-if TYPE_CHECKING:
-    from spiking.functional.launches import Kernel
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # themselves, no subclasses: these may do more
 ORDINARY = (Tensor, nn.Parameter)
@@ -44,52 +41,74 @@ def norm_fire(norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1) -
     Raises:
         ValueError: x repeats and has several steps.
     """
-    if repeats > 1 and x.shape[0] != 1:
-        raise ValueError(f"only a single step repeats, got {x.shape[0]} steps and repeats = {repeats}")
-    steps = x.shape[0] * repeats
-    wide = x.expand(steps, *x.shape[1:]) if repeats > 1 else x
+    return norm_fire_folded(norm, neuron, x.flatten(0, 1), x.shape[0], repeats)
+
+
+def norm_fire_folded(norm: nn.Module, neuron: nn.Module, x: Tensor, steps: int, repeats: int = 1) -> Tensor:
+    """`norm_fire` of what a convolution gives, ``[T' * B, C, ...]``.
+
+    Where the two modules run, nothing stands between convolution and norm, so that exporters and
+    compilers fold one into the other.
+
+    Args:
+        norm: as in `norm_fire`.
+        neuron: as in `norm_fire`.
+        x: ``[T' * B, C, ...]``.
+        steps: T'.
+        repeats: as in `norm_fire`.
+
+    Returns:
+        ``[T, B, C, ...]``, T = T' * repeats.
+
+    Raises:
+        ValueError: x repeats and has several steps.
+    """
+    if repeats > 1 and steps != 1:
+        raise ValueError(f"only a single step repeats, got {steps} steps and repeats = {repeats}")
     if repeats > 1:
         require_memory(
-            f"the first layer's output over {steps} time steps, {tuple(x.shape[1:])} a step,",
-            steps * x.numel() * x.element_size(),
+            f"the first layer's output over {repeats} time steps, {tuple(x.shape)} a step,",
+            repeats * x.numel() * x.element_size(),
             x.device,
             "use fewer time_steps or a smaller batch",
         )
-    kernel = _kernel(norm, neuron, x, wide)
-    spikes = None if kernel is None else _fused(cast("Any", norm), x, wide, kernel)
-    if spikes is not None:
-        return spikes
-    y = norm_repeated(norm, x.flatten(0, 1), repeats)
-    y = y.reshape(*x.shape[:2], *y.shape[1:])
-    out: Tensor = neuron(y.expand(steps, *y.shape[1:]) if repeats > 1 else y)
+    if _may_be_one(norm, neuron, x):
+        split = _split(x, steps)
+        wide = split.expand(repeats, *split.shape[1:]) if repeats > 1 else split
+        kernel = cast("Any", neuron).kernel(wide)
+        spikes = None if kernel is None else _fused(cast("Any", norm), split, wide, kernel)
+        if spikes is not None:
+            return spikes
+    y = _split(norm_repeated(norm, x, repeats), steps)
+    out: Tensor = neuron(y.expand(repeats, *y.shape[1:]) if repeats > 1 else y)
     return out
 
 
-def _kernel(norm: nn.Module, neuron: nn.Module, x: Tensor, wide: Tensor) -> Kernel:
-    """The neuron's kernel, if nothing but its spikes is asked for."""
+def _split(x: Tensor, steps: int) -> Tensor:
+    return x.reshape(steps, x.shape[0] // steps if steps else 0, *x.shape[1:])
+
+
+def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
+    """Whether nothing but the spikes is asked for, of modules and numbers that kernels know."""
     if torch.compiler.is_compiling() or type(x) not in ORDINARY:
-        return None
+        return False
     if x.device.type != "cpu" or x.dtype is not torch.float32:
-        return None
+        return False
     if (
         type(norm) not in NORMS
         or not isinstance(neuron, Neuron)
         or not _has_kernel(cast("Any", type(neuron)))
     ):
-        return None
+        return False
     if watched(norm) or watched(neuron) or neuron.stream is not None or _transformed():
-        return None
+        return False
     tensors = (x, *norm._parameters.values(), *norm._buffers.values())
     if not all(t is None or type(t) in ORDINARY for t in tensors):
-        return None
+        return False
     floats = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if (
-        x.dim() < 3
-        or norm.num_features != x.shape[2]
-        or any(t is not None and t.dtype is not x.dtype for t in floats)
-    ):
-        return None
-    return neuron.kernel(wide)
+    if any(t is not None and t.dtype is not x.dtype for t in floats):
+        return False
+    return x.dim() > 1 and norm.num_features == x.shape[1]
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from torch import nn
 import spiking
 from spiking.layers import norm_repeated
 from spiking.neurons import find_neuron
-from spiking.normed import norm_fire, watched
+from spiking.normed import norm_fire_folded, watched
 from spiking.own import accepted_arguments
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> 
 def conv_norm_fire(
     conv: nn.Module, norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1
 ) -> Tensor:
-    """``neuron(conv_norm(conv, norm, x))``, norm and neuron in one pass; see `spiking.normed.norm_fire`.
+    """``neuron(conv_norm(conv, norm, x))``, norm and neuron in one pass; as `spiking.normed.norm_fire`.
 
     Args:
         conv: as in `conv_norm`.
@@ -109,8 +109,7 @@ def conv_norm_fire(
         x: the input ``[T', B, C, H, W]``.
         repeats: how many equal steps a single one stands for; the spikes have as many.
     """
-    y = conv(x.flatten(0, 1))
-    return norm_fire(norm, neuron, y.reshape(*x.shape[:2], *y.shape[1:]), repeats)
+    return norm_fire_folded(norm, neuron, conv(x.flatten(0, 1)), x.shape[0], repeats)
 
 
 class ConvNorm(nn.Sequential):
