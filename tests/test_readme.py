@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spiking import neurons
 from zoo import registry
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,9 +20,9 @@ def blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what a block writes stays out of the checkout
-    monkeypatch.setattr(
-        registry, "_ENTRIES", dict(registry._ENTRIES)
-    )  # and what it registers, out of the zoo
+    # and what it registers, out of the zoo and out of later tests
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(neurons, "NEURONS", dict(neurons.NEURONS))
     namespace: dict[str, object] = {}
     for number, block in enumerate(blocks(page), 1):
         code = compile(block, f"{page.name}, block {number}", "exec")

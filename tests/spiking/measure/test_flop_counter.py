@@ -78,7 +78,8 @@ def test_entries_of_the_zoo(name):
         images = torch.empty(1, *told.input_size)
     macs, report = counted(model.eval(), images)
     assert sum(row.dense_macs for row in report.rows) == macs
-    assert report.ann_macs == told.macs, "of one pass, which is counted with T = 1"
+    if told.family != "delay_snn":  # it convolves over time, so that no pass is one step
+        assert report.ann_macs == told.macs, "of one pass, which is counted with T = 1"
 
 
 @pytest.mark.parametrize("name", cases([*TORCHVISION, *TIMM]))
