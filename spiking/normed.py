@@ -108,7 +108,7 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     floats = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     if any(t is not None and t.dtype is not x.dtype for t in floats):
         return False
-    return x.dim() > 1 and norm.num_features == x.shape[1]
+    return bool(x.dim() > 1 and norm.num_features == x.shape[1])
 
 
 @lru_cache(maxsize=256)
