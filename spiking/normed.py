@@ -106,8 +106,8 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     if not all(t is None or type(t) in ORDINARY for t in tensors):
         return False
     floats = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if any(t is not None and t.dtype is not x.dtype for t in floats):
-        return False
+    if any(t is not None and (t.dtype is not x.dtype or t.device != x.device) for t in floats):
+        return False  # of another device the norm itself says so; a kernel would read a foreign address
     return bool(x.dim() > 1 and norm.num_features == x.shape[1])
 
 

@@ -197,7 +197,8 @@ class SpikingModel(ImageClassifier):
 
     * ``forward_stem(x, repeats)``: the first convolution and norm, ``[T', B, C, H, W]`` ->
       ``[T', B, C', H', W']``. A still image arrives as one step with ``repeats = T``, and the norm
-      takes that factor, so that the stem runs once instead of T times;
+      takes that factor, so that the stem runs once instead of T times; or ``encode(x)``, where a neuron
+      follows in one pass with the norm;
     * the stages, the modules that ``feature_info`` names: they run after the stem, in order, each
       mapping ``[T, B, C, H, W]`` to ``[T, B, C', H', W']``.
 

@@ -1,4 +1,4 @@
-"""A norm and the neuron behind it as one differentiable function, and a norm alone, on CPU kernels.
+"""A norm and the neuron behind it as one differentiable function on CPU kernels.
 
 Kept for the way back are the numbers that the norm was given, and a few for each channel: normalised currents
 and potentials are computed again from them.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spiking.kernels import passes
 from spiking.kernels.cpu import normed as cpu
-from spiking.kernels.cpu.norm import gradient, statistics
+from spiking.kernels.cpu.norm import gradient_, statistics
 from spiking.kernels.cpu.view import View
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
@@ -22,7 +22,7 @@ from spiking.kernels.rules.base import Rule
 if TYPE_CHECKING:
     from spiking.kernels.launch import Launch
 
-__all__ = ["Setting", "View", "covers", "fire", "scale_and_shift", "statistics"]
+__all__ = ["Setting", "View", "covers", "fire", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def covers(launch: Launch) -> bool:
     return launch.engine == "cpu" and isinstance(launch.rule, Rule) and cpu.covers(launch.rule)
 
 
-def scale_and_shift(
+def _scale_and_shift(
     mean: Tensor, invstd: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The norm as ``scale * x + shift``, rounded as PyTorch rounds it."""
@@ -97,7 +97,7 @@ def _forward(
     assert isinstance(launch.rule, Rule)
     values = passes.values(launch, Operands(rate=rate, k=k))
     sequence = cpu.Sequence(x, setting.view, setting.steps)
-    return cpu.fire(launch.rule, values, sequence, *scale_and_shift(mean, invstd, weight, bias))
+    return cpu.fire(launch.rule, values, sequence, *_scale_and_shift(mean, invstd, weight, bias))
 
 
 def _backward(
@@ -114,7 +114,7 @@ def _backward(
     """Gradients of x, weight, bias, rate and k."""
     launch = setting.launch
     assert isinstance(launch.rule, Rule)
-    scale, shift = scale_and_shift(mean, invstd, weight, bias)
+    scale, shift = _scale_and_shift(mean, invstd, weight, bias)
     values = passes.values(launch, Operands(rate=rate, k=k))
     sequence = cpu.Sequence(x, setting.view, setting.steps)
     numbers = {"scale": scale, "shift": shift, "centre": mean}
@@ -127,7 +127,7 @@ def _backward(
         lift = slope = torch.zeros_like(scale)
     folded = setting.view._replace(outer=setting.view.outer * len(x))
     numbers = {"scale": scale, "lift": lift, "slope": slope, "centre": mean}
-    gx = gradient(back.current, x, folded, numbers, out=back.current)
+    gx = gradient_(back.current, x, folded, numbers)
     return (
         gx,
         None if weight is None else weighted.to(weight.dtype),

@@ -283,6 +283,18 @@ def test_streaming_goes_on_with_the_state():
     assert torch.equal(torch.cat(parts), whole)
 
 
+def test_a_norm_on_another_device_is_refused_as_by_the_norm():
+    norm, neuron = modules(3)
+    x = numbers(2, 2, 3, 4, 4)
+    for tensors, name in ((norm._parameters, "weight"), (norm._buffers, "running_var")):
+        here = tensors[name]
+        tensors[name] = here.to("meta")  # one that is elsewhere is enough
+        for run in (two_modules, normed.norm_fire):
+            with pytest.raises(RuntimeError, match="meta"):
+                run(norm, neuron, x)
+        tensors[name] = here
+
+
 def test_only_a_single_step_repeats():
     with pytest.raises(ValueError, match="2 steps and repeats = 3"):
         normed.norm_fire(*modules(3), numbers(2, 2, 3, 4, 4), repeats=3)

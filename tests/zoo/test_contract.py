@@ -338,13 +338,14 @@ def test_compile_has_no_graph_break(name, tiny, images):
     torch.compiler.reset()
     model, twin = tiny(name), tiny(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for norm in twin.modules():  # watched, so that norm and neuron run apart as in a compiled program
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.register_forward_hook(lambda *_: None)
     expected = run_training_step(twin, images())
     loss = F.cross_entropy(compiled(images()), torch.tensor([0, 3]))
     loss.backward()
     for key, parameter in model.named_parameters():
-        # a compiled program runs norm and neuron apart, so sums of large and small numbers round otherwise
-        atol = 1e-4 * expected[key].abs().max().clamp_min(1.0).item()
-        torch.testing.assert_close(parameter.grad, expected[key], rtol=1e-3, atol=atol, msg=key)
+        torch.testing.assert_close(parameter.grad, expected[key], rtol=1e-3, atol=1e-4, msg=key)
     for key, value in twin.state_dict().items():
         torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
 

@@ -122,13 +122,12 @@ class ConvNorm(nn.Sequential):
         """``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``; ``repeats`` as in `conv_norm`."""
         return conv_norm(self[0], self[1], x, repeats)
 
-    def fire(self, neuron: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
-        """Spikes of a neuron behind: ``[T', B, C, H, W]`` -> ``[T, B, C', H', W']``, as `conv_norm_fire`."""
+    def fire(self, neuron: nn.Module, x: Tensor) -> Tensor:
+        """Spikes of a neuron behind: ``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``, as `conv_norm_fire`."""
         if watched(self):
-            y = self(x, repeats)
-            spikes: Tensor = neuron(y.expand(repeats, *y.shape[1:]) if repeats > 1 else y)
+            spikes: Tensor = neuron(self(x))
             return spikes
-        return conv_norm_fire(self[0], self[1], neuron, x, repeats)
+        return conv_norm_fire(self[0], self[1], neuron, x)
 
 
 def init_convolutions(model: nn.Module) -> None:

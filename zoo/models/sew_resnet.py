@@ -23,7 +23,6 @@ from zoo.classifier import SpikingModel
 from zoo.layers.convolution import (
     conv1x1,
     conv3x3,
-    conv_norm,
     conv_norm_fire,
     init_convolutions,
     leaky_defaults,
@@ -215,10 +214,6 @@ class SEWResNet(SpikingModel):
                     nn.init.zeros_(module.last_norm().weight)
                     if connect == "AND":
                         nn.init.ones_(module.last_norm().bias)
-
-    def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
-        """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``."""
-        return conv_norm(self.conv1, self.bn1, x, repeats)
 
     def encode(self, x: Tensor) -> Tensor:
         """Spikes behind the stem, pooled: ``[T, B, C1, H', W']``."""

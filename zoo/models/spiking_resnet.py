@@ -176,9 +176,9 @@ class SpikingResNet(SpikingModel):
         return StepLinear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_stem(self, x: Tensor, repeats: int) -> Tensor:
-        """Convolution and norm: ``[T', B, C, H, W]`` -> ``[T', B, C1, H', W']``; pooled without neuron."""
+        """Of a stem without a neuron: convolution, norm and pooling, ``[T', B, C1, H', W']``."""
         x = conv_norm(self.conv1, self.bn1, x, repeats)
-        return x if self.maxpool is None or self.sn1 is not None else fold_time(self.maxpool, x)
+        return x if self.maxpool is None else fold_time(self.maxpool, x)
 
     def encode(self, x: Tensor) -> Tensor:
         """Spikes behind the stem, pooled, or currents: ``[T, B, C1, H', W']``."""

@@ -127,11 +127,7 @@ class Sum:
 
     def __init__(self, c: Code) -> None:
         self.c, self.slot = c, c.scalar(f"alloca {codegen.F}, align 64")
-        self.clear()
-
-    def clear(self) -> None:
-        """Back to 0."""
-        self.c.raw(f"store {codegen.F} zeroinitializer, ptr {self.slot}, align 64")
+        c.raw(f"store {codegen.F} zeroinitializer, ptr {self.slot}, align 64")
 
     def add(self, value: Vec) -> None:
         """Adds the lanes that exist."""

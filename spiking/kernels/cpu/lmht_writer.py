@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from spiking.kernels.rules.neurons import LMHT
 
 CHUNK = 1024  # neurons whose sums are taken in float32
-DOUBLES = f"<{LANES} x double>"
 
 
 class MixingWriter(Frame):
@@ -115,9 +114,5 @@ class MixingWriter(Frame):
     def _flush(self, k: int, place: str) -> None:
         """Adds a sum of one chunk to the sixteen float64 sums of this worker."""
         c = self.c
-        value = c.scalar(f"load {codegen.F}, ptr {place}, align 64")
-        wide = c.scalar(f"fpext {codegen.F} {value} to {DOUBLES}")
-        address = c.at(self.sums, "double", str(k * LANES))
-        before = c.scalar(f"load {DOUBLES}, ptr {address}, align 8")
-        after = c.scalar(f"fadd {DOUBLES} {before}, {wide}")
-        c.raw(f"store {DOUBLES} {after}, ptr {address}, align 8")
+        value = c.line(f"load {codegen.F}, ptr {place}, align 64")
+        c.add_doubles(self.sums, str(k * LANES), c.widen(value))

@@ -1,4 +1,4 @@
-"""The assembly of the kernels of a norm alone: its sums over channels, its affine map and its gradient."""
+"""The assembly of the kernels of a norm alone: its sums over channels and its gradient."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ class NormWriter(Channels):
     Args:
         stored: element type of the tensors.
         shape: which of the two ways.
-        stream: whether results bypass the caches.
     """
 
-    def __init__(self, stored: str, shape: Shape, stream: bool) -> None:
-        super().__init__(stored, masked=False, stream=stream)
+    def __init__(self, stored: str, shape: Shape) -> None:
+        super().__init__(stored, masked=False, stream=False)
         self.see_channels(shape)
 
     def statistics(self, name: str) -> str:
@@ -101,59 +100,15 @@ class NormWriter(Channels):
     def _load(self, name: str, unit: Unit, i: str) -> Vec:
         return self.c.load(self.arg[name], self._plus(unit.first, i), self.stored)
 
-    def reduction(self, name: str) -> str:
-        """Two sums a channel: of the gradient ``g``, and of g times the distance of x to ``centre``."""
-        c = self.c
-        if self.shape.lanes:
-            with self._groups() as (first, count):
-
-                def body(i: str) -> None:
-                    plain, weighted = Sum(self.c), Sum(self.c)
-                    centre = c.load(self.arg["centre"], i)
-                    with c.loop("0", count) as k:
-                        at = self._place(first, k, i)
-                        g = c.load(self.arg["g"], at, self.stored)
-                        plain.add(g)
-                        weighted.add(g * (c.load(self.arg["x"], at, self.stored) - centre))
-                    for n, one in enumerate((plain, weighted)):
-                        c.add_doubles(self.channel_sums, self.sum_place(n, i), c.widen(one.value()))
-
-                self.each(self.arg["block"], body)
-            return self._finish(name)
-        with self.units("centre") as unit:
-            assert unit.channel is not None
-            sums = (Sum(self.c), Sum(self.c))
-
-            def row(i: str) -> None:
-                g = self._load("g", unit, i)
-                sums[0].add(g)
-                sums[1].add(g * (self._load("x", unit, i) - unit.shared["centre"]))
-
-            self.each(unit.length, row)
-            for n, one in enumerate(sums):
-                self.add_to(unit.channel, n, c.total(one.value()))
-        return self._finish(name)
-
-    def affine(self, name: str) -> str:
-        """``out = scale * x + shift``."""
-        with self.units("scale", "shift") as unit:
-
-            def body(i: str) -> None:
-                y = self._load("x", unit, i) * self.of(unit, "scale", i) + self.of(unit, "shift", i)
-                self.c.store(y, self.arg["out"], self._plus(unit.first, i), self.stored, stream=True)
-
-            self.each(unit.length, body)
-        return self._finish(name)
-
     def gradient(self, name: str) -> str:
-        """``gx = scale * g + lift - slope * (x - centre)``; ``g`` and ``gx`` may be one tensor."""
+        """``g = scale * g + lift - slope * (x - centre)``, in place."""
         with self.units("scale", "lift", "slope", "centre") as unit, self.c.relaxed():
 
             def body(i: str) -> None:
                 apart = self._load("x", unit, i) - self.of(unit, "centre", i)
                 tilt = self.of(unit, "lift", i) - self.of(unit, "slope", i) * apart
                 y = self._load("g", unit, i) * self.of(unit, "scale", i) + tilt
-                self.c.store(y, self.arg["gx"], self._plus(unit.first, i), self.stored, stream=True)
+                self.c.store(y, self.arg["g"], self._plus(unit.first, i), self.stored)
 
             self.each(unit.length, body)
         return self._finish(name)

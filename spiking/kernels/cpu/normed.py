@@ -15,6 +15,7 @@ from spiking.kernels.cpu.passes import SCRATCH_FLOATS
 from spiking.kernels.cpu.runtime import DTYPES, compiled, share, team_size
 from spiking.kernels.cpu.view import View, padded, streams
 from spiking.kernels.cpu.writer import BLOCK
+from spiking.kernels.layout import same_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,10 +154,8 @@ def fire_backward(
 
 def _as_steps(g: Tensor, sequence: Sequence) -> Tensor:
     """``g [T, ...]`` as it is where each step lies as those of x do, else a copy that does."""
-    wanted = sequence.x.stride()[1:]
-    if g.dtype is sequence.x.dtype and all(
-        n == 1 or a == b for n, a, b in zip(g.shape[1:], g.stride()[1:], wanted, strict=True)
-    ):
+    x = sequence.x
+    if g.dtype is x.dtype and same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
         return g
     return sequence.empty(sequence.steps).copy_(g)
 

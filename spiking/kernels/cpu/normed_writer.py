@@ -69,7 +69,7 @@ class NormedWriter(Channels, Writer):
             self.row_sums = [] if self.shape.lanes else [Sum(c), Sum(c)]
             for width, start, stop in self._passes(down=True):
                 with c.loop(start, stop, width, down=True) as t, c.relaxed():
-                    self._over(unit, t, width, self._back_steps)
+                    self._over(unit, t, width, self._back_steps, down=True)
             if self.still:
                 self.each(unit.length, lambda i: self._give(self._get(self.whole, i), unit, unit.first, i))
             if unit.channel is not None:
@@ -98,12 +98,13 @@ class NormedWriter(Channels, Writer):
         if areas:
             self.each(length, body)
 
-    def _over(self, unit: Unit, t: str, width: int, steps: Callable[[Unit, str, int, str], None]) -> None:
+    def _over(
+        self, unit: Unit, t: str, width: int, steps: Callable[[Unit, str, int, str], None], down: bool = False
+    ) -> None:
         """``steps`` for all vectors of a unit; the masked one, which is rare, goes step by step."""
 
         def body(i: str) -> None:
             if self.c.masked and width > 1:
-                down = steps == self._back_steps
                 with self.c.loop(t, self._plus(t, width), down=down) as now:
                     steps(unit, now, 1, i)
             else:
