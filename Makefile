@@ -22,7 +22,7 @@ test: $(READY)
 	$(BIN)/python -m pytest $(SHARED)
 
 slow: $(READY)
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest $(SHARED) -m 'slow and not gpu'
 
 lint: $(READY)
 	$(BIN)/ruff check .
