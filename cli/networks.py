@@ -11,6 +11,8 @@ from cli.errors import CommandError, did_you_mean, summary
 
 if TYPE_CHECKING:
     from datamodules import ClassificationDataModule
+    from zoo.describe import Description
+    from zoo.files.weights import WeightsCfg
 
 LARGE = 64  # pixels; images of more are cropped as for ImageNet
 TASKS = {  # what trains and tests networks, by what they are for
@@ -143,20 +145,26 @@ def own_data(model: Any, name: str) -> str:
     )
 
 
+def published(name: str) -> tuple[Description, WeightsCfg | None]:
+    """An entry, and the weights that its name means: those of the tag, or the first; None if it has none."""
+    import zoo
+    from zoo.registry import split_tag
+
+    entry, tag = split_tag(name)
+    described = zoo.describe(entry)
+    return described, described.weights.get(tag or next(iter(described.weights), ""))
+
+
 def trained_on(name: str) -> str | None:
     """Title of the data that a network's description names, if it has one."""
-    import zoo
     from zoo import locate
     from zoo.files.description import read_description
     from zoo.files.layout import CONFIG_FILE
-    from zoo.registry import split_tag
 
     if name.startswith("timm/"):
         return None
     if not locate.is_location(name):
-        entry, tag = split_tag(name)
-        weights = zoo.describe(entry).weights
-        cfg = weights.get(tag or next(iter(weights), ""))
+        cfg = published(name)[1]
         return None if cfg is None else cfg.dataset
     if locate.is_remote(name):
         return None

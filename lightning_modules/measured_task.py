@@ -14,6 +14,10 @@ from lightning_modules.metrics import repeated_samples
 from lightning_modules.network_task import NetworkTask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import lightning.pytorch as pl
     from torch import Tensor
 
     from lightning_modules.step_metrics import StepMetrics
@@ -23,7 +27,8 @@ class MeasuredTask(NetworkTask):
     """Trains on the loss of the mean output over T, and measures the mean of the first t outputs for every t.
 
     Batches are ``(x, y)``: images ``x [B, C, H, W]`` or event frames ``[B, T, C, H, W]``. A subclass says
-    what ``y`` is, and sets `found`, its metrics, under the names that its task of the zoo has.
+    what ``y`` is and what writes its predictions, and sets `found`, its metrics, under the names that its
+    task of the zoo has.
 
     Args:
         **arguments: optimiser and schedule, see `BaseTask`.
@@ -101,8 +106,19 @@ class MeasuredTask(NetworkTask):
         outputs: Tensor = self(x).mean(dim=0).float()
         return outputs
 
+    def prediction_writer(self, output: Path, class_names: Sequence[str]) -> pl.Callback:
+        """What writes predictions; the arguments are those of `prediction_callbacks`."""
+        raise NotImplementedError
 
-def refuse_tokens(explain: Any) -> None:
-    """Raise an error where ``--explain tokens`` was asked for."""
-    if explain is not None:
-        raise ValueError("--explain tokens is for classifiers")
+    @override
+    def prediction_callbacks(
+        self,
+        output: Path,
+        *,
+        class_names: Sequence[str] = (),
+        top_k: int = 5,
+        explain: Literal["tokens"] | None = None,
+    ) -> list[pl.Callback]:
+        if explain is not None:
+            raise ValueError("--explain tokens is for classifiers")
+        return [self.prediction_writer(output, class_names)]

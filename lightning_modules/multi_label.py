@@ -14,7 +14,7 @@ from torchmetrics.classification import (
 from typing_extensions import override
 
 from lightning_modules.callbacks.predictions import LabelsTable, PredictionWriter
-from lightning_modules.measured_task import MeasuredTask, refuse_tokens
+from lightning_modules.measured_task import MeasuredTask
 from lightning_modules.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -94,13 +94,5 @@ class MultiLabelTask(MeasuredTask):
         return F.binary_cross_entropy_with_logits(outputs.mean(dim=0), target.to(outputs.dtype))
 
     @override
-    def prediction_callbacks(
-        self,
-        output: Path,
-        *,
-        class_names: Sequence[str] = (),
-        top_k: int = 5,
-        explain: Literal["tokens"] | None = None,
-    ) -> list[pl.Callback]:
-        refuse_tokens(explain)
-        return [PredictionWriter(output, LabelsTable(class_names, self.threshold))]
+    def prediction_writer(self, output: Path, class_names: Sequence[str]) -> pl.Callback:
+        return PredictionWriter(output, LabelsTable(class_names, self.threshold))

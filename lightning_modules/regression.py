@@ -10,7 +10,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 from typing_extensions import override
 
 from lightning_modules.callbacks.predictions import NumberTable, PredictionWriter
-from lightning_modules.measured_task import MeasuredTask, refuse_tokens
+from lightning_modules.measured_task import MeasuredTask
 from lightning_modules.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -98,13 +98,5 @@ class RegressionTask(MeasuredTask):
         return LOSSES[self.loss_name](outputs.mean(dim=0), target.to(outputs.dtype))
 
     @override
-    def prediction_callbacks(
-        self,
-        output: Path,
-        *,
-        class_names: Sequence[str] = (),
-        top_k: int = 5,
-        explain: Literal["tokens"] | None = None,
-    ) -> list[pl.Callback]:
-        refuse_tokens(explain)
-        return [PredictionWriter(output, NumberTable(class_names))]
+    def prediction_writer(self, output: Path, class_names: Sequence[str]) -> pl.Callback:
+        return PredictionWriter(output, NumberTable(class_names))

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from typing_extensions import override
 
 from lightning_modules.callbacks.mask_writer import MaskWriter
-from lightning_modules.measured_task import MeasuredTask, refuse_tokens
+from lightning_modules.measured_task import MeasuredTask
 from lightning_modules.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -101,13 +101,5 @@ class SegmentationTask(MeasuredTask):
         return F.cross_entropy(outputs.mean(dim=0), target.long(), ignore_index=self.ignore_index)
 
     @override
-    def prediction_callbacks(
-        self,
-        output: Path,
-        *,
-        class_names: Sequence[str] = (),
-        top_k: int = 5,
-        explain: Literal["tokens"] | None = None,
-    ) -> list[pl.Callback]:
-        refuse_tokens(explain)
-        return [MaskWriter(output)]
+    def prediction_writer(self, output: Path, class_names: Sequence[str]) -> pl.Callback:
+        return MaskWriter(output)

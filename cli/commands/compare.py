@@ -124,16 +124,14 @@ def _names(folders: Sequence[Path]) -> dict[Path, str]:
 def _published(word: str) -> Outcome:
     """What is recorded of the weights of an entry."""
     import zoo
+    from cli.networks import published
     from lightning_modules.side_by_side import of_metrics
     from zoo.files.layout import RUNS, names_in
-    from zoo.registry import split_tag
 
     if not zoo.is_registered(word):
         known = names_in(RUNS) + zoo.list_models()
         fail(f"no run, folder or entry is called '{word}'{did_you_mean(Path(word).name, known)}")
-    base, tag = split_tag(word)
-    described = zoo.describe(base)
-    cfg = described.weights.get(tag or next(iter(described.weights), ""))
+    described, cfg = published(word)
     if cfg is None:
         fail(f"{word} has no weights that were measured; fulgurite models --pretrained lists those that have")
     measured = {"time_steps": described.time_steps, "data": cfg.dataset, **(cfg.measured or {})}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,29 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from lightning_modules.callbacks.predictions import ClassTable
+
 SHOWN = 20  # rows on the screen
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One image: where it is from, its best classes and their probabilities, and the true class if known."""
+    """One image.
+
+    Attributes:
+        path: where it is from.
+        cells: its best classes, each followed by its probability, as the table has them.
+        true: the true class if known.
+    """
 
     path: str
-    labels: list[str]
-    probabilities: list[float]
+    cells: list[str]
     true: str | None = None
+
+    @property
+    def best(self) -> list[tuple[str, float]]:
+        """Classes and probabilities."""
+        return [(label, float(p)) for label, p in zip(self.cells[::2], self.cells[1::2], strict=True)]
 
 
 def run(words: Sequence[str]) -> None:
@@ -68,6 +79,7 @@ def _predict(options: Any) -> None:
     from cli import networks
     from cli.demo.explain import class_names
     from cli.run.folder import check_output, move_aside
+    from lightning_modules.callbacks.predictions import ClassTable
 
     arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
     model = networks.load(options.name, **arguments)
@@ -85,12 +97,14 @@ def _predict(options: Any) -> None:
     names = class_names(model, int(model.num_classes))
     if output.exists():
         print(f"the earlier {output} is kept as {move_aside(output)}")
+    outputs = _outputs(model, batches, device)
     if task != "classification":
-        count = _write_others(task, _outputs(model, batches, device), names, output)
+        count = _write_others(task, outputs, names, output)
         print(f"{count} predictions written to {output}")
         return
-    rows = list(_classified(model, batches, device, names, options.top_k))
-    _write(rows, output)
+    table = ClassTable(names, options.top_k)
+    rows = list(_classified(outputs, names, table))
+    _write(rows, table, output)
     _show(rows, options.name)
     print(f"{len(rows)} predictions written to {output}")
 
@@ -129,22 +143,29 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
     return data.test_dataloader()
 
 
-def _outputs(model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any) -> Iterator[tuple[Tensor, Any]]:
-    """Outputs ``[B, ...]`` of every batch, and the paths or true targets of its samples."""
+def _outputs(
+    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any
+) -> Iterator[tuple[Tensor, list[str], Tensor | None]]:
+    """Outputs ``[B, ...]`` of every batch, paths of its samples, and their true targets where known."""
     import torch
     from rich.progress import track
 
-    total = len(batches)  # type: ignore[arg-type]  # a loader has a length
+    total, count = len(batches), 0  # type: ignore[arg-type]  # a loader has a length
     with torch.inference_mode():
         for x, known in track(batches, "predicting", total=total, transient=True):
             x = x.to(device)
-            yield model(x.transpose(0, 1) if x.dim() == 5 else x).float().cpu(), known
+            outputs = model(x.transpose(0, 1) if x.dim() == 5 else x).float().cpu()
+            if isinstance(known, torch.Tensor):
+                yield outputs, [f"test/{count + k}" for k in range(len(known))], known
+            else:
+                yield outputs, [str(path) for path in known], None
+            count += len(known)
 
 
-def _write_others(task: str, outputs: Iterable[tuple[Tensor, Any]], names: list[str], output: Path) -> int:
+def _write_others(
+    task: str, outputs: Iterable[tuple[Tensor, list[str], Any]], names: list[str], output: Path
+) -> int:
     """Write what is no single class: a table of numbers or labels, or a mask for each sample."""
-    import torch
-
     from lightning_modules.callbacks.mask_writer import MaskWriter
     from lightning_modules.callbacks.predictions import LabelsTable, NumberTable, Table, write_table
 
@@ -152,9 +173,8 @@ def _write_others(task: str, outputs: Iterable[tuple[Tensor, Any]], names: list[
     table: Table = NumberTable(names) if task == "regression" else LabelsTable(names)
     rows: list[list[str]] = []
     count = 0
-    for batch, known in outputs:
-        for k, one in enumerate(batch):
-            path = f"test/{count}" if isinstance(known, torch.Tensor) else str(known[k])
+    for batch, paths, _ in outputs:
+        for path, one in zip(paths, batch, strict=True):
             if task == "segmentation":
                 masks.write(path, one)
             else:
@@ -166,38 +186,20 @@ def _write_others(task: str, outputs: Iterable[tuple[Tensor, Any]], names: list[
 
 
 def _classified(
-    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any, names: list[str], top_k: int
+    outputs: Iterable[tuple[Tensor, list[str], Tensor | None]], names: list[str], table: ClassTable
 ) -> Iterator[Prediction]:
-    import torch
-
-    count = 0
-    for logits, known in _outputs(model, batches, device):
-        values, classes = logits.softmax(dim=1).topk(min(top_k, logits.shape[1]), dim=1)
-        for k, (row, best) in enumerate(zip(values.tolist(), classes.tolist(), strict=True)):
-            told = isinstance(known, torch.Tensor)
-            yield Prediction(
-                path=f"test/{count}" if told else str(known[k]),
-                labels=[names[c] for c in best],
-                probabilities=row,
-                true=names[int(known[k])] if told else None,
-            )
-            count += 1
+    for logits, paths, known in outputs:
+        for k, (path, one) in enumerate(zip(paths, logits, strict=True)):
+            true = None if known is None else names[int(known[k])]
+            yield Prediction(path=path, cells=table.cells(one), true=true)
 
 
-def _write(rows: list[Prediction], output: Path) -> None:
-    from zoo.files.atomic import replacing
+def _write(rows: list[Prediction], table: ClassTable, output: Path) -> None:
+    from lightning_modules.callbacks.predictions import write_table
 
-    true = any(row.true is not None for row in rows)
-    header = ["path", "label", "probability"]
-    for place in range(2, len(rows[0].labels) + 1):
-        header += [f"label_{place}", f"probability_{place}"]
-    with replacing(output, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*header, *(["true_label"] if true else [])])
-        for row in rows:
-            pairs = zip(row.labels, row.probabilities, strict=True)
-            cells = [cell for label, value in pairs for cell in (label, f"{value:.6f}")]
-            writer.writerow([row.path, *cells, *([row.true] if true else [])])
+    known = any(row.true is not None for row in rows)
+    lines = [[row.path, *row.cells, *([row.true or ""] if known else [])] for row in rows]
+    write_table(output, table, lines, ["true_label"] if known else [])
 
 
 def _show(rows: list[Prediction], name: str) -> None:
@@ -209,15 +211,13 @@ def _show(rows: list[Prediction], name: str) -> None:
     for title in ("image", "label", "probability", "then"):
         table.add_column(title, justify="right" if title == "probability" else "left", overflow="fold")
     for row in rows[:SHOWN]:
-        then = ", ".join(
-            f"{label} {value:.1%}"
-            for label, value in zip(row.labels[1:3], row.probabilities[1:3], strict=True)
-        )
-        table.add_row(escape(row.path), escape(row.labels[0]), f"{row.probabilities[0]:.1%}", escape(then))
+        (label, value), *others = row.best
+        then = ", ".join(f"{other} {less:.1%}" for other, less in others[:2])
+        table.add_row(escape(row.path), escape(label), f"{value:.1%}", escape(then))
     console = Console()
     console.print(table, highlight=False)
     if len(rows) > SHOWN:
         console.print(f"... and {len(rows) - SHOWN} more", highlight=False)
     if rows[0].true is not None:
-        right = sum(row.labels[0] == row.true for row in rows)
+        right = sum(row.cells[0] == row.true for row in rows)
         console.print(f"{right} of {len(rows)} are right ({right / len(rows):.2%})", highlight=False)

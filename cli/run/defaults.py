@@ -67,9 +67,7 @@ def default_callbacks(
             wanted.append(LastCheckpoint(folder.path, steps, folder.resume_command))
     wanted += [ResumableState(), SplitColumns(), RunReport(), LogFigures(), EndProcesses()]
     if fitting and not trainer.get("fast_dev_run"):
-        wanted.append(RunLog(folder.path, folder.command))
-    if fitting and not trainer.get("fast_dev_run"):
-        wanted.append(CheckMonitors())
+        wanted += [RunLog(folder.path, folder.command), CheckMonitors()]
     if fitting and trainer.get("logger") is not False:
         wanted.append(LearningRateMonitor())
     return [callback for callback in wanted if type(callback) not in map(type, given)]

@@ -107,9 +107,11 @@ def _name(names: Sequence[str], k: int, before: str = "") -> str:
     return names[k] if k < len(names) else f"{before}{k}"
 
 
-def write_table(output: Path, table: Table, rows: Sequence[Sequence[str]]) -> None:
-    """Write lines of path and cells as a CSV, whole or not at all."""
-    header = ["path", *table.header(max(len(row) for row in rows) - 1)]
+def write_table(
+    output: Path, table: Table, rows: Sequence[Sequence[str]], further: Sequence[str] = ()
+) -> None:
+    """Write lines of path and cells as a CSV, whole or not at all; ``further`` are titles of cells behind."""
+    header = ["path", *table.header(max(len(row) for row in rows) - 1 - len(further)), *further]
     with replacing(output, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 
