@@ -2,7 +2,15 @@
 
 from lightning_modules.autoencoder_training import AutoencoderTask
 from lightning_modules.base import BaseTask
-from lightning_modules.callbacks import Energy, FiringRate, RasterFigure, ResumableState, RunReport, TokenMaps
+from lightning_modules.callbacks import (
+    CompressSpikes,
+    Energy,
+    FiringRate,
+    RasterFigure,
+    ResumableState,
+    RunReport,
+    TokenMaps,
+)
 from lightning_modules.classification import ClassificationTask
 from lightning_modules.conversion.evaluate import Comparison, Point, compare
 from lightning_modules.conversion.task import ConversionTask
@@ -26,6 +34,7 @@ __all__ = [
     "BaseTask",
     "ClassificationTask",
     "Comparison",
+    "CompressSpikes",
     "ConversionTask",
     "DiDATask",
     "Energy",

@@ -6,6 +6,7 @@
 """
 
 from spiking import camera, encode, layers
+from spiking.compression import compress_spikes
 from spiking.functional import codes, multi_threshold
 from spiking.kernels.cpu.memory import keep_memory
 from spiking.levels import Levels
@@ -65,6 +66,7 @@ __all__ = [
     "camera",
     "check_finite",
     "codes",
+    "compress_spikes",
     "encode",
     "get_neuron",
     "get_surrogate",

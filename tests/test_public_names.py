@@ -17,8 +17,8 @@ NAMES = {
     "spiking": """
         CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
         LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
-        Tracking camera check_finite codes encode get_neuron get_surrogate keep_memory layers list_neurons
-        list_surrogates multi_threshold profile_energy register_neuron streaming
+        Tracking camera check_finite codes compress_spikes encode get_neuron get_surrogate keep_memory
+        layers list_neurons list_surrogates multi_threshold profile_energy register_neuron streaming
     """,
     "conversion": """
         CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError
@@ -37,7 +37,8 @@ NAMES = {
     """,
     "lightning_modules": """
         AccuracyOverTime AgreementOverTime AutoencoderTask BaseTask ClassificationTask Comparison
-        ConversionTask DiDATask Energy FiringRate ImageTokenizerTask LatentDiffusionTask MultiLabelTask
+        CompressSpikes ConversionTask DiDATask Energy FiringRate ImageTokenizerTask
+        LatentDiffusionTask MultiLabelTask
         NextTokenTask Point ProxyTargetTask RasterFigure RegressionTask ResumableState RunReport
         SegmentationTask ShortcutTask
         SpikeReconstructionTask TokenMaps compare

@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 
 import spiking
-from lightning_modules import Energy, FiringRate, RasterFigure, ResumableState, RunReport
+from lightning_modules import CompressSpikes, Energy, FiringRate, RasterFigure, ResumableState, RunReport
+from spiking import compression
 
 
 def test_measurements_equal_the_tools_and_the_report_is_written(tiny_task, tiny_data, trainer, tmp_path):
@@ -68,3 +69,27 @@ def test_every_step_draws_the_same_numbers_whatever_came_before(tiny_task, train
 def test_impossible_options_name_themselves(cls, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         cls(**options)
+
+
+def test_compressed_spikes_change_no_weight_and_leave_nothing_behind(
+    tiny_task, tiny_data, trainer, monkeypatch
+):
+    monkeypatch.setattr(compression, "SMALLEST", 512)
+    packed = []
+    pack = compression.pack
+    monkeypatch.setattr(compression, "pack", lambda x: packed.append(pack(x)) or packed[-1])
+    weights = []
+    for callbacks in ([], [CompressSpikes()]):
+        torch.manual_seed(3)
+        task = tiny_task()
+        trainer(callbacks=callbacks).fit(task, tiny_data())
+        weights.append(task.state_dict())
+    assert [found for found in packed if found], "spikes were kept as bits"
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    broken = CompressSpikes()
+    with pytest.raises(ValueError, match="classes"):
+        trainer(callbacks=[broken]).fit(tiny_task(num_classes=3), tiny_data())
+    count = len(packed)
+    layer = torch.nn.Linear(64, 8)
+    layer(torch.ones(512, 64)).sum().backward()
+    assert len(packed) == count, "no hook is left"
