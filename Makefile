@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= logical
 SHARED := -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: quickstart test slow lint types docs clean
+.PHONY: quickstart test slow gpu lint types docs clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)
@@ -23,6 +23,10 @@ test: $(READY)
 
 slow: $(READY)
 	$(BIN)/python -m pytest $(SHARED) -m 'slow and not gpu'
+
+# On a machine with a card, at most eight minutes; another call does what is missing.
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.py` does, a file for each part."""
