@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def compress_spikes() -> Iterator[None]:
     entered it. Activation checkpointing inside it keeps its own rules. A tensor that is changed in place
     between the two passes raises an error, as without the block, unless it was packed.
     """
-    memory: weakref.WeakValueDictionary[tuple[int, ...], _Spikes] = weakref.WeakValueDictionary()
+    memory: weakref.WeakValueDictionary[tuple[Any, ...], _Spikes] = weakref.WeakValueDictionary()
 
     def packed(x: Tensor) -> Saved:
         if not _may_hold_spikes(x):

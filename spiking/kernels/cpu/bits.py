@@ -20,7 +20,7 @@ GROUP = 32  # numbers of one step of a kernel
 ROUND = MULTIPLE  # numbers between two looks at what was found
 
 
-def _splat(element: str, value: int | str) -> str:
+def _splat(element: str, value: float) -> str:
     return "<" + ", ".join([f"{element} {value}"] * GROUP) + ">"
 
 
