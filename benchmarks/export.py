@@ -1,13 +1,13 @@
-"""Exported networks beside PyTorch: are they exact, and how fast.
+"""Networks as ONNX files: are they exact in every form, and how fast.
 
     python benchmarks/export.py [NAME ...] [--table FILE] [--again] [--batch B] [--no-compile]
 
-For the smallest entry of every family, and for converted networks of every method: the ONNX file of all T
-steps, compared with the network as `zoo.export` does, then one call of onnxruntime beside the network in
-eager mode and under ``torch.compile``, on the same images with one thread. Entries without trained weights
-have random ones, and statistics of norms from noise, so that their neurons fire; their times depend little
-on that, and the table says nothing of accuracy. Every row is a line of JSON in the table at once; called
-again, the script skips rows that are there.
+For the smallest entry of every family, and for converted networks of every method: the ONNX files of all T
+steps for T = 1 and 4 and of one step, each compared with the network as `zoo.export` does. At T = 4 one call
+of onnxruntime is timed beside the network in eager mode and under ``torch.compile``, on the same images with
+one thread. Entries without trained weights have random ones, and statistics of norms from noise, so that
+their neurons fire; their times depend little on that, and the table says nothing of accuracy. Every form is
+a line of JSON in the table at once; called again, the script skips lines that are there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import zoo
 from conversion import convert, list_methods
 from zoo.export.interface import interface_of
 from zoo.export.onnx import Runner
+from zoo.rebuild import runs_over_time
 from zoo.registry import get_entry
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ CNN, VIT = "qcfs_resnet20", "vit_tiny_patch16_224"
 CONVERTED = {f"{CNN} by {method}": (method, CNN) for method in list_methods()}
 CONVERTED |= {f"{VIT} by {method}": (method, VIT) for method in ("dcgs", "ecmt")}
 SMALL_SIDE = 64  # of ImageNet's networks, which take any size
-STEPS = 4
+TIMED = 4  # steps
+STEP, WHOLE = "one step", "whole"
+FORMS = {f"T={TIMED}": TIMED, "T=1": 1, STEP: TIMED}
+TIMED_FORMS = (f"T={TIMED}", WHOLE)
+TIMES = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
 
 
 def entries() -> list[str]:
@@ -65,7 +70,7 @@ def lively(model: nn.Module, images: Tensor) -> nn.Module:
     return model.eval()
 
 
-def network(name: str) -> nn.Module:
+def network(name: str, time_steps: int) -> nn.Module:
     """The network of a row."""
     torch.manual_seed(0)
     if name in CONVERTED:
@@ -77,50 +82,72 @@ def network(name: str) -> nn.Module:
             else timm.create_model(source, img_size=32, patch_size=4, depth=4, num_classes=10)
         )
         ann = lively(ann, images)
-        return convert(ann, method=method, time_steps=STEPS, calibration=images, progress=False)
+        return convert(ann, method=method, time_steps=time_steps, calibration=images, progress=False)
+    steps = {"time_steps": time_steps} if over_time(name) else {}
     if zoo.describe(name).weights:
-        return zoo.load(name)
-    model: Any = zoo.create(name)
+        return zoo.load(name, **steps)
+    model: Any = zoo.create(name, **steps)
     if zoo.task_of(model).name != "classification":
         return model.eval()
     channels, *sides = model.pretrained_cfg["input_size"]
-    side = min(*sides, SMALL_SIDE)
-    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (channels, side, side)}
-    return lively(model, torch.randn(8, channels, side, side))
+    size = (channels, *(min(side, SMALL_SIDE) for side in sides)) if len(sides) == 2 else (channels, *sides)
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": size}
+    return lively(model, torch.randn(8, *size))
 
 
-def row(name: str, batch: int, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Figures of one network."""
-    model = network(name)
+def over_time(name: str) -> bool:
+    """Whether an entry takes a number of steps."""
+    with torch.device("meta"):
+        return runs_over_time(zoo.create(name))
+
+
+def forms(name: str) -> list[str]:
+    """The forms that a network has: one without time steps has only one."""
+    return list(FORMS) if name in CONVERTED or over_time(name) else [WHOLE]
+
+
+def written(name: str, form: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one file."""
+    model = network(name, FORMS.get(form, TIMED))
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
-        done = zoo.export(model, Path(folder) / "net.onnx")
-        seconds = time.process_time() - began
-        size = done.path.stat().st_size
-        interface = interface_of(model)
-        inputs = interface.draw(batch, torch.Generator().manual_seed(1))
-        session = Runner(done.path, threads=1).session
-        named = {port.name: x.numpy() for port, x in zip(session.get_inputs(), inputs, strict=True)}
-        cases: dict[str, Callable[[], Any]] = {
-            "eager": lambda: interface(inputs),
-            "onnxruntime": lambda: session.run(None, named),
+        done = zoo.export(model, Path(folder) / "net.onnx", step=form == STEP)
+        found = {
+            "time_steps": getattr(model, "time_steps", None),
+            "input": next(iter(done.inputs.values())),
+            "gap": done.gap,
+            "checked": done.checked,
+            "export_seconds": round(time.process_time() - began, 1),
+            "megabytes": round(done.path.stat().st_size / 1e6, 2),
         }
-        if compiled:
-            fast = torch.compile(interface.program)
-            cases["torch.compile"] = lambda: fast(*inputs)
-        with torch.no_grad():
-            times = _timing.measure(cases, rounds)
-    return {
-        "name": name,
-        "time_steps": getattr(model, "time_steps", None),
-        "input": next(iter(done.inputs.values())),
-        "batch": batch,
-        "gap": done.gap,
-        "checked": done.checked,
-        "export_seconds": round(seconds, 1),
-        "megabytes": round(size / 1e6, 2),
-        **{f"{key}_ms": round(1e3 * statistics.median(found), 3) for key, found in times.items()},
+        if form in TIMED_FORMS:
+            found |= timed(model, done.path, args)
+    return found
+
+
+def timed(model: nn.Module, path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of one call: of the network, compiled or not, and of its file."""
+    interface = interface_of(model)
+    inputs = interface.draw(args.batch, torch.Generator().manual_seed(1))
+    session = Runner(path, threads=1).session
+    named = {port.name: x.numpy() for port, x in zip(session.get_inputs(), inputs, strict=True)}
+    cases: dict[str, Callable[[], Any]] = {
+        "eager": lambda: interface(inputs),
+        "onnxruntime": lambda: session.run(None, named),
     }
+    refusal = {}
+    with torch.no_grad():
+        if not args.no_compile:
+            fast = torch.compile(interface.program)
+            try:
+                fast(*inputs)
+                cases["torch.compile"] = lambda: fast(*inputs)
+            except Exception as error:  # of many kinds: what the compiler does not know
+                refusal["not_compiled"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        times = _timing.measure(cases, args.rounds)
+    torch.compiler.reset()
+    figures = {f"{key}_ms": round(1e3 * statistics.median(found), 3) for key, found in times.items()}
+    return {"batch": args.batch, **figures, **refusal}
 
 
 def main() -> None:
@@ -138,40 +165,23 @@ def main() -> None:
     print(_timing.environment(args, "onnx", "onnxscript", "onnxruntime"))
     there = {}
     if args.table.exists():
-        there = {r["name"]: r for r in map(json.loads, args.table.read_text().splitlines())}
+        rows = map(json.loads, args.table.read_text().splitlines())
+        there = {(row["name"], row["form"]): row for row in rows}
     for name in args.names:
-        if name in there and not args.again:
-            continue
-        try:
-            found = row(name, args.batch, args.rounds, not args.no_compile)
-        except (zoo.ExportError, RuntimeError) as error:
-            found = {"name": name, "refused": str(error).splitlines()[0][:300]}
-        there[name] = found
-        with args.table.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
-        print(json.dumps(found), flush=True)
-    columns = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
-    rows = []
-    for name, found in there.items():
-        if "refused" in found:
-            rows.append([name, "-", "-", found["refused"], *["-"] * 4])
-            continue
-        exact = "equal" if found["gap"] <= 1e-4 else "spikes at thresholds"
-        rows.append([
-            name, found["time_steps"] or "-", found["input"], f"{exact}, {found['gap']:.0e}",
-            found["export_seconds"], *(found.get(c, "-") for c in columns),
-        ])  # fmt: skip
-    header = (
-        "network",
-        "T",
-        "input",
-        "against PyTorch",
-        "export, s",
-        "eager, ms",
-        "compiled, ms",
-        "onnxruntime, ms",
-    )
-    print(_timing.table(header, rows))
+        for form in forms(name):
+            if (name, form) in there and not args.again:
+                continue
+            try:
+                found = written(name, form, args)
+            except (zoo.ExportError, RuntimeError, ValueError) as error:
+                found = {"refused": str(error).splitlines()[0][:300]}
+            row = {"name": name, "form": form, **found}
+            there[name, form] = row
+            with args.table.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+    columns = ("name", "form", "input", "checked", "refused", "export_seconds", *TIMES)
+    print(_timing.table(columns, [[row.get(key, "") for key in columns] for row in there.values()]))
 
 
 if __name__ == "__main__":
