@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,6 +23,8 @@ from conversion.graph.rectifiers import name_rectifiers
 from conversion.graph.wrappers import logits_of, pass_through
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
 
@@ -62,7 +65,7 @@ def export(model: nn.Module, example: Tensor) -> Program:
 def _exported(root: nn.Module, example: Tensor) -> fx.GraphModule:
     """The functional graph of ``root`` over a batch of any size."""
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), without_places():
             warnings.simplefilter("ignore")
             program = torch.export.export(
                 root, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
@@ -76,6 +79,20 @@ def _exported(root: nn.Module, example: Tensor) -> fx.GraphModule:
             " must not depend on values of the image, nor on the size of the batch (x.shape[0] stays free,"
             " len(x) does not)"
         ) from error
+
+
+@contextmanager
+def without_places() -> Iterator[None]:
+    """Graphs that do not say where in which file an operation was called, which nobody asks and takes long.
+
+    The traceback of every operation, and of every size that is computed, is a quarter of an export.
+    """
+    before = fx.config.do_not_emit_stack_traces
+    fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        fx.config.do_not_emit_stack_traces = before
 
 
 def _carry_constants(graph: fx.Graph, exported: fx.GraphModule, root: nn.Module) -> None:

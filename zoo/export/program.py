@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from conversion.graph.export import without_places
 from spiking.qcfs import composed_qcfs
 from zoo.errors import ExportError
 from zoo.export.compare import check
@@ -110,13 +111,13 @@ def axes_of(interface: Interface) -> tuple[dict[str, str], dict[str, str]]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the exporters' remarks about themselves."""
+    """Without the exporters' remarks about themselves, and about where the code lies."""
     loud = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loud]
     for logger in loud:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_places():
             warnings.simplefilter("ignore")
             yield
     finally:

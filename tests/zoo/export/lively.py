@@ -24,6 +24,8 @@ def liven(model: nn.Module, x: torch.Tensor) -> nn.Module:
             answers = model(x)
             answers = answers if answers.dim() == 2 else answers.flatten(1)
             if len(answers.unique(dim=0)) == len(answers):
+                for norm in norms:
+                    norm.momentum = 0.1  # as built, so that the network can be saved
                 return model
             for layer in layers:
                 layer.weight.mul_(1.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
@@ -10,10 +9,12 @@ import torch
 from torch import nn
 
 import zoo
+from cli.commands.export import opened
 from cli.main import main
 from tests.zoo.export.lively import liven
-from zoo.export import Request, compare, program
+from zoo.export import compare, program
 from zoo.export.interface import Interface, Port, interface_of
+from zoo.export.metadata import metadata_of
 from zoo.export.step import driven, one_step
 
 pytestmark = pytest.mark.export
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.export
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    model = zoo.create("spiking_cnn_nano", num_classes=3, time_steps=2)
+    model = zoo.create("spiking_cnn_nano", channels=(8,), num_classes=3, time_steps=2)
     model.label_names = ["a", "b", "c"]
     return liven(model, torch.randn(8, 1, 28, 28))
 
@@ -33,8 +34,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def traced(network):
-    return program.trace(interface_of(network), Request())
+def pt2_file(network, tmp_path_factory):
+    return zoo.export(network, tmp_path_factory.mktemp("pt2") / "net.pt2")
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +69,15 @@ def test_onnx_is_one_file_that_says_what_it_is_and_not_where_it_was_made(onnx_fi
     assert __file__.rpartition("tests")[0].encode() not in onnx_file.path.read_bytes()
 
 
-def test_pt2_comes_back_without_the_zoo(network, images, tmp_path):
-    done = zoo.export(network, tmp_path / "net.pt2")
-    assert "equal to PyTorch on 4 random inputs" in done.checked
-    assert "silent" not in done.checked
+def test_pt2_comes_back_without_the_zoo(pt2_file, network, images):
+    assert "equal to PyTorch on 4 random inputs" in pt2_file.checked
+    assert "silent" not in pt2_file.checked
     told = {"fulgurite.json": ""}
-    again = torch.export.load(done.path, extra_files=told).module()
+    again = torch.export.load(pt2_file.path, extra_files=told).module()
     with torch.no_grad():
         torch.testing.assert_close(again(images), network(images, steps=True), rtol=1e-4, atol=1e-5)
     assert json.loads(told["fulgurite.json"])["name"] == "spiking_cnn_nano"
-    assert list(tmp_path.iterdir()) == [done.path]
+    assert list(pt2_file.path.parent.iterdir()) == [pt2_file.path]
     assert network.training is False
 
 
@@ -89,6 +89,7 @@ def test_frames_go_in_as_a_sequence():
     assert interface((frames,))[0].shape == (2, 5, 3)
 
 
+@pytest.mark.slow
 def test_an_agent_is_exported(tmp_path):
     torch.manual_seed(0)
     agent = liven(zoo.create("proxy_target_clif", obs_dim=3, act_dim=2, hidden=(8,)), torch.randn(4, 3))
@@ -152,15 +153,10 @@ def test_what_cannot_be_traced_leaves_no_file_and_the_old_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_file_that_computes_something_else_is_refused_and_removed(network, traced, tmp_path, monkeypatch):
-    def damaged(path):
-        found = copy.deepcopy(traced)
-        name = next(iter(found.state_dict))
-        found.state_dict[name].data.mul_(1.2)
-        return found
-
-    monkeypatch.setattr(program, "trace", lambda *_: traced)
-    monkeypatch.setattr(torch.export, "load", damaged)
+def test_a_file_that_computes_something_else_is_refused_and_removed(network, pt2_file, tmp_path, monkeypatch):
+    damaged = torch.export.load(pt2_file.path)
+    damaged.state_dict[next(iter(damaged.state_dict))].data.mul_(1.2)
+    monkeypatch.setattr(program, "trace", lambda *_: damaged)
     with pytest.raises(zoo.ExportError, match="computes something else than the network: on 4 of 4"):
         zoo.export(network, tmp_path / "net.pt2")
     assert list(tmp_path.iterdir()) == []
@@ -262,16 +258,23 @@ def test_a_silent_network_is_called_that():
     assert "this says little" in str(compare.check(silent, lambda inputs: (Fires()(inputs[0]),)))
 
 
-def test_the_command_writes_the_file_and_tells_its_inputs(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_file_and_tells_its_inputs(network, tmp_path, monkeypatch, capsys):
+    zoo.save(network, tmp_path / "small")
     monkeypatch.chdir(tmp_path)
-    main(["export", "proxy_target_lif", "--to", "pt2", "--time-steps", "3"])
+    main(["export", "small", "--to", "pt2", "--time-steps", "1"])
     told = capsys.readouterr().out
-    assert "random ones" in told
-    assert "observations [batch, 11]" in told
+    assert "equal to PyTorch on 4 random inputs" in told
+    assert "images [batch, 1, 28, 28]" in told
     facts = {program.METADATA_FILE: ""}
-    torch.export.load(tmp_path / "proxy_target_lif.pt2", extra_files=facts)
-    assert json.loads(facts[program.METADATA_FILE])["time_steps"] == "3"
-    assert "random" in json.loads(facts[program.METADATA_FILE])["source"]
+    torch.export.load(tmp_path / "small.pt2", extra_files=facts)
+    assert json.loads(facts[program.METADATA_FILE])["time_steps"] == "1"
+
+
+def test_random_weights_are_told(capsys):
+    agent = opened("proxy_target_lif", 3)
+    assert "random ones" in capsys.readouterr().out
+    assert agent.time_steps == 3
+    assert "random" in metadata_of(agent)["source"]
 
 
 @pytest.mark.parametrize(
