@@ -4,6 +4,7 @@ import csv
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from _browse import read_run
 
@@ -310,20 +311,39 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+FORMS = ("T=4", "T=1", "one step")
 TIMES = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
 
 
 def write_export_table(table: Path, path: Path) -> None:
-    """Rows of ``benchmarks/export.py``: equal or not, and milliseconds beside PyTorch."""
-    rows = []
-    for row in map(json.loads, table.read_text().splitlines()):
-        name = f"`{row['name']}`"
-        if "refused" in row:
-            rows.append([name, "-", "-", _cell(row["refused"]), *["-"] * 4])
-            continue
-        exact = f"{'equal' if row['gap'] <= 1e-4 else 'spikes at thresholds'}, {row['gap']:.0e}"
-        times = [f"{row[key]:.2f}" if row.get(key) else "-" for key in TIMES]
-        size = f"{row['megabytes']:g}"
-        rows.append([name, str(row["time_steps"] or "-"), row["input"], exact, size, *times])
-    header = ["network", "T", "input", "against PyTorch", "MB", "eager", "`torch.compile`", "onnxruntime"]
-    path.write_text(_table(header, rows))
+    """Lines of ``benchmarks/export.py``: equal or not in every form, and milliseconds beside PyTorch."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in map(json.loads, table.read_text().splitlines()):
+        found.setdefault(line["name"], {})[line["form"]] = line
+    rows, refused = [], []
+    for name, forms in found.items():
+        whole = forms.get("whole") or forms.get("T=4") or {}
+        exact = (
+            [_exact(whole), "", "no steps"]
+            if "whole" in forms
+            else [_exact(forms.get(form, {})) for form in FORMS]
+        )
+        times = [f"{whole[key]:.2f}" if whole.get(key) else "" for key in TIMES]
+        size = f"{whole['megabytes']:g}" if whole.get("megabytes") else ""
+        rows.append([f"`{name}`", whole.get("input", ""), *exact, size, *times])
+        refused += [
+            f"* `{name}`, {form}: {_cell(line['refused'])}\n"
+            for form, line in forms.items()
+            if "refused" in line
+        ]
+    header = ["network", "input", *FORMS, "MB", "eager", "`torch.compile`", "onnxruntime"]
+    path.write_text(_table(header, rows) + (f"\nRefused:\n\n{''.join(refused)}" if refused else ""))
+
+
+def _exact(line: dict[str, Any]) -> str:
+    if "refused" in line:
+        return "refused"
+    if not line:
+        return ""
+    silent = ", silent" if "silent" in line["checked"] else ""
+    return f"{'equal' if line['gap'] <= 1e-4 else 'spikes at thresholds'}, {line['gap']:.0e}{silent}"
