@@ -17,8 +17,9 @@ NAMES = {
     "spiking": """
         CLIF Differential EnergyReport ExpGCode ExpGIF ExpGQuant FiringRateMonitor GLIF IF KLIF LIF
         LMH LMHT Levels MaskedPSN MultiThreshold Neuron OperationCounter PLIF PSN SlidingPSN
-        Tracking camera check_finite codes compress_spikes encode get_neuron get_surrogate keep_memory
-        layers list_neurons list_surrogates multi_threshold profile_energy register_neuron streaming
+        StepNeuron Tracking camera check_finite codes compress_spikes encode get_neuron get_surrogate
+        keep_memory layers list_neurons list_surrogates multi_threshold profile_energy register_neuron
+        streaming
     """,
     "conversion": """
         CalibrationError ConversionError ConvertedModel Method Report UnsupportedOperationError

@@ -22,7 +22,7 @@ from spiking import surrogate
 from spiking.kernels import eager, layout, passes
 from spiking.kernels.launch import Launch
 from spiking.kernels.operands import Operands
-from spiking.kernels.rules import multi_threshold, neurons
+from spiking.kernels.rules import multi_threshold, neurons, written
 from spiking.kernels.rules.base import Family
 from spiking.kernels.rules.neurons import LMHT
 
@@ -37,6 +37,7 @@ CLASSES: dict[str, Any] = {
         neurons.LMHT,
         multi_threshold.RateCoded,
         multi_threshold.Tracking,
+        written.Written,
         *surrogate.SURROGATES.values(),
     )
 }

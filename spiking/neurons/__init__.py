@@ -15,6 +15,7 @@ from spiking.neurons.lmht import LMH, LMHT
 from spiking.neurons.multi_threshold import LevelledNeuron, MultiThreshold
 from spiking.neurons.psn import PSN, MaskedPSN, SlidingPSN
 from spiking.neurons.stream import Stream
+from spiking.neurons.written import StepNeuron
 from spiking.own import accepted_arguments, is_path, own_class
 
 N = TypeVar("N", bound=Neuron)
@@ -111,6 +112,7 @@ __all__ = [
     "MultiThreshold",
     "Neuron",
     "SlidingPSN",
+    "StepNeuron",
     "Stream",
     "Tracking",
     "find_neuron",

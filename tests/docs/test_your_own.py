@@ -48,7 +48,8 @@ def typed(*start):
 
 
 def test_each_file_is_short(reader):
-    assert reader == ["my_net.py", "own.yaml", "my_neuron.py", "my_data.py", "bars.yaml", "my_module.py"]
+    names = ["my_net.py", "own.yaml", "my_adaptive.py", "my_neuron.py"]
+    assert reader == [*names, "my_data.py", "bars.yaml", "my_module.py"]
     for name in reader:
         assert len(Path(name).read_text().splitlines()) <= 20, name
 
@@ -81,10 +82,24 @@ def test_a_description_from_elsewhere_imports_nothing(tmp_path, monkeypatch):
     assert "my_net" not in sys.modules
 
 
-def test_a_neuron_of_one_s_own():
-    main([*typed("fit", "--config", "own.yaml", "--name", "noisy"), *QUIET, "--trainer.max_epochs", "1"])
-    kinds = {type(module).__name__ for module in zoo.load("noisy").modules()}
-    assert "Noisy" in kinds
+@pytest.mark.parametrize(("name", "kind"), [("noisy", "Noisy"), ("adaptive", "Adaptive")])
+def test_a_neuron_of_one_s_own(name, kind):
+    main([*typed("fit", "--config", "own.yaml", "--name", name), *QUIET, "--trainer.max_epochs", "1"])
+    kinds = {type(module).__name__ for module in zoo.load(name).modules()}
+    assert kind in kinds
+
+
+def test_a_written_step_is_a_kernel(monkeypatch):
+    monkeypatch.syspath_prepend(Path.cwd())
+    import my_adaptive
+
+    x = 4.0 * torch.rand(4, 8, 100)
+    neuron, lines = (my_adaptive.Adaptive(surrogate="atan", backend=b) for b in ("cpu", "reference"))
+    assert 0 < lines(x).mean() < 1
+    assert torch.equal(neuron(x), lines(x))
+
+
+def test_a_neuron_goes_into_networks_of_the_zoo():
     words = [*typed("fit", "--config", "stbp/digits"), "--name", "n2", "--trainer.fast_dev_run", "1", *QUIET]
     main(words)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-MAX_PARAMS = 5
+MAX_PARAMS = 8
 POINTERS = (
     "x", "out", "g", "gx", "start0", "start1", "end0", "end1", "gend0", "gend1", "gstart0", "gstart1",
     "scratch", "sums", "coefficients", "conductance", "grad_coefficients", "grad_conductance",

@@ -79,10 +79,17 @@ class Code(expressions.Code):
         """Appends a vector instruction."""
         return Vec(self, self.scalar(text), kind)
 
-    @contextlib.contextmanager
-    def relaxed(self) -> Iterator[None]:
+    def relaxed(self) -> contextlib.AbstractContextManager[None]:
         """Within the block multiply and add may fuse and divisions may use reciprocals."""
-        before, self.flags = self.flags, "contract arcp "
+        return self._flagged("contract arcp ")
+
+    @override
+    def exact(self) -> contextlib.AbstractContextManager[None]:
+        return self._flagged("")
+
+    @contextlib.contextmanager
+    def _flagged(self, flags: str) -> Iterator[None]:
+        before, self.flags = self.flags, flags
         try:
             yield
         finally:

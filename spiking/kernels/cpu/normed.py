@@ -162,4 +162,4 @@ def _as_steps(g: Tensor, sequence: Sequence) -> Tensor:
 
 def covers(rule: Rule) -> bool:
     """Whether neurons of a rule can follow a norm here: those that share their parameters."""
-    return not (rule.per_neuron or rule.conducts or rule.timed)
+    return not (rule.per_neuron or rule.conducts or rule.timed or rule.tabled)

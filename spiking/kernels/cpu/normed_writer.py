@@ -126,7 +126,8 @@ class NormedWriter(Channels, Writer):
         for k, x in enumerate(currents):
             step = self.rule.forward(c, self.params, x, states)
             states = step.states
-            spikes = c.where(step.fires, self.rule.spike(self.params), 0.0)
+            graded = step.fires.kind == "number"
+            spikes = step.fires if graded else c.where(step.fires, self.rule.spike(self.params), 0.0)
             index = self._row(self._plus(t, k), "out_step", self._plus(unit.first, i))
             c.store(spikes, self.arg["out"], index, self.stored, stream=True)
         self._keep(states, self.states, i)

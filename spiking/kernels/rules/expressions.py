@@ -6,7 +6,10 @@ Rules know this language alone; `spiking.kernels.cpu.codegen` turns it into LLVM
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 Kind = Literal["number", "integer", "truth"]
 
@@ -73,6 +76,10 @@ class Vec:
 
 class Code(ABC):
     """The operations that rules use, all of them lane by lane."""
+
+    @abstractmethod
+    def exact(self) -> AbstractContextManager[None]:
+        """Within the block nothing is fused or reordered, also where gradients may be."""
 
     @abstractmethod
     def as_vec(self, value: Vec | float) -> Vec:
