@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,40 @@ from spiking.surrogate import Surrogate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spiking.kernels import Placed
+    from spiking.kernels.launch import Launch
+
+    Plan = Callable[..., Launch | None]
+
 R = TypeVar("R")
+
+
+class Place(NamedTuple):
+    """What of a tensor decides on its backend."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+
+def planned(plan: Plan, x: Tensor, backend: str, keep: bool, **settings: Any) -> Launch | None:
+    """``plan(Place, backend, keep, **settings)``, or its answer to an earlier call with equal arguments.
+
+    A plan checks settings, chooses a backend and makes the launch; None where the plain reference runs. To do
+    so at every call would cost a small layer a fifth of its time.
+    """
+    if torch.compiler.is_compiling():  # compilers trace the plan itself
+        return plan(x, backend, keep, **settings)
+    try:
+        return _planned(plan, x.dtype, x.device, backend, keep, **settings)
+    except TypeError:  # what has no hash, and the plan refuses by name
+        return plan(x, backend, keep, **settings)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _planned(
+    plan: Plan, dtype: torch.dtype, device: torch.device, backend: str, keep: bool, **settings: Any
+) -> Launch | None:
+    return plan(Place(dtype, device), backend, keep, **settings)
 
 
 def made(cls: Callable[..., R], **settings: Any) -> R:
@@ -58,18 +91,20 @@ def check(x: Tensor, *states: Tensor | None) -> None:
             "use fewer time steps or a smaller batch, or run the sequence in chunks (spiking.streaming)",
         )
     for state in states:
-        if state is not None and not (isinstance(state, Tensor) and state.is_floating_point()):
+        if state is None:
+            continue
+        if not (isinstance(state, Tensor) and state.is_floating_point()):
             got = state.dtype if isinstance(state, Tensor) else type(state).__name__
             raise TypeError(f"the state must be a floating-point tensor [B, ...] or None, got {got}")
-        if state is not None and state.shape != x.shape[1:]:
+        if state.shape != x.shape[1:]:
             raise ValueError(
                 f"the state is {tuple(state.shape)} but one step of the currents is {tuple(x.shape[1:])};"
                 " start a new sequence for another batch size or map"
             )
 
 
-def choose(x: Tensor, backend: str, surrogate: Surrogate, has_triton: bool = True) -> str:
-    """The backend that will run: ``"reference"``, ``"cpu"`` or ``"triton"``.
+def choose(x: Placed, backend: str, surrogate: Surrogate, has_triton: bool = True) -> str:
+    """The backend that will run on tensors like ``x``: ``"reference"``, ``"cpu"`` or ``"triton"``.
 
     Raises:
         ValueError: unknown backend, or one asked for by name that cannot run this.

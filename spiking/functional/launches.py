@@ -10,13 +10,14 @@ import math
 from typing import TYPE_CHECKING, Unpack
 
 from spiking.arguments import flag, number, tensor, time_constant
-from spiking.functional.dispatch import check, choose, made
-from spiking.kernels.operands import Operands
+from spiking.functional.dispatch import check, choose, planned
+from spiking.kernels.operands import NOTHING, Operands
 from spiking.reference.firing import SIGMOID, Firing, FiringOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from spiking.kernels import Placed
     from spiking.kernels.launch import Launch
     from spiking.surrogate import Surrogate
 
@@ -33,11 +34,8 @@ def if_(
 ) -> Kernel:
     """Of `spiking.functional.if_`."""
     check(x, v)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
-        return None
-    return Operands(v=v), made(leaky, fire=fire, engine=engine, keep=keep_state, leak="none")
+    launch = planned(_if, x, backend, keep_state, **firing)
+    return None if launch is None else (_from(v), launch)
 
 
 def lif(
@@ -52,14 +50,8 @@ def lif(
 ) -> Kernel:
     """Of `spiking.functional.lif`."""
     check(x, v)
-    time_constant("tau", tau)
-    flag("decay_input", decay_input)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
-        return None
-    launch = made(leaky, fire=fire, engine=engine, keep=keep_state, tau=tau, decay_input=decay_input)
-    return Operands(v=v), launch
+    launch = planned(_lif, x, backend, keep_state, tau=tau, decay_input=decay_input, **firing)
+    return None if launch is None else (_from(v), launch)
 
 
 def plif(
@@ -75,14 +67,8 @@ def plif(
     """Of `spiking.functional.plif`."""
     check(x, v)
     tensor("w", w, size=1)
-    flag("decay_input", decay_input)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate)
-    if engine == "reference":
-        return None
-    switches = {"leak": "multiply", "decay_input": decay_input, "learn_rate": True}
-    launch = made(leaky, fire=fire, engine=engine, keep=keep_state, **switches)
-    return Operands(v=v, rate=w.float().sigmoid()), launch
+    launch = planned(_plif, x, backend, keep_state, decay_input=decay_input, **firing)
+    return None if launch is None else (Operands(v=v, rate=w.float().sigmoid()), launch)
 
 
 def klif(
@@ -100,16 +86,9 @@ def klif(
     """Of `spiking.functional.klif`."""
     check(x, v)
     tensor("k", k, size=1)
-    time_constant("tau", tau)
-    flag("decay_input", decay_input)
-    flag("scale_reset", scale_reset)
-    fire = made(Firing, **firing)
-    engine = choose(x, backend, fire.surrogate, has_triton=False)
-    if engine == "reference":
-        return None
-    switches = {"tau": tau, "decay_input": decay_input, "gain": True, "scale_reset": scale_reset}
-    launch = made(leaky, fire=fire, engine=engine, keep=keep_state, **switches)
-    return Operands(v=v, k=k.float()), launch
+    settings = {"tau": tau, "decay_input": decay_input, "scale_reset": scale_reset}
+    launch = planned(_klif, x, backend, keep_state, **settings, **firing)
+    return None if launch is None else (Operands(v=v, k=k.float()), launch)
 
 
 def clif(
@@ -125,15 +104,74 @@ def clif(
 ) -> Kernel:
     """Of `spiking.functional.clif`."""
     check(x, v, m)
+    settings = {"tau": tau, "v_threshold": v_threshold, "surrogate": surrogate}
+    launch = planned(_clif, x, backend, keep_state, **settings)
+    return None if launch is None else (Operands(v=v, m=m), launch)
+
+
+def _from(v: Tensor | None) -> Operands:
+    return NOTHING if v is None else Operands(v=v)
+
+
+# ---------------------------------------------------------------- plans, see `dispatch.planned`
+
+
+def _if(x: Placed, backend: str, keep: bool, **firing: Unpack[FiringOptions]) -> Launch | None:
+    fire = Firing(**firing)
+    engine = choose(x, backend, fire.surrogate)
+    return None if engine == "reference" else leaky(fire, engine, keep, leak="none")
+
+
+def _lif(
+    x: Placed, backend: str, keep: bool, *, tau: float, decay_input: bool, **firing: Unpack[FiringOptions]
+) -> Launch | None:
+    time_constant("tau", tau)
+    flag("decay_input", decay_input)
+    fire = Firing(**firing)
+    engine = choose(x, backend, fire.surrogate)
+    return None if engine == "reference" else leaky(fire, engine, keep, tau=tau, decay_input=decay_input)
+
+
+def _plif(
+    x: Placed, backend: str, keep: bool, *, decay_input: bool, **firing: Unpack[FiringOptions]
+) -> Launch | None:
+    flag("decay_input", decay_input)
+    fire = Firing(**firing)
+    engine = choose(x, backend, fire.surrogate)
+    if engine == "reference":
+        return None
+    return leaky(fire, engine, keep, leak="multiply", decay_input=decay_input, learn_rate=True)
+
+
+def _klif(
+    x: Placed,
+    backend: str,
+    keep: bool,
+    *,
+    tau: float,
+    decay_input: bool,
+    scale_reset: bool,
+    **firing: Unpack[FiringOptions],
+) -> Launch | None:
+    time_constant("tau", tau)
+    flag("decay_input", decay_input)
+    flag("scale_reset", scale_reset)
+    fire = Firing(**firing)
+    engine = choose(x, backend, fire.surrogate, has_triton=False)
+    if engine == "reference":
+        return None
+    return leaky(fire, engine, keep, tau=tau, decay_input=decay_input, gain=True, scale_reset=scale_reset)
+
+
+def _clif(
+    x: Placed, backend: str, keep: bool, *, tau: float, v_threshold: float, surrogate: Surrogate
+) -> Launch | None:
     time_constant("tau", tau)
     number("v_threshold", v_threshold, above=0.0)
     engine = choose(x, backend, surrogate, has_triton=False)
     if engine == "reference":
         return None
-    launch = made(
-        complementary, surrogate=surrogate, engine=engine, keep=keep_state, v_threshold=v_threshold, tau=tau
-    )
-    return Operands(v=v, m=m), launch
+    return complementary(surrogate, engine, keep, v_threshold=v_threshold, tau=tau)
 
 
 # Rules are imported when a kernel is wanted: making their classes takes a third of the time that importing

@@ -9,13 +9,11 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from spiking.surrogate import Surrogate
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
@@ -24,7 +22,19 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 HALVES = (torch.bfloat16, torch.float16)
 
 
-def refusal(engine: str, x: Tensor, surrogate: Surrogate, has_triton: bool) -> str | None:
+class Placed(Protocol):
+    """A tensor, or what is known of one."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its numbers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+
+
+def refusal(engine: str, x: Placed, surrogate: Surrogate, has_triton: bool) -> str | None:
     """Why ``engine`` cannot run this case, or None if it can.
 
     Args:
@@ -44,7 +54,7 @@ def refusal(engine: str, x: Tensor, surrogate: Surrogate, has_triton: bool) -> s
     return _cpu_refusal(x, surrogate) if engine == "cpu" else _triton_refusal(x, surrogate, has_triton)
 
 
-def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
+def _cpu_refusal(x: Placed, surrogate: Surrogate) -> str | None:
     from spiking.kernels.rules.surrogates import has_formula
 
     if not has_formula(surrogate):
@@ -61,14 +71,14 @@ def _cpu_refusal(x: Tensor, surrogate: Surrogate) -> str | None:
     return None
 
 
-def _triton_refusal(x: Tensor, surrogate: Surrogate, has_triton: bool) -> str | None:
+def _triton_refusal(x: Placed, surrogate: Surrogate, has_triton: bool) -> str | None:
     from spiking.kernels.triton import leaky as triton
 
     if not has_triton:
         return "this neuron has no Triton kernel"
     if not surrogate.spiking or type(surrogate) not in triton.SURROGATES:
         return f"the surrogate {surrogate}"
-    if not x.is_cuda and not triton.interpreted():
+    if x.device.type != "cuda" and not triton.interpreted():
         return f"the tensor is on {x.device}"
     return None
 

@@ -7,13 +7,16 @@ argument binding alone takes 25 microseconds; ``torch.func`` works only with tha
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spiking.kernels import passes
-from spiking.kernels.operands import Operands
+from spiking.kernels.operands import NOTHING, Operands
+
+if TYPE_CHECKING:
+    from spiking.kernels.launch import Launch
 
 WITH_TIME = ("x", "g")
 STATES = ("v", "m", "g_v", "g_m")
@@ -67,12 +70,13 @@ def _derivative(ctx: Any, g: Tensor | None, *g_ends: Tensor | None) -> tuple[Any
     """Gradients of `Inputs`; ``g_ends`` are those of the states that were given out."""
     if g is None and all(g_end is None for g_end in g_ends):
         return (None,) * len(Inputs._fields)
-    x, *operands = ctx.saved_tensors
+    x, *given = ctx.saved_tensors
+    operands = Operands(*given) if given else NOTHING
     if torch.is_grad_enabled():  # someone wants a second derivative: refuse when it is taken
         g_v, g_m, *_ = (*g_ends, None, None)
         found = NeuronBackward.apply(x, *operands, g, g_v, g_m, ctx.launch)
     else:
-        found = passes.backward(x, Operands(*operands), g, g_ends, ctx.launch)
+        found = passes.backward(x, operands, g, g_ends, ctx.launch)
     return (*found, None)
 
 
@@ -91,6 +95,23 @@ class Eager(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         """Runs the backward kernel."""
         return _derivative(ctx, *grads)
+
+
+class Alone(torch.autograd.Function):
+    """`Eager` without operands: arguments that are not there cost a small layer its time, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, launch: Launch) -> tuple[Tensor, ...]:
+        """As of `Eager`."""
+        ctx.launch = launch
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        return passes.forward(x, NOTHING, launch)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        """As of `Eager`."""
+        return _derivative(ctx, *grads)[0], None
 
 
 class Neuron(torch.autograd.Function):

@@ -30,3 +30,6 @@ class Operands(NamedTuple):
     table: Tensor | None = None
     coefficients: Tensor | None = None
     conductance: Tensor | None = None
+
+
+NOTHING = Operands()  # of a neuron at rest that learns nothing

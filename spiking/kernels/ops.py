@@ -21,11 +21,12 @@ from torch import Tensor
 from spiking import surrogate
 from spiking.kernels import eager, layout, passes
 from spiking.kernels.launch import Launch
-from spiking.kernels.operands import Operands
+from spiking.kernels.operands import NOTHING, Operands
 from spiking.kernels.rules import multi_threshold, neurons, written
 from spiking.kernels.rules.base import Family
 from spiking.kernels.rules.neurons import LMHT
 
+ORDINARY = (Tensor, torch.nn.Parameter)
 CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
@@ -54,7 +55,12 @@ def neuron(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple
     Returns:
         Spikes ``[T, ...]`` in the dtype of ``x`` and the last states ``[...]`` in float32.
     """
-    if not _plain(x, operands):
+    if operands is NOTHING and type(x) in ORDINARY and not _watched():
+        if x.requires_grad and torch.is_grad_enabled():
+            spikes, *ends = eager.Alone.apply(x, launch)
+        else:
+            spikes, *ends = passes.forward(x, operands, launch)
+    elif not _plain(x, operands):
         rule, engine, params = launch.rule, launch.engine, _listed(launch)
         spikes, *ends = neuron_op(x, *operands, serialise(rule), engine, params, launch.keep)
     elif torch._C._are_functorch_transforms_active():
@@ -66,11 +72,20 @@ def neuron(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple
     return spikes, tuple(ends)
 
 
+def _watched() -> bool:
+    """Whether a compiler, a mode or a transform stands between this thread and plain operations."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def _plain(x: Tensor, operands: Operands) -> bool:
     """Whether this is eager mode on ordinary tensors."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # of this thread
         return False
-    return all(type(t) in (Tensor, torch.nn.Parameter) for t in (x, *operands) if t is not None)
+    return all(type(t) in ORDINARY for t in (x, *operands) if t is not None)
 
 
 # ---------------------------------------------------------------- rules as text

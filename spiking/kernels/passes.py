@@ -8,7 +8,7 @@ import torch
 
 from spiking.kernels.cpu import passes as cpu
 from spiking.kernels.launch import Gradients
-from spiking.kernels.operands import Operands
+from spiking.kernels.operands import NOTHING, Operands
 from spiking.kernels.rules.base import Rule
 from spiking.kernels.rules.neurons import LMHT, Dynamic, Leaky
 
@@ -61,6 +61,8 @@ def backward(
         return _triton_backward(_leaky(rule), x, operands, g, g_ends, launch)
     assert isinstance(rule, Rule)
     gx, (gv, gm), found = cpu.backward(rule, values(launch, operands), x, operands, g, g_ends)
+    if operands is NOTHING:
+        return Gradients(gx)
     scalars = found.scalars
     return Gradients(
         gx,
@@ -107,6 +109,8 @@ def _leaky(rule: object) -> Leaky:
 
 def values(launch: Launch, operands: Operands) -> Mapping[str, float]:
     """Values of the scalar parameters, learnt ones and those of a table included."""
+    if operands is NOTHING:
+        return launch.params
     found = dict(launch.params)
     if operands.rate is not None:
         found["rate"] = operands.rate.item()

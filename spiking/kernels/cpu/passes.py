@@ -12,7 +12,7 @@ from spiking.kernels.cpu.arguments import Arguments
 from spiking.kernels.cpu.runtime import DTYPES, can_stream, run, threads_for
 from spiking.kernels.cpu.writer import BLOCK, UNIT
 from spiking.kernels.layout import in_order_of, like, prepare, same_order
-from spiking.kernels.operands import Operands
+from spiking.kernels.operands import NOTHING, Operands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from spiking.kernels.rules.base import Rule
 
 SCRATCH_FLOATS = 64 * 1024  # what one block keeps for the way back: 256 KiB, a quarter of a usual L2
-NO_OPERANDS = Operands()
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def forward(
     rule: Rule,
     values: Mapping[str, float],
     x: Tensor,
-    operands: Operands = NO_OPERANDS,
+    operands: Operands = NOTHING,
     keep: bool = True,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Spikes ``[T, ...]`` and, if ``keep``, the states after the last step (float32).
@@ -77,7 +76,7 @@ def backward(
     rule: Rule,
     values: Mapping[str, float],
     x: Tensor,
-    operands: Operands = NO_OPERANDS,
+    operands: Operands = NOTHING,
     g: Tensor | None = None,
     g_ends: tuple[Tensor | None, ...] = (),
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None], ParameterGradients]:
