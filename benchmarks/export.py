@@ -2,7 +2,7 @@
 
     python benchmarks/export.py [NAME ...] [--table FILE] [--again] [--batch B] [--no-compile]
 
-For the smallest entry of every family, and for converted networks of every method: the ONNX files of all T
+For a small member of every family, and for converted networks of every method: the ONNX files of all T
 steps for T = 1 and 4 and of one step, each compared with the network as `zoo.export` does. At T = 4 one call
 of onnxruntime is timed beside the network in eager mode and under ``torch.compile``, on the same images with
 one thread. Entries without trained weights have random ones, and statistics of norms from noise, so that
@@ -43,8 +43,10 @@ if TYPE_CHECKING:
 CNN, VIT = "ResNet of 2 blocks", "ViT of 2 blocks"
 CONVERTED = {f"{CNN} by {method}": (method, CNN) for method in list_methods()}
 CONVERTED |= {f"{VIT} by {method}": (method, VIT) for method in ("dcgs", "ecmt")}
-SMALL_SIDE = 64  # of ImageNet's networks, which take any size
+SMALL_SIDE = 32  # of ImageNet's networks, which take any size
+SMALL, MOST = ", small", 200_000  # parameters; of a larger entry, what it declares as small stands for it
 TIMED = 4  # steps
+LMHT = "lmht_resnet20"  # of a family by its layers, but with neurons of its own
 STEP, WHOLE = "one step", "whole"
 FORMS = {f"T={TIMED}": TIMED, "T=1": 1, STEP: TIMED}
 TIMED_FORMS = (f"T={TIMED}", WHOLE)
@@ -52,21 +54,28 @@ TIMES = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
 
 
 def entries() -> list[str]:
-    """The smallest entry of every family of classifiers and agents."""
+    """The smallest entry of every family of classifiers and agents, or the small form of it."""
     names = [n for task in ("classification", "control") for n in zoo.list_models(task=task)]
     families: dict[str, list[str]] = {}
     for name in names:
         families.setdefault(get_entry(name).family, []).append(name)
-    return [
-        min(found, key=lambda n: (not is_spiking(n), zoo.describe(n).parameters or 0))
-        for found in families.values()
-    ]
+    chosen = []
+    for found in families.values():
+        light = [n for n in found if size_of(n) <= MOST]
+        declared = [f"{n}{SMALL}" for n in found if get_entry(n).small is not None]
+        chosen.append(min(light or declared or found, key=lambda n: (not is_spiking(n), size_of(n))))
+    return [*chosen, LMHT]
+
+
+def size_of(name: str) -> int:
+    """Parameters of an entry."""
+    return zoo.describe(name.removesuffix(SMALL)).parameters or 0
 
 
 def is_spiking(name: str) -> bool:
     """Whether there are neurons in an entry."""
     with torch.device("meta"):
-        return any(isinstance(m, Temporal) for m in zoo.create(name).modules())
+        return any(isinstance(m, Temporal) for m in zoo.create(name.removesuffix(SMALL)).modules())
 
 
 def lively(model: nn.Module, images: Tensor) -> nn.Module:
@@ -102,8 +111,11 @@ def network(name: str, time_steps: int) -> nn.Module:
         )
         ann = lively(ann, images)
         return convert(ann, method=method, time_steps=time_steps, calibration=images, progress=False)
-    steps = {"time_steps": time_steps} if over_time(name) else {}
-    if zoo.describe(name).weights and time_steps == TIMED:
+    steps: dict[str, Any] = {"time_steps": time_steps} if over_time(name) else {}
+    if name.endswith(SMALL):
+        name = name.removesuffix(SMALL)
+        steps |= {"num_classes": 10, **(get_entry(name).small or {})}
+    elif zoo.describe(name).weights and time_steps == TIMED:
         return zoo.load(name, **steps)
     model: Any = zoo.create(name, **steps)  # with trained weights, one step may not reach the classifier
     if zoo.task_of(model).name != "classification":
@@ -117,7 +129,7 @@ def network(name: str, time_steps: int) -> nn.Module:
 def over_time(name: str) -> bool:
     """Whether an entry takes a number of steps."""
     with torch.device("meta"):
-        return runs_over_time(zoo.create(name))
+        return runs_over_time(zoo.create(name.removesuffix(SMALL)))
 
 
 def forms(name: str) -> list[str]:

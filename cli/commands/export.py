@@ -59,7 +59,7 @@ def _export(options: Any) -> None:
     try:
         to = name_of_format(options.to, None)
         suffix = ("-step" if options.step else "") + FORMATS[to].suffix
-        path = checked_target(options.output or f"{Path(options.source).name}{suffix}")
+        path = checked_target(options.output or f"{Path(options.source).name}{suffix}", to)
         model = opened(options.source, options.time_steps)
         done = zoo.export(
             model, path, to, step=options.step, sequence=options.sequence, progress=timed_lines()
@@ -87,9 +87,13 @@ def opened(source: str, time_steps: int | None) -> Any:
     """
     import zoo
     from cli.networks import load
+    from zoo.export.interface import check_task
     from zoo.registry import get_entry
+    from zoo.tasks import get_task
 
     arguments: dict[str, Any] = {} if time_steps is None else {"time_steps": time_steps}
+    if zoo.is_registered(source) and not Path(source).is_dir():
+        check_task(get_task(get_entry(source).task), source)  # before billions of weights are drawn
     if not zoo.is_registered(source) or get_entry(source).weights or Path(source).is_dir():
         return load(source, **arguments)
     model: Any = zoo.load(source, pretrained=False, **arguments)

@@ -19,7 +19,7 @@ from zoo.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zoo.export.interface import Interface, Run
+    from zoo.export.ports import Interface, Run
 
 BATCHES = (3, 1)  # samples; another number than that of the trace
 ROUNDING = 1e-4  # of the largest output: float32 sums over a deep network, in another order

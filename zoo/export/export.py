@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def export(
     if sequence and (step or not known.sequence):
         why = "a form of one step takes one frame a call anyway" if step else f"{name} takes no sequences"
         raise ExportError(f"sequence=True is not for this: {why}")
-    target = checked_target(path)
+    target = checked_target(path, name)
     model = unwrap(model)
     foreign = sorted({str(p.dtype) for p in model.parameters() if p.dtype is not torch.float32})
     if foreign:
@@ -78,15 +79,23 @@ def export(
     return dataclasses.replace(written, path=target)
 
 
-def checked_target(path: str | Path) -> Path:
-    """``path``, if a file can be written there.
+def checked_target(path: str | Path, to: str) -> Path:
+    """``path``, if a file of the format ``to`` can be written there.
 
     Raises:
-        OSError: it is a folder, or lies in none.
+        ExportError: its suffix is that of another format.
+        OSError: it is a folder, or lies in none, or in one that cannot be written.
     """
     target = Path(path).expanduser()
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file in it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"the folder {target.parent} does not exist; make it first")
+    others = {known.suffix: name for name, known in FORMATS.items() if name != to}
+    if target.suffix in others:
+        raise ExportError(f"{target.name} has the suffix of {others[target.suffix]}, but is to be {to}")
+    try:
+        tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:  # now, and not after minutes of tracing
+        raise type(error)(f"cannot write into the folder {target.parent}: {error.strerror}") from error
     return target

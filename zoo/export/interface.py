@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,60 +9,26 @@ from torch import Tensor, nn
 
 from conversion import ConvertedModel
 from conversion.inputs import TOKENS, tokens
+from zoo.base import ZooModel
 from zoo.errors import ExportError
+from zoo.export.own import own_interface, takes_time_first
+from zoo.export.ports import Interface, Port
 from zoo.rebuild import runs_over_time
 from zoo.registry import task_of
-from zoo.tasks import CLASSIFICATION, CONTROL
+from zoo.tasks import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    Run = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+    from zoo.tasks import Task
 
-
-@dataclass(frozen=True, kw_only=True)
-class Port:
-    """An input or an output.
-
-    Attributes:
-        name: in the file.
-        batch: the axis of the batch; None for one that no sample has for itself.
-        factor: entries along it that one sample has.
-    """
-
-    name: str
-    batch: int | None = 0
-    factor: int = 1
-
-    def axes(self, x: Tensor) -> str:
-        """``[batch, 10]`` of a value of it."""
-        samples = "batch" if self.factor == 1 else f"{self.factor}*batch"
-        sizes = [samples if axis == self.batch else str(size) for axis, size in enumerate(x.shape)]
-        return f"[{', '.join(sizes)}]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interface:
-    """A network as a plain function of tensors.
-
-    Attributes:
-        program: the function; in eager mode it is the network itself.
-        inputs: in order.
-        outputs: in order.
-        draw: random inputs for so many samples, from a generator.
-        steps: T, of a network whose outputs are those of single steps.
-    """
-
-    program: nn.Module
-    inputs: Sequence[Port]
-    outputs: Sequence[Port]
-    draw: Callable[[int, torch.Generator], tuple[Tensor, ...]]
-    steps: int | None = None
-
-    def __call__(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the network itself gives."""
-        found = self.program(*inputs)
-        return (found,) if isinstance(found, Tensor) else tuple(found)
+ANSWERS = {  # what an output is called, by task; others have no single call
+    "classification": "logits",
+    "multi-label": "logits",
+    "segmentation": "logits",
+    "regression": "values",
+    "control": "actions",
+}
 
 
 class AllSteps(nn.Module):
@@ -83,31 +48,36 @@ class AllSteps(nn.Module):
         return logits
 
 
-def interface_of(model: nn.Module, sequence: bool = False) -> Interface:
+def interface_of(model: nn.Module, sequence: bool = False, step: bool = False) -> Interface:
     """How a network is called in a file that holds all its steps.
+
+    Args:
+        model: in evaluation mode.
+        sequence: frames of every step go in.
+        step: the file is to hold one step of it; only plain modules are called differently then.
 
     Raises:
         ExportError: its inputs and outputs are no plain tensors; says what to do.
     """
     task = task_of(model)
+    check_task(task, type(model).__name__)
     if task.name == CONTROL.name:
         _refuse_sequence(sequence, "an agent takes observations")
-        return _plain(model, "observations", (sample_size(model),), "actions")
-    if task.name != CLASSIFICATION.name:
-        raise ExportError(
-            f"{type(model).__name__} is {task.noun_phrase}, whose inputs and outputs no single call has;"
-            " zoo.export writes image classifiers, converted networks and agents. Export the part that you"
-            " need yourself: torch.export.export(model.PART, (inputs,))"
-        )
+        return _plain(model, "observations", (sample_size(model),), ANSWERS[task.name])
+    output = ANSWERS[task.name]
     size = input_size(model)
     name = "images" if len(size) == 3 else "inputs"
+    if not runs_over_time(model) and not isinstance(model, ZooModel) and takes_time_first(model):
+        return own_interface(model, name, size, sequence=sequence, step=step)
     if not runs_over_time(model):
         _refuse_sequence(sequence, f"{type(model).__name__} has no time steps")
-        return _plain(model, name, size, "logits")
+        return _plain(model, name, size, output)
     if sequence and isinstance(model, ConvertedModel):
         raise ExportError("a converted network makes its own steps from still images; leave the sequence out")
     if isinstance(model, ConvertedModel) and model.recipe.get("input_dtype") == TOKENS:
-        return _with_steps(model, Port(name="tokens"), lambda count, _: some_tokens(model, size, count))
+        return _with_steps(
+            model, Port(name="tokens"), output, lambda count, _: some_tokens(model, size, count)
+        )
     steps = steps_of(model)
 
     def draw(count: int, generator: torch.Generator) -> Tensor:
@@ -115,7 +85,25 @@ def interface_of(model: nn.Module, sequence: bool = False) -> Interface:
             return torch.randn(steps, count, *size, generator=generator).abs()
         return torch.randn(count, *size, generator=generator)
 
-    return _with_steps(model, Port(name="frames", batch=1) if sequence else Port(name=name), draw)
+    return _with_steps(model, Port(name="frames", batch=1) if sequence else Port(name=name), output, draw)
+
+
+def check_task(task: Task, name: str) -> None:
+    """Refuse what a single call cannot do.
+
+    Args:
+        task: of the network.
+        name: of the network, for the message.
+
+    Raises:
+        ExportError: says what to do.
+    """
+    if task.name not in ANSWERS:
+        raise ExportError(
+            f"{name} is {task.noun_phrase}, whose inputs and outputs no single call has; zoo.export writes"
+            " networks that take images, converted networks and agents. Export the part that you need"
+            " yourself: torch.export.export(model.PART, (inputs,))"
+        )
 
 
 def steps_of(model: nn.Module) -> int:
@@ -179,11 +167,13 @@ def _plain(model: nn.Module, name: str, size: tuple[int, ...], output: str) -> I
     )
 
 
-def _with_steps(model: nn.Module, port: Port, draw: Callable[[int, torch.Generator], Tensor]) -> Interface:
+def _with_steps(
+    model: nn.Module, port: Port, output: str, draw: Callable[[int, torch.Generator], Tensor]
+) -> Interface:
     return Interface(
         program=AllSteps(model),
         inputs=[port],
-        outputs=[Port(name="logits", batch=1)],
+        outputs=[Port(name=output, batch=1)],
         draw=lambda count, generator: (draw(count, generator),),
         steps=steps_of(model),
     )

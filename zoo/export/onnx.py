@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from zoo.export.interface import Interface
+    from zoo.export.ports import Interface
     from zoo.export.request import Request
 
 LARGEST_FILE = 2 << 30  # bytes of one message of protobuf

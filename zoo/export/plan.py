@@ -11,7 +11,7 @@ from zoo.export.step import driven, one_step
 if TYPE_CHECKING:
     from torch import nn
 
-    from zoo.export.interface import Interface, Run
+    from zoo.export.ports import Interface, Run
     from zoo.export.request import Request
 
 
@@ -38,7 +38,7 @@ def plan_of(model: nn.Module, request: Request) -> Plan:
     Raises:
         ExportError: it has no such form.
     """
-    whole = interface_of(model, request.sequence)
+    whole = interface_of(model, request.sequence, request.step)
     if not request.step:
         return Plan(traced=whole, compared=whole)
     request.say("looking at the states of all neurons")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from zoo.export.interface import Interface
+    from zoo.export.ports import Interface
     from zoo.export.request import Request
 
 MOST = 1024  # samples at a time

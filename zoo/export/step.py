@@ -12,13 +12,14 @@ from conversion import ConvertedModel
 from spiking.neurons.base import Temporal
 from spiking.neurons.stream import STREAMS, Stream
 from spiking.streaming import streaming
+from zoo.base import ZooModel
 from zoo.errors import ExportError
-from zoo.export.interface import Interface, Port
+from zoo.export.ports import Interface, Port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from zoo.export.interface import Run
+    from zoo.export.ports import Run
 
 STEPS_DONE = "steps_done"
 FEWEST, MOST = 3, 6  # steps over which a file is compared with the network
@@ -135,8 +136,10 @@ def next_step(model: nn.Module, x: Tensor) -> Tensor:
     if isinstance(model, ConvertedModel):
         with model.clock.running(1):
             logits: Tensor = model(x, steps=True)
-    else:
+    elif isinstance(model, ZooModel):
         logits = model(x.unsqueeze(0), steps=True)
+    else:
+        logits = model(x.unsqueeze(0))
     return logits[0]
 
 
@@ -157,7 +160,7 @@ def one_step(model: nn.Module, whole: Interface) -> tuple[Interface, Interface]:
         )
     if getattr(model, "mean_frame", False):
         raise ExportError("the network averages the frames of a sequence, so it cannot take one at a time")
-    drawn = whole.draw
+    drawn, answer = whole.draw, whole.outputs[0].name
     memories = memories_of(model, drawn)
     parts = [part for memory in memories for part in memory.parts]
     states = [Port(name=f"state.{p.name}", batch=p.batch, factor=p.factor) for p in parts]
@@ -174,17 +177,16 @@ def one_step(model: nn.Module, whole: Interface) -> tuple[Interface, Interface]:
         program=OneStep(model, memories),
         inputs=[*whole.inputs, counter, *states],
         outputs=[
-            Port(name="logits"),
+            Port(name=answer),
             Port(name=f"next.{STEPS_DONE}", batch=None),
             *(Port(name=f"next.{p.name}", batch=p.batch, factor=p.factor) for p in parts),
         ],
         draw=draw,
     )
-    name = whole.inputs[0].name
     compared = Interface(
         program=Streamed(model),
-        inputs=[Port(name=name, batch=1)],
-        outputs=[Port(name="logits", batch=1)],
+        inputs=[Port(name=whole.inputs[0].name, batch=1)],
+        outputs=[Port(name=answer, batch=1)],
         draw=draw_several,
     )
     return traced, compared

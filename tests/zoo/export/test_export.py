@@ -13,8 +13,9 @@ from cli.commands.export import opened
 from cli.main import main
 from tests.zoo.export.lively import liven
 from zoo.export import compare, program
-from zoo.export.interface import Interface, Port, interface_of
+from zoo.export.interface import interface_of
 from zoo.export.metadata import metadata_of
+from zoo.export.ports import Interface, Port
 from zoo.export.step import driven, one_step
 
 pytestmark = pytest.mark.export
