@@ -159,6 +159,9 @@ def checked(what: str | Path, x: Any, y: Any, p: Any, t: Any) -> Events:
             f"{what}: x, y, polarity and time have {', '.join(str(len(c)) for c in columns)} entries;"
             " they must have one each for every event"
         )
+    for name, column in zip(("columns", "rows", "polarities", "times"), columns, strict=True):
+        if np.issubdtype(column.dtype, np.floating) and not np.isfinite(column).all():
+            raise DataError(f"{what}: some {name} are NaN or infinite")
     polarity = columns[2].astype(np.int64)
     low, high = (int(polarity.min()), int(polarity.max())) if len(polarity) else (0, 1)
     if (low, high) in ((1, 2), (2, 2)):
@@ -167,8 +170,6 @@ def checked(what: str | Path, x: Any, y: Any, p: Any, t: Any) -> Events:
         raise DataError(f"{what}: polarities are 0 and 1, -1 and 1 or 1 and 2, not {low} to {high}")
     time = columns[3]
     if np.issubdtype(time.dtype, np.floating):
-        if not np.isfinite(time).all():
-            raise DataError(f"{what}: some times are NaN or infinite")
         time = time if (time == np.round(time)).all() else np.round(time * 1e6)
     return Events(
         columns[0].astype(np.int64),

@@ -225,7 +225,8 @@ def test_a_struct_of_matlab(tmp_path):
         ({"a": np.arange(3)}, r"a \(3,\); expected columns x, y, p and t"),
         ({"x": [1], "y": [1, 2], "p": [0], "t": [0]}, "have 1, 2, 1, 1 entries"),
         ({"x": [1], "y": [1], "p": [7], "t": [0]}, "polarities are 0 and 1"),
-        ({"x": [1], "y": [1], "p": [1], "t": [np.nan]}, "NaN"),
+        ({"x": [1], "y": [1], "p": [1], "t": [np.nan]}, "times are NaN"),
+        ({"x": [np.nan], "y": [1], "p": [1], "t": [0]}, "columns are NaN"),
     ],
 )
 def test_arrays_that_are_no_events(columns, message, tmp_path):
