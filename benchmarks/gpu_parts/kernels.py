@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+import spiking
 from spiking import functional, reference, surrogate
 
 if TYPE_CHECKING:
@@ -60,6 +61,23 @@ def _dynamic(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple
     return spikes, *ends
 
 
+class _Adaptive(spiking.StepNeuron):
+    """What a user might write; without exponentials, whose last bits differ between CPU and GPU."""
+
+    state_names = ("v", "a")
+
+    def dynamics(self, x: Any, v: Any, a: Any) -> tuple[Any, ...]:
+        h = v + (x - v) / 3.0
+        s = self.fire(h - (self.v_threshold + a))
+        return s, h - s * self.v_threshold, 0.9 * a + 0.2 * s
+
+
+def _written(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple[Tensor, ...]:
+    neuron = _Adaptive(surrogate=ATAN, backend=backend if module is functional else "reference")
+    spikes, ends = neuron.run(x, tuple(extra), keep_state=True)
+    return spikes, *(ends or ())
+
+
 def _lmht(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple[Tensor, ...]:
     engine = backend if module is functional else "reference"
     fixed = x.new_tensor(1.0, dtype=torch.float32), x.new_tensor(0.5, dtype=torch.float32)
@@ -94,6 +112,7 @@ def _kernels(x: Tensor, full: bool) -> Iterator[tuple[str, Case]]:
         if hard or full:
             yield f"IF, {how}", Case(_leaky("if_", **common), x, (v,))
             # a rate of 1/2: sigmoids of CPU and GPU may differ in their last bit
+            yield f"KLIF, {how}", Case(_leaky("klif", **common), x, (torch.tensor(1.3), v))
             yield f"PLIF, {how}", Case(_leaky("plif", **common), x, (torch.tensor(0.0), v))
         for tau in (2.0, 3.0):
             if full or hard == (tau == 2.0):
@@ -101,6 +120,7 @@ def _kernels(x: Tensor, full: bool) -> Iterator[tuple[str, Case]]:
                 yield f"LIF, tau {tau:g}, {how}", Case(run, x, (v,))
     u = _drive(tuple(x.shape[1:]), 0.1, 0.0, seed=2)
     yield "second order", Case(_dynamic, (x.float() * 0.3).to(x.dtype), (v, u))
+    yield "written by a user", Case(_written, x, (v, u))
     matrix = (torch.rand(steps, steps, generator=torch.Generator().manual_seed(3)) * 1.4 + 0.3) / steps
     leak = torch.rand(steps, generator=torch.Generator().manual_seed(4)) + 0.5
     yield "LM-HT", Case(_lmht, x, (matrix, leak))

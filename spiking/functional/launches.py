@@ -157,7 +157,7 @@ def _klif(
     flag("decay_input", decay_input)
     flag("scale_reset", scale_reset)
     fire = Firing(**firing)
-    engine = choose(x, backend, fire.surrogate, has_triton=False)
+    engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
         return None
     return leaky(fire, engine, keep, tau=tau, decay_input=decay_input, gain=True, scale_reset=scale_reset)
@@ -168,7 +168,7 @@ def _clif(
 ) -> Launch | None:
     time_constant("tau", tau)
     number("v_threshold", v_threshold, above=0.0)
-    engine = choose(x, backend, surrogate, has_triton=False)
+    engine = choose(x, backend, surrogate)
     if engine == "reference":
         return None
     return complementary(surrogate, engine, keep, v_threshold=v_threshold, tau=tau)

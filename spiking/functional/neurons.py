@@ -190,7 +190,7 @@ def lmh(
     """LM-H, two compartments; see `spiking.reference.lmh`."""
     check(x, d, u)
     tensor("coefficients", coefficients, size=5)
-    engine = choose(x, backend, surrogate, has_triton=False)
+    engine = choose(x, backend, surrogate)
     if engine == "reference":
         return reference.lmh(x, coefficients, d, u, surrogate=surrogate)
     operands = Operands(v=d, m=u, table=coefficients.float())

@@ -51,7 +51,7 @@ def written(
         ValueError: the backend is unknown, or was asked for by name and cannot run this.
     """
     check(x, *(states or ()))
-    engine = choose(x, backend, surrogate, has_triton=False)
+    engine = choose(x, backend, surrogate)
     if engine == "reference" or torch.compiler.is_compiling():  # compilers see the lines themselves
         return None
     if not all(map(math.isfinite, rests)):

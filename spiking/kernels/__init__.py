@@ -41,7 +41,7 @@ def refusal(engine: str, x: Placed, surrogate: Surrogate, has_triton: bool) -> s
         engine: ``"cpu"`` or ``"triton"``.
         x: currents.
         surrogate: slope of the step.
-        has_triton: whether the neuron has a Triton kernel, too: IF, LIF, PLIF, LM-HT, the dynamic one.
+        has_triton: whether the neuron has a Triton kernel, too: all whose neurons share their parameters.
     """
     if x.dtype is not torch.float32 and x.dtype not in HALVES:
         return f"dtype {x.dtype}"
@@ -51,14 +51,16 @@ def refusal(engine: str, x: Placed, surrogate: Surrogate, has_triton: bool) -> s
         return "llvmlite is not installed"
     if engine == "triton" and not HAS_TRITON:
         return "triton is not installed"
-    return _cpu_refusal(x, surrogate) if engine == "cpu" else _triton_refusal(x, surrogate, has_triton)
-
-
-def _cpu_refusal(x: Placed, surrogate: Surrogate) -> str | None:
+    if engine == "triton" and not has_triton:
+        return "this neuron has no Triton kernel"
     from spiking.kernels.rules.surrogates import has_formula
 
     if not has_formula(surrogate):
         return f"the surrogate {surrogate}"
+    return _cpu_refusal(x) if engine == "cpu" else _triton_refusal(x)
+
+
+def _cpu_refusal(x: Placed) -> str | None:
     if x.device.type != "cpu":
         return f"the tensor is on {x.device}"
     if x.dtype is torch.float16:
@@ -71,14 +73,10 @@ def _cpu_refusal(x: Placed, surrogate: Surrogate) -> str | None:
     return None
 
 
-def _triton_refusal(x: Placed, surrogate: Surrogate, has_triton: bool) -> str | None:
-    from spiking.kernels.triton import leaky as triton
+def _triton_refusal(x: Placed) -> str | None:
+    from spiking.kernels.triton.runtime import interpreted
 
-    if not has_triton:
-        return "this neuron has no Triton kernel"
-    if not surrogate.spiking or type(surrogate) not in triton.SURROGATES:
-        return f"the surrogate {surrogate}"
-    if x.device.type != "cuda" and not triton.interpreted():
+    if x.device.type != "cuda" and not interpreted():
         return f"the tensor is on {x.device}"
     return None
 

@@ -10,7 +10,7 @@ from spiking.kernels.cpu import passes as cpu
 from spiking.kernels.launch import Gradients
 from spiking.kernels.operands import NOTHING, Operands
 from spiking.kernels.rules.base import Rule
-from spiking.kernels.rules.neurons import LMHT, Dynamic, Leaky
+from spiking.kernels.rules.neurons import LMHT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,17 +26,12 @@ def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]
     if isinstance(rule, LMHT):
         assert operands.table is not None
         return (_mixing(launch).forward(rule, x, operands.table),)
-    if launch.engine == "triton" and isinstance(rule, Dynamic):
-        from spiking.kernels.triton import dynamic
-
-        spikes, ends = dynamic.forward(launch.params, x, operands.v, operands.m, launch.keep)
-        return (spikes, *ends)
-    if launch.engine == "triton":
-        from spiking.kernels.triton import leaky as triton
-
-        spikes, ends = triton.forward(_leaky(rule), launch.params, x, operands.v, operands.rate, launch.keep)
-        return (spikes, *ends)
     assert isinstance(rule, Rule)
+    if launch.engine == "triton":
+        from spiking.kernels.triton import passes as triton
+
+        spikes, ends = triton.forward(rule, launch.params, x, operands, launch.keep)
+        return (spikes, *ends)
     spikes, ends = cpu.forward(rule, values(launch, operands), x, operands, launch.keep)
     return (spikes, *ends)
 
@@ -51,19 +46,17 @@ def backward(
         assert table is not None
         gx, g_table = _mixing(launch).backward(rule, x, table, g)
         return Gradients(gx, table=g_table.to(table.dtype))
-    if launch.engine == "triton" and isinstance(rule, Dynamic):
-        from spiking.kernels.triton import dynamic
-
-        given = (operands.v, operands.m)
-        gx, gv, gm = dynamic.backward(rule, launch.params, x, *given, g, g_ends)
-        return Gradients(gx, v=as_like(gv, operands.v), m=as_like(gm, operands.m))
-    if launch.engine == "triton":
-        return _triton_backward(_leaky(rule), x, operands, g, g_ends, launch)
     assert isinstance(rule, Rule)
-    gx, (gv, gm), found = cpu.backward(rule, values(launch, operands), x, operands, g, g_ends)
+    coefficients = conductance = None
+    if launch.engine == "triton":
+        from spiking.kernels.triton import passes as triton
+
+        gx, (gv, gm), scalars = triton.backward(rule, launch.params, x, operands, g, g_ends)
+    else:
+        gx, (gv, gm), found = cpu.backward(rule, values(launch, operands), x, operands, g, g_ends)
+        scalars, coefficients, conductance = found.scalars, found.coefficients, found.conductance
     if operands is NOTHING:
         return Gradients(gx)
-    scalars = found.scalars
     return Gradients(
         gx,
         v=as_like(gv, operands.v),
@@ -71,24 +64,9 @@ def backward(
         rate=as_like(scalars.get("rate"), operands.rate),
         k=as_like(scalars.get("k"), operands.k),
         table=_table(rule, scalars, operands.table),
-        coefficients=found.coefficients,
-        conductance=found.conductance,
+        coefficients=coefficients,
+        conductance=conductance,
     )
-
-
-def _triton_backward(
-    rule: Leaky,
-    x: Tensor,
-    operands: Operands,
-    g: Tensor | None,
-    g_ends: tuple[Tensor | None, ...],
-    launch: Launch,
-) -> Gradients:
-    from spiking.kernels.triton import leaky as triton
-
-    g_end = next(iter(g_ends), None)
-    gx, gv, g_rate = triton.backward(rule, launch.params, x, operands.v, operands.rate, g, g_end)
-    return Gradients(gx, v=as_like(gv, operands.v), rate=as_like(g_rate, operands.rate))
 
 
 def _mixing(launch: Launch) -> Any:
@@ -100,11 +78,6 @@ def _mixing(launch: Launch) -> Any:
     from spiking.kernels.cpu import lmht as cpu_mixing
 
     return cpu_mixing
-
-
-def _leaky(rule: object) -> Leaky:
-    assert isinstance(rule, Leaky)  # `kernels.refusal` lets no other pass
-    return rule
 
 
 def values(launch: Launch, operands: Operands) -> Mapping[str, float]:
@@ -130,5 +103,6 @@ def _table(rule: Rule, scalars: Mapping[str, Tensor], table: Tensor | None) -> T
     """Gradients of a table, 0 for those of its numbers that are not learnt."""
     if table is None or not rule.learnt:
         return None
-    grads = [scalars.get(name, torch.zeros((), dtype=torch.float64)) for name in rule.tabled]
+    zero = torch.zeros((), dtype=torch.float64, device=table.device)
+    grads = [scalars.get(name, zero) for name in rule.tabled]
     return torch.stack(grads).to(table.dtype)

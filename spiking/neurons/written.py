@@ -29,10 +29,10 @@ class StepNeuron(Neuron):
     """A neuron whose step a subclass writes, `dynamics`; kernels over T come out of these lines.
 
     The lines run as they are on tensors, step by step, wherever something else than the plain result is
-    wanted (``backend="reference"``, float64, compilers, exporters). On a CPU they are run once on symbols;
-    the operations that they perform are differentiated and compiled into one kernel over all steps, forward
-    and backward, which needs no compiler on the machine. A fused norm in front and `spiking.streaming` work
-    as with any other neuron.
+    wanted (``backend="reference"``, float64, compilers, exporters). Else they are run once on symbols; the
+    operations that they perform are differentiated and compiled into one kernel over all steps, forward and
+    backward: on a CPU, where that needs no compiler on the machine, and in Triton on CUDA. A fused norm in
+    front and `spiking.streaming` work as with any other neuron.
 
     What a kernel can hold: ``+ - * /``, powers 2 and 3, comparisons, ``&``, ``|``, `fire`, ``torch.where``,
     ``exp``, ``sigmoid``, ``tanh``, ``relu``, ``abs``, ``clamp``, ``maximum``, ``minimum``, ``square``,

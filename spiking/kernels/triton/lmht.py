@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from spiking.kernels.layout import like, prepare, same_order
-from spiking.kernels.triton.leaky import BLOCK, _options
+from spiking.kernels.triton.runtime import BLOCK, options
 
 if TYPE_CHECKING:
     from spiking.kernels.rules.neurons import LMHT
@@ -105,7 +105,7 @@ def forward(rule: LMHT, x: Tensor, table: Tensor) -> Tensor:
         with torch.cuda.device_of(x):  # Triton launches on the current device
             _forward_kernel[(triton.cdiv(count, BLOCK),)](
                 x, out, table, count, x.stride(0),
-                STEPS=rule.steps, STEPS_IN=rule.steps_in, LEVELS=rule.levels, BLOCK=BLOCK, **_options(),
+                STEPS=rule.steps, STEPS_IN=rule.steps_in, LEVELS=rule.levels, BLOCK=BLOCK, **options(),
             )  # fmt: skip
     return out
 
@@ -128,7 +128,7 @@ def backward(rule: LMHT, x: Tensor, table: Tensor, g: Tensor | None) -> tuple[Te
     with torch.cuda.device_of(x):
         _backward_kernel[(programs,)](
             x, g, gx, table, passed, sums, count, x.stride(0), g.stride(0),
-            STEPS=rule.steps, STEPS_IN=rule.steps_in, LEVELS=rule.levels, BLOCK=BLOCK, **_options(),
+            STEPS=rule.steps, STEPS_IN=rule.steps_in, LEVELS=rule.levels, BLOCK=BLOCK, **options(),
         )  # fmt: skip
     g_table[2:] = sums.sum(0, dtype=torch.float64)
     return gx, g_table

@@ -11,10 +11,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
+import spiking
 from spiking import functional, kernels, reference, surrogate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -74,9 +76,14 @@ def cases():
         out[f"{function} bfloat16"] = {"x": drive(3, 2, 40, dtype=torch.bfloat16), **common}
         out[f"{function} float16"] = {"x": drive(3, 2, 40, dtype=torch.float16), **common}
         out[f"{function} state in another layout"] = {"x": drive(2, 3, 5), "v": drive(5, 3).T, **common}
-    from spiking.kernels.triton import leaky as triton
+    for v_reset, detach in itertools.product((0.0, None), (False, True)):
+        more = {"v_reset": v_reset, "detach_reset": detach, "scale_reset": True, "tau": 3.0}
+        out[f"klif {v_reset} {detach}"] = {"function": "klif", "learnt": (0.8,), "x": x, **more}
+    from spiking.kernels.rules.surrogates import FORMULAS
 
-    for cls, alpha in itertools.product(triton.SURROGATES, (None, 0.7)):
+    for cls, alpha in itertools.product(FORMULAS, (None, 0.7)):
+        if alpha is not None and "alpha" not in cls().parameters():
+            continue
         slope = cls(**({} if alpha is None else {"alpha": alpha}))
         out[f"slope {slope}"] = {"function": "lif", "x": x, "slope": slope}
     return out
@@ -124,6 +131,74 @@ def dynamic_cases():
     return out
 
 
+class Adaptive(spiking.StepNeuron):
+    """What a user might write: two states, two learnt numbers, and names that kernels use, too."""
+
+    state_names = ("v", "a")
+    rest: ClassVar = {"a": 0.1}
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.x, self.count = torch.nn.Parameter(torch.tensor(0.8)), torch.nn.Parameter(torch.tensor(0.3))
+
+    def dynamics(self, x, v, a):
+        h = self.x * v + torch.where(x > 2.0, x / 3.0, x) + torch.tanh(a) * 0.1
+        s = self.fire(h - (self.v_threshold + a.abs()))
+        a = torch.clamp(a * 0.9 + self.count * s, max=1.5)
+        return s, torch.maximum(h - s.detach(), a - 2.0), torch.exp(-a) * 0.2 + a
+
+
+MODULES = {
+    "clif": spiking.CLIF,
+    "klif": spiking.KLIF,
+    "lmh": spiking.LMH,
+    "written": Adaptive,
+}
+
+
+def compare_module(kind, x, starts=False, **settings):
+    """The same for neurons with exponentials, whose states may differ in their last bit."""
+    found = []
+    for backend in ("triton", "reference"):
+        neuron, leaf = MODULES[kind](backend=backend, **settings), x.detach().requires_grad_()
+        rest = neuron.initial_state(x[0])
+        state = (rest if isinstance(rest, tuple) else (rest,)) if starts else None
+        if starts:
+            own = [(s + 0.1 * drive(*s.shape, seed=k)).requires_grad_() for k, s in enumerate(state)]
+            state = tuple(own) if isinstance(rest, tuple) else own[0]
+        spikes, ends = neuron.run(leaf, state, keep_state=True)
+        ends = ends if isinstance(ends, tuple) else (ends,)
+        loss = (spikes.float() * drive(*x.shape, seed=7)).sum()
+        loss = loss + sum((end * drive(*end.shape, seed=8 + k)).sum() for k, end in enumerate(ends))
+        leaves = [leaf, *(own if starts else ()), *neuron.parameters()]
+        found.append((spikes, ends, torch.autograd.grad(loss, leaves)))
+    (spikes, ends, grads), (want, want_ends, want_grads) = found
+    assert 0 < want.float().mean() < 1, "the case must have both spikes and silence"
+    assert spikes.dtype is x.dtype
+    torch.testing.assert_close(spikes, want, rtol=0, atol=0)
+    torch.testing.assert_close(ends, want_ends, rtol=1e-5, atol=1e-5)
+    unit = torch.finfo(x.dtype).eps if x.dtype is not torch.float32 else 1e-4
+    for grad, other in zip(grads, want_grads, strict=True):
+        scale = max(1.0, other.abs().max().item())
+        torch.testing.assert_close(grad, other, rtol=2 * unit, atol=unit * scale)
+
+
+def module_cases():
+    """Name -> the arguments of `compare_module`."""
+    x, out = drive(3, 2, 3, 50) * 0.7, {}
+    last = drive(6, 4, 2, 3).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    for kind in MODULES:
+        out[f"{kind}"] = {"kind": kind, "x": x}
+        out[f"{kind} with states"] = {"kind": kind, "x": x, "starts": True}
+        out[f"{kind} one step"] = {"kind": kind, "x": drive(1, 20)}
+        out[f"{kind} channels last"] = {"kind": kind, "x": last}
+        out[f"{kind} gaps"] = {"kind": kind, "x": x[:, :, :, ::2]}
+        out[f"{kind} other slope"] = {"kind": kind, "x": x, "surrogate": "s2nn"}
+        out[f"{kind} bfloat16"] = {"kind": kind, "x": x.to(torch.bfloat16)}
+        out[f"{kind} float16"] = {"kind": kind, "x": x.to(torch.float16)}
+    return out
+
+
 def compare_mixed(x, steps, levels, theta=1.0, start=0.5):
     """The same for LM-HT, whose steps see all others."""
     generator = torch.Generator().manual_seed(3)
@@ -167,6 +242,7 @@ def product_of_sizes():
 def main():
     results = {}
     runs = [(compare, cases()), (compare_mixed, mixed_cases()), (compare_dynamic, dynamic_cases())]
+    runs += [(compare_module, module_cases())]
     for run, name, arguments in ((r, *case) for r, own in runs for case in own.items()):
         try:
             run(**arguments)
@@ -191,7 +267,7 @@ needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="triton is not 
 
 
 @needs_triton
-@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht", "dynamic"])
+@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht", "dynamic", *MODULES])
 def test_equals_the_reference(family):
     own = {name: verdict for name, verdict in interpreted().items() if name.split()[0].rstrip("_") == family}
     assert len(own) >= 7
@@ -205,9 +281,9 @@ def test_refuses_what_it_cannot_run():
     with pytest.raises(ValueError, match=r"'triton' cannot run this: .*tensor is on cpu"):
         functional.lif(x, backend="triton")
     with pytest.raises(ValueError, match=r"this neuron has no Triton kernel"):
-        functional.clif(x, backend="triton")
-    with pytest.raises(ValueError, match=r"the surrogate S2NN"):
-        functional.lif(x, surrogate=surrogate.S2NN(), backend="triton")
+        spiking.GLIF(time_steps=3, channels=5, backend="triton")(x.unsqueeze(-1))
+    with pytest.raises(ValueError, match=r"the surrogate Squarewave"):
+        functional.lif(x, surrogate=surrogate.SquarewaveFourierSeries(), backend="triton")
 
 
 COMPILE = """
@@ -215,12 +291,19 @@ import itertools, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spiking.kernels.triton import dynamic
-from spiking.kernels.triton import leaky as ours
+import torch
+import spiking
+from spiking.kernels.rules.neurons import Complementary, Compartments, Dynamic, Leaky
+from spiking.kernels.rules.surrogates import FORMULAS
+from spiking.kernels.rules.written import Written
 from spiking.kernels.triton import lmht as mixing
+from spiking.kernels.triton.runtime import BLOCK
+from spiking.kernels.triton.writer import kernels
+from tests.spiking.kernels.test_triton import Adaptive
 
 INTEGERS = ("count", "steps", "x_step", "g_step")
 DATA = ("x_ptr", "out_ptr", "g_ptr", "gx_ptr")
+ATAN = spiking.get_surrogate("atan")
 
 def compiled(kernel, element, **constants):
     types = {}
@@ -231,23 +314,31 @@ def compiled(kernel, element, **constants):
     source = ASTSource(kernel, types, constexprs=constants)
     return triton.compile(source, GPUTarget("cuda", 80, 32), {"enable_fp_fusion": False}).asm["ptx"]
 
-for leak, element in itertools.product((0, 1, 2), ("fp32", "bf16", "fp16")):
-    for hard, given in ((True, False), (False, True)):
-        common = {"LEAK": leak, "DECAY": hard, "HARD": hard, "LEARN": leak == 2}
-        common |= {"STARTS": given, "ENDS": given}
-        forward = compiled(ours._forward_kernel, element, BLOCK=ours.BLOCK, **common)
-        assert "fma" not in forward, "spikes would differ in their last bits"
-        assert ("div.rn" in forward) == (leak == 1)
-        compiled(ours._backward_kernel, element, BLOCK=ours.BLOCK, DETACH=given, KIND=1, **common)
-for kind in ours.SURROGATES.values():
-    common = {"LEAK": 2, "DECAY": True, "HARD": True, "LEARN": False, "STARTS": False, "ENDS": False}
-    compiled(ours._backward_kernel, "fp32", BLOCK=ours.BLOCK, DETACH=False, KIND=kind, **common)
-for element, given in itertools.product(("fp32", "bf16", "fp16"), (True, False)):
-    common = {"STARTS": given, "ENDS": given, "BLOCK": ours.BLOCK}
-    assert "fma" not in compiled(dynamic._forward_kernel, element, **common)
-    compiled(dynamic._backward_kernel, element, KIND=2, **common)
+def both(rule, element, given):
+    sizes = {"STARTS": given, "ENDS": given, "BLOCK": BLOCK}
+    forward, backward = kernels(rule)
+    text = compiled(forward, element, **sizes)
+    assert "fma" not in text or "exp" in str(rule), "spikes would differ in their last bits"
+    compiled(backward, element, **sizes)
+    return text
+
+for leak, hard in itertools.product(("none", "divide", "multiply"), (True, False)):
+    for element, given in (("fp32", not hard), ("bf16", hard)):
+        more = {"decay_input": hard, "detach": given, "learn_rate": leak == "multiply"}
+        rule = Leaky(ATAN, leak=leak, hard=hard, **more)
+        assert ("div.rn" in both(rule, element, given)) == (leak == "divide")
+for cls in FORMULAS:
+    _, backward = kernels(Leaky(cls(), leak="multiply"))
+    compiled(backward, "fp32", STARTS=False, ENDS=False, BLOCK=BLOCK)
+own = Adaptive()
+written = own._program()
+written = Written(ATAN, written.nodes, written.outputs, own._rests())
+others = (Complementary(ATAN), Compartments(ATAN), Dynamic(ATAN), Leaky(ATAN, gain=True), written)
+for rule in others:
+    both(rule, "fp32", True)
+    both(rule, "fp16", False)
 for element, levels in itertools.product(("fp32", "bf16", "fp16"), (1, 4)):
-    sizes = {"STEPS": 2, "STEPS_IN": 2, "LEVELS": levels, "BLOCK": ours.BLOCK}
+    sizes = {"STEPS": 2, "STEPS_IN": 2, "LEVELS": levels, "BLOCK": BLOCK}
     assert "fma" not in compiled(mixing._forward_kernel, element, **sizes)
     compiled(mixing._backward_kernel, element, **sizes)
 print("fine")
