@@ -1,5 +1,6 @@
 """Sphinx configuration. The zoo table is generated from the registry while the pages are built."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from _generate import (  # noqa: E402
     write_zoo_table,
 )
 
+from fulgurite import __version__  # noqa: E402
+
 project = "Fulgurite"
 author = "The Fulgurite maintainers"
 copyright = "2026, the Fulgurite maintainers. Apache-2.0"
-release = "0.1.0"
+release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -38,10 +41,15 @@ extensions = [
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "force"  # tutorials are stored without outputs and run here, once
+nb_execution_in_temp = True  # what they write stays out of the checkout
+nb_execution_timeout = 300  # seconds a cell, for machines that are busy
+nb_execution_raise_on_error = True
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # of tqdm in notebooks, which misses a widget
 exclude_patterns = ["_build", "browse.html", "generated/site"]
 html_theme = "furo"
-html_title = "Fulgurite"
+html_title = f"Fulgurite {release}"
 html_extra_path = ["generated/site"]  # browse.html, a page of its own
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"

@@ -92,11 +92,11 @@ class Batches:
             )
         if self.shape is None and (images.dim() != 4 or not images.is_floating_point()):
             self._check_runs(images)
-        size = self.cfg.get("input_size")
-        if size is not None and images.shape[1] != size[0]:
+        channels = self._channels()
+        if channels and images.shape[1] not in channels:
             raise CalibrationError(
-                f"the model takes C = {size[0]} channels, the calibration images have C = {images.shape[1]}"
-                f" in {tuple(images.shape)}"
+                f"the model takes C = {channels[-1]} channels, the calibration images have C ="
+                f" {images.shape[1]} in {tuple(images.shape)}"
             )
         if self.shape is not None and images.is_floating_point() != self.first.is_floating_point():
             raise CalibrationError(f"a calibration batch is {images.dtype}, those before {self.first.dtype}")
@@ -112,6 +112,20 @@ class Batches:
                 f" for this model (+-{bound:g}); they look unscaled: divide by 255 and normalise them"
             )
         return images
+
+    def _channels(self) -> list[int]:
+        """C as the preprocessing has it, and as the first convolution, where it has another.
+
+        timm leaves the preprocessing as it was where a network is built for another number of channels; and
+        a first convolution may see an image that has been folded.
+        """
+        size = self.cfg.get("input_size")
+        if size is None:
+            return []
+        names = dict(self.model.named_modules()) if self.model is not None else {}
+        first = names.get(str(self.cfg.get("first_conv")))
+        own = getattr(first, "in_channels", size[0])
+        return [size[0]] if own == size[0] else [size[0], own]
 
     def _check_runs(self, batch: Tensor) -> None:
         """Refuse what are no images unless the model takes it."""

@@ -10,6 +10,7 @@ from torch import nn
 
 import spiking
 from conversion import CalibrationError, ConversionError, UnsupportedOperationError, convert
+from conversion.calibration.batches import Batches
 
 quiet = {"progress": False}
 
@@ -213,6 +214,14 @@ def test_data_of_the_wrong_shape(relu_net, images):
 def test_channels_of_a_timm_model():
     model = timm.create_model("resnet10t", num_classes=5).eval()
     refused(model, torch.zeros(2, 1, 32, 32), r"takes C = 3 channels, the calibration images have C = 1")
+
+
+def test_channels_of_a_timm_model_built_for_others():
+    model = timm.create_model("test_resnet", in_chans=1, num_classes=5).eval()
+    assert model.pretrained_cfg["input_size"][0] == 3, "timm leaves it as it was"
+    Batches(torch.zeros(2, 1, 32, 32), model.pretrained_cfg, progress=False, model=model)
+    with pytest.raises(CalibrationError, match="takes C = 1 channels, the calibration images have C = 2"):
+        Batches(torch.zeros(2, 2, 32, 32), model.pretrained_cfg, progress=False, model=model)
 
 
 def test_data_of_the_wrong_kind(relu_net, images):
