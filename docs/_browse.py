@@ -31,10 +31,11 @@ def read_run(config: Path, folder: Path) -> dict[str, Any]:
 
 
 def collect(configs: Path) -> list[dict[str, Any]]:
-    """Every listed entry, its weights and its runs."""
+    """Every entry that is listed or has weights, these, and its runs."""
     runs = [read_run(path, configs) for path in sorted(configs.rglob("*.yaml"))]
     entries = []
-    for name in zoo.list_models():
+    trained = {name.partition(".")[0] for name in zoo.list_models(pretrained=True)}
+    for name in sorted({*zoo.list_models(), *trained}):
         told = zoo.describe(name)
         entries.append(
             {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 from _browse import read_run
 
 import zoo
+from zoo.files.layout import WEIGHTS_FILE
+from zoo.files.weights import WeightsCfg
+
+Z = 1.96  # standard deviations of a 95 % interval
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -47,14 +52,43 @@ def write_weights_table(path: Path) -> None:
             [
                 f"`{full}`",
                 cfg.dataset or "-",
+                "-" if cfg.time_steps is None else str(cfg.time_steps),
+                _size(cfg),
                 _numbers(cfg.published),
-                _numbers(cfg.metrics),
+                _reached(cfg),
+                _energy(cfg.metrics),
                 f"`{cfg.command}`, seed {cfg.seed}" if cfg.command else "-",
                 cfg.licence or "-",
             ]
         )
-    header = ["weights", "data", "published (theirs)", "measured (ours)", "made by", "licence"]
-    path.write_text(_table(header, rows))
+    header = ["weights", "data", "T", "size", "published (theirs)", "measured (ours)", "energy", "made by"]
+    path.write_text(_table([*header, "licence"], rows))
+
+
+def _size(cfg: WeightsCfg) -> str:
+    """Parameters, and the file that holds them."""
+    file = Path(cfg.file or "") / WEIGHTS_FILE
+    told = [f"{cfg.parameters:,} parameters"] if cfg.parameters else []
+    return ", ".join([*told, *([f"{file.stat().st_size / 1e6:.2f} MB"] if file.is_file() else [])]) or "-"
+
+
+def _reached(cfg: WeightsCfg) -> str:
+    """The accuracy with its 95 % interval (Wilson), or whatever metrics there are."""
+    accuracy, samples = cfg.metrics.get("test/acc1"), cfg.measured.get("samples")
+    if accuracy is None or not samples:
+        return _numbers(cfg.metrics)
+    middle = (accuracy + Z**2 / (2 * samples)) / (1 + Z**2 / samples)
+    spread = accuracy * (1 - accuracy) / samples + Z**2 / (4 * samples**2)
+    half = Z / (1 + Z**2 / samples) * math.sqrt(spread)
+    return f"{accuracy:.1%} of {samples:,} ({middle - half:.1%} to {middle + half:.1%})"
+
+
+def _energy(metrics: dict[str, float]) -> str:
+    """Of one sample, and of the same network as an ANN."""
+    spiking, analog = metrics.get("test/energy_mj"), metrics.get("test/ann_energy_mj")
+    if spiking is None or analog is None:
+        return "-"
+    return f"{1e3 * spiking:.3g} uJ (as an ANN {1e3 * analog:.3g} uJ)"
 
 
 def _numbers(values: dict[str, float]) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zoo.files.weights import WeightsCfg
+    from zoo.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def describe(name: str) -> Description:
     if name.startswith(PREFIX):
         return _describe_timm(name.removeprefix(PREFIX))
     entry = get_entry(name)
+    if not entry.listed and entry.weights:
+        return _describe_weights(entry)
     model = None if entry.parameters is not None else _on_meta(entry.fn)
     size = entry.cfg.get("input_size")
     classes = getattr(model, "num_classes", entry.cfg.get("num_classes"))
@@ -134,6 +137,23 @@ def describe(name: str) -> Description:
         facts=() if task == CLASSIFICATION else tuple(task.facts(entry.cfg)),
         weights=entry.weights,
         build=entry.fn,
+    )
+
+
+def _describe_weights(entry: Entry) -> Description:
+    """An entry that means nothing without arguments: what its first weights, which bring them, record."""
+    first = next(iter(entry.weights.values()))
+    return Description(
+        name=entry.name,
+        family=entry.family,
+        task=entry.task,
+        parameters=first.parameters,
+        spiking=first.time_steps is not None,
+        time_steps=first.time_steps or 1,
+        num_classes=first.num_classes,
+        input_size=first.input_size,
+        paper=first.paper,
+        weights=entry.weights,
     )
 
 

@@ -147,7 +147,8 @@ def register_model(
         parameters: their number, of an analog network that is listed without the library that builds it.
         parts: state dicts of the authors' files, beside the network's own, that belong to it; their tensors
             reach ``checkpoint_filter_fn`` as ``NAME.KEY``.
-        listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments.
+        listed: whether `zoo.list_models` shows the entry; not where it means nothing without arguments, but
+            its weights, which bring them, are shown.
 
     Returns:
         The function, unchanged.
@@ -242,7 +243,8 @@ def list_entries(
     for name in sorted(_ENTRIES):
         entry = _ENTRIES[name]
         facts = ((task, entry.task), (family, entry.family), (paper, entry.paper))
-        if not entry.listed or any(asked is not None and asked != own for asked, own in facts):
+        shown = entry.listed or pretrained  # weights bring the arguments that others would have to give
+        if not shown or any(asked is not None and asked != own for asked, own in facts):
             continue
         choices = [f"{name}.{tag}" for tag in entry.weights] if pretrained else [name]
         names += [n for n in choices if fnmatch.fnmatch(n, pattern) or fnmatch.fnmatch(name, pattern)]

@@ -30,6 +30,7 @@ def save(
     provenance: Provenance | None = None,
     *,
     max_shard_size: int | str = MAX_SHARD,
+    compact: bool = False,
     **facts: Any,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and ``README.md`` into a folder.
@@ -45,6 +46,8 @@ def save(
         directory: target folder, made if absent.
         provenance: what is known about the weights.
         max_shard_size: weights above it go into several files with an index.
+        compact: write float32 tensors that float16 holds exactly as float16, in half the space; the network
+            that is loaded is float32 again. ``model.half().float()`` rounds all of them, before you measure.
         **facts: attributes of `zoo.Provenance` by keyword, such as ``licence="mit"`` or
             ``metrics={"test/acc1": 0.98}``.
 
@@ -73,6 +76,7 @@ def save(
         figures=[Path(figure) for figure in told.figures],
         settings=told.settings,
         max_shard_size=max_shard_size,
+        compact=compact,
     )
     write_folder(target, content)
     return target

@@ -78,6 +78,9 @@ def _print(options: Any) -> None:
         names = listed(options.pattern, pretrained=options.pretrained)
         _show_names(names)
         return
+    if options.pretrained:  # also entries that mean nothing without the arguments which their weights bring
+        trained = listed(options.pattern, pretrained=True)
+        names = sorted({*names, *(name.partition(".")[0] for name in trained)})
     rows = [zoo.describe(name) for name in names]
     if options.pretrained:
         rows = [row for row in rows if row.weights]

@@ -114,7 +114,9 @@ def test_trains_for_a_step(path, tmp_path, monkeypatch):
     arguments = options.get("model_args", {})
     if "source" in options:
         leave_run(options["source"]["model"], config["data"]["init_args"])
-    if "weights" in arguments:
+    if arguments.get("weights", "").startswith("runs/"):
+        leave_run(arguments["weights"].partition("/checkpoints/")[0], config["data"]["init_args"])
+    elif "weights" in arguments:
         source = zoo.create(config["model"]["init_args"]["model"])  # stands for the authors' file
         Path(arguments["weights"]).parent.mkdir(parents=True)
         torch.save({"model": source.state_dict()}, arguments["weights"])

@@ -31,6 +31,18 @@ def test_the_token_table_shows_what_was_measured(tmp_path):
     assert "| `tome` | refused | - | - |" in text
 
 
+def test_the_weights_table_shows_what_was_recorded(tmp_path):
+    _generate.write_weights_table(tmp_path / "table.md")
+    row = next(
+        line
+        for line in (tmp_path / "table.md").read_text().splitlines()
+        if "`spiking_cnn_nano.nmnist_t8`" in line
+    )
+    assert "98.0% of 100 (93.0% to 99.4%)" in row, "the interval that the card tells, too"
+    assert "| 8 | 118,026 parameters, 0.48 MB |" in row
+    assert "7.04 uJ (as an ANN 23.1 uJ)" in row
+
+
 def test_the_shipped_measurements_fit_the_table(tmp_path):
     source = ROOT / "benchmarks" / "token_table.csv"
     _generate.write_token_table(source, tmp_path / "table.md")

@@ -6,6 +6,7 @@ import torch
 
 import spiking
 import zoo
+from conversion import convert
 
 
 @pytest.mark.parametrize("name", zoo.list_models("*_nano"))
@@ -41,6 +42,22 @@ def test_operations_are_recorded_or_unknown():
     assert zoo.describe("sew_resnet18").sops is None
     assert "profile_energy" in str(zoo.describe("sew_resnet18"))
     assert "SOPs" not in str(zoo.describe("qcfs_resnet20"))
+
+
+def test_weights_of_conversions_are_listed_and_described(tmp_path, monkeypatch):
+    source = zoo.create("qcfs_vgg16", plan=((4,), (8,)), hidden=0, pool_size=2, num_classes=5, levels=4)
+    network = convert(source.eval(), "qcfs", time_steps=4, input_size=(3, 16, 16), progress=False)
+    zoo.save(network, tmp_path / "converted.mine_t4", metrics={"test/acc1": 0.5}, licence="mit")
+    monkeypatch.setenv("FULGURITE_WEIGHTS", str(tmp_path))
+    assert "converted.mine_t4" in zoo.list_models(pretrained=True)
+    assert "converted" not in zoo.list_models(), "without weights it means nothing"
+    told = zoo.describe("converted.mine_t4")
+    assert (told.spiking, told.time_steps, told.num_classes) == (True, 4, 5)
+    assert told.parameters == sum(p.numel() for p in network.parameters())
+    assert "test/acc1 0.5" in str(told)
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(zoo.load("converted.mine_t4")(images), network(images))
 
 
 # -- timm ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import zoo
-from datamodules import MNIST5kDataModule, NMNISTDataModule
+from datamodules import CIFAR10DataModule, MNIST5kDataModule, NMNISTDataModule
 from zoo.files.card import write_card
 from zoo.files.description import read_description
 from zoo.files.layout import PACKAGED
@@ -15,6 +15,7 @@ from zoo.tokens.uncert import Uncert
 NAMES = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
 IMAGES = [name for name in NAMES if ".mnist5k_" in name]
 EVENTS = [name for name in NAMES if ".nmnist_" in name]
+PICTURES = [name for name in NAMES if ".cifar10_" in name]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,37 @@ def test_there_are_some():
 
 
 def test_all_of_them_are_tested():
-    assert sorted(IMAGES + EVENTS) == NAMES
+    assert sorted(IMAGES + EVENTS + PICTURES) == NAMES
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_what_is_recorded_of_networks_for_pictures(name):
+    weights = zoo.describe(name).weights[name.partition(".")[2]]
+    assert weights.metrics["test/acc1"] >= 0.8
+    assert (weights.measured["split"], weights.measured["samples"]) == ("test", 10_000)
+    assert not weights.measured.get("chosen"), "the checkpoint was chosen on training images"
+    assert weights.command
+    assert weights.seed is not None
+    assert weights.dataset == "CIFAR-10, copy as images"
+    assert (PACKAGED / name / "model.safetensors").stat().st_size < 1_100_000
+    model = zoo.load(name)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}, "stored as float16, computed in float32"
+    assert tuple(model.pretrained_cfg["input_size"]) == (3, 32, 32)
+    with torch.no_grad():
+        assert model(torch.randn(4, 3, 32, 32)).std(0).min() > 0, "it answers to what it sees"
+
+
+@pytest.mark.skipif("CIFAR10_JPEG" not in os.environ, reason="CIFAR10_JPEG names no folder of images")
+@pytest.mark.parametrize("name", PICTURES)
+def test_recorded_accuracy_on_pictures(name):
+    recorded = zoo.describe(name).weights[name.partition(".")[2]].metrics["test/acc1"]
+    model = zoo.load(name)
+    data = CIFAR10DataModule(folder=os.environ["CIFAR10_JPEG"], eval_batch_size=250)
+    data.prepare_data()
+    data.setup("test")
+    with torch.no_grad():
+        hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in data.test_dataloader())
+    assert hits / 10_000 == pytest.approx(recorded, abs=0.002)  # sums round differently between machines
 
 
 @pytest.mark.parametrize("name", EVENTS)

@@ -23,6 +23,7 @@ from zoo.files.layout import (
     located,
     sha256_of,
 )
+from zoo.files.tensors import COMPACT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,6 +174,8 @@ def _read_shards(index: Path) -> Checkpoint:
 
 def _read_safetensors(path: Path) -> Checkpoint:
     state, metadata = read_safetensors(path)
+    if COMPACT in metadata:
+        state = {key: v.float() if v.dtype == torch.float16 else v for key, v in state.items()}
     return Checkpoint(state=_clean(state), ours="fulgurite" in metadata)
 
 

@@ -44,6 +44,7 @@ class Content:
         figures: PNG files.
         settings: of the run, as text.
         max_shard_size: weights above it go into several files with an index.
+        compact: see `zoo.files.tensors.write_weights`.
     """
 
     description: Description
@@ -51,6 +52,7 @@ class Content:
     figures: Sequence[Path] = ()
     settings: str | None = None
     max_shard_size: int | str = MAX_SHARD
+    compact: bool = False
 
     @property
     def beside(self) -> dict[str, str]:
@@ -169,7 +171,9 @@ def _clear(folder: Path) -> None:
 def _write(staging: Path, content: Content) -> dict[str, str]:
     """All files; their hashes by name, apart from that of the description."""
     described = content.description
-    main, weights = write_weights(staging, content.state, described.architecture, content.max_shard_size)
+    main, weights = write_weights(
+        staging, content.state, described.architecture, content.max_shard_size, content.compact
+    )
     described = replace(described, record=replace(described.recorded, sha256=weights[main]))
     for image in content.figures:
         write_bytes(staging / FIGURES / image.name, image.read_bytes())

@@ -7,6 +7,7 @@ import json
 import os
 from typing import IO, TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SHARD = "5GB"  # above it the Hub advises several files; 10^9 bytes each
+COMPACT = "compact"  # in a file's metadata: its float16 stands for float32
 
 
 def write_weights(
-    folder: Path, state: Mapping[str, Tensor], name: str, max_shard_size: int | str
+    folder: Path, state: Mapping[str, Tensor], name: str, max_shard_size: int | str, compact: bool = False
 ) -> tuple[str, dict[str, str]]:
     """Write a state dict.
 
@@ -32,6 +34,7 @@ def write_weights(
         state: tensors by name.
         name: of the architecture, for the metadata.
         max_shard_size: weights above it go into several files with an index.
+        compact: write float32 tensors that float16 holds exactly as such; they are read as float32 again.
 
     Returns:
         Name of the file that leads to all tensors, and the SHA-256 of every file by name, that one first.
@@ -42,6 +45,9 @@ def write_weights(
     from huggingface_hub import split_torch_state_dict_into_shards
 
     metadata = {"format": "pt", "fulgurite": name}
+    if compact:
+        state = {key: _compact(value) for key, value in state.items()}
+        metadata[COMPACT] = "float32"
     plan = split_torch_state_dict_into_shards(dict(state), max_shard_size=max_shard_size)
     hashes = {}
     for file, keys in plan.filename_to_tensors.items():
@@ -58,6 +64,11 @@ def write_weights(
     }
     write_bytes(folder / INDEX_FILE, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
     return INDEX_FILE, {INDEX_FILE: sha256_of(folder / INDEX_FILE), **hashes}
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    half = tensor.half() if tensor.dtype == torch.float32 else tensor
+    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
 
 
 def _write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -25,6 +25,7 @@ class WeightsCfg:
         input_size: ``(C, H, W)`` that the weights were trained for.
         time_steps: T that the weights were trained for.
         num_classes: K of the classifier.
+        parameters: of the network, their number.
         licence: licence of the weights.
         paper: arXiv id.
         dataset: what they were trained on.
@@ -42,6 +43,7 @@ class WeightsCfg:
     input_size: tuple[int, int, int] | None = None
     time_steps: int | None = None
     num_classes: int | None = None
+    parameters: int | None = None
     licence: str | None = None
     paper: str | None = None
     dataset: str | None = None
@@ -87,6 +89,7 @@ def read_weights_cfg(folder: Path) -> WeightsCfg:
         input_size=(int(size[0]), int(size[1]), int(size[2])) if size else None,
         time_steps=own.time_steps,
         num_classes=described.num_classes,
+        parameters=own.parameters,
         licence=own.licence,
         paper=own.paper,
         dataset=own.dataset,

@@ -28,6 +28,7 @@ Activation = Literal["qcfs", "relu"]
 S = TypeVar("S", bound="SourceNetwork")
 
 CALIBRATION = (".rec_in_mean", ".rec_th_mean")  # of a site that Parallel Conversion has calibrated
+THRESHOLD = ".v_threshold"
 CONVERTED = (".TxT", ".pre_th", ".post_th")  # of a neuron that has taken a site's place
 
 
@@ -105,17 +106,27 @@ def import_state(
             stacklevel=4,
         )
     out: dict[str, Tensor] = {}
+    left: list[str] = []
     for key, value in state.items():
         if key in calibrated:
             continue
         ours = rename(key)
-        if ours.endswith(".v_threshold") and not bool((value > 0).all()):
+        if ours.endswith(THRESHOLD) and isinstance(model, SourceNetwork) and model.activation == "relu":
+            left.append(key)
+            continue
+        if ours.endswith(THRESHOLD) and not bool((value > 0).all()):
             raise CheckpointError(
                 f"the threshold {key} is {value.flatten()[0].item():g}, but a neuron needs a positive"
                 " one: weight decay has driven it there; train again from a larger v_threshold or with"
                 " less weight_decay"
             )
         out[ours] = value
+    if left:
+        warnings.warn(
+            f"left out {len(left)} thresholds of QCFS, since this network has ReLU in its place: it answers"
+            " otherwise than the trained one until it is trained itself",
+            stacklevel=4,
+        )
     if isinstance(model, SourceNetwork) and model.activation == "qcfs" and not model.levels_given:
         warnings.warn(
             f"weights do not tell with how many levels L they were trained; levels={model.levels}, the"

@@ -33,6 +33,23 @@ def test_roundtrip(case, tiny, images, tmp_path):
     assert list(again.state_dict()) == list(model.state_dict())
 
 
+def test_a_compact_file_loses_nothing(tiny, images, tmp_path):
+    model = tiny(NAME).half().float()  # rounded, so that float16 holds every weight
+    model.classifier.bias.data.fill_(1 / 3)  # which it cannot hold
+    whole, compact = zoo.save(model, tmp_path / "whole"), zoo.save(model, tmp_path / "small", compact=True)
+    again = zoo.load(f"local-dir:{compact}")
+    assert {v.dtype for v in again.state_dict().values() if v.is_floating_point()} == {torch.float32}
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    assert torch.equal(logits(again, images), logits(model, images))
+    with safe_open(compact / "model.safetensors", "pt") as file:
+        assert file.get_tensor("classifier.weight").dtype == torch.float16
+        assert file.get_tensor("classifier.bias").dtype == torch.float32
+    size, full = ((folder / "model.safetensors").stat().st_size for folder in (compact, whole))
+    assert size < 0.7 * full  # names take space, too
+    by_timm = timm.create_model(f"local-dir:{compact}", pretrained=True).eval()
+    assert by_timm.classifier.weight.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs"),
     [

@@ -257,6 +257,16 @@ def test_calibration_is_left_out(name, trained, images, tmp_path):
         assert torch.equal(model(images()), trained(images()))
 
 
+def test_a_network_with_relu_starts_from_one_with_qcfs(name, trained, tmp_path):
+    state = official_state(trained)
+    torch.save(state, tmp_path / "c.pth")
+    number = sum(key.endswith(".up") for key in state)
+    with pytest.warns(UserWarning, match=f"left out {number} thresholds of QCFS.*until it is trained"):
+        model = zoo.load(name, weights=tmp_path / "c.pth", **{**SMALL[name], "activation": "relu"})
+    own = trained.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize("value", [0.0, -0.25, float("nan")])
 def test_thresholds_that_are_not_positive_are_refused(name, trained, tmp_path, value):
     state = official_state(trained)
