@@ -46,6 +46,21 @@ def test_bit_order_is_that_of_the_numbers(engine):
     assert {i: v for i, v in enumerate(data.tolist()) if v} == {0: 1, 1: 2, 3: 128, 127: 128}
 
 
+@needs_llvm
+@pytest.mark.parametrize("place", [5, (1 << 21) + 7, (1 << 22) - 3])
+def test_threads_do_not_forget_what_one_of_them_found(place):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for seed in range(5):
+            x = spikes(1 << 22, seed=seed)
+            assert bits.pack(x)[1] == 1
+            x[place] = 0.3
+            assert bits.pack(x) is None
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_quarters_come_back(engine):
     x = torch.arange(256).repeat(16) / 4
     data, width = bits.pack(x)

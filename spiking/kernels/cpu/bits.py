@@ -58,7 +58,8 @@ class _Packer:
                         both = c.scalar(f"and i32 {fine}, {c.scalar(f'load i32, ptr {well}')}")
                         c.raw(f"store i32 {both}, ptr {well}")
                 wrong = c.scalar(f"icmp ne i32 {c.scalar(f'load i32, ptr {well}')}, -1")
-                c.raw(f"store i32 {c.scalar(f'zext i1 {wrong} to i32')}, ptr {flag}")
+                with c.when(wrong):  # and never 0, which would undo what another thread has found
+                    c.raw(f"store i32 1, ptr {flag}")
         return c.module(name, "ptr %a, i64 %lo, i64 %hi, i64 %me")
 
     def _load(self, pointer: str, element: str, at: str) -> str:
