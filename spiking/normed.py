@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from spiking.budget import require_memory
+from spiking.kernels.operands import ORDINARY
 from spiking.layers import norm_repeated
 from spiking.neurons.base import Neuron, Temporal
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # themselves, no subclasses: these may do more
-ORDINARY = (Tensor, nn.Parameter)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from spiking.functional.written import UntraceableError
 from spiking.kernels.rules.program import TRUTHS, Program, Tape, constant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-
-class UntraceableError(Exception):
-    """A step does something that kernels cannot; the message says what."""
 
 
 class Symbol:
@@ -54,6 +51,10 @@ class Symbol:
         if isinstance(value, Symbol) and value.is_truth:
             return value.node
         raise UntraceableError("it combines numbers as if they were truth values")
+
+    def fire(self) -> Symbol:
+        """See `spiking.StepNeuron.fire`."""
+        return self.new("fire", self)
 
     # -- what Python writes as signs ---------------------------------------------------------------
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 STATES = 2  # that kernels carry from step to step
 
 
+class UntraceableError(Exception):
+    """A step does something that kernels cannot; the message says what."""
+
+
 def written(
     x: Tensor,
     states: tuple[Tensor, ...] | None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor, nn
+
+ORDINARY = (Tensor, nn.Parameter)  # types of tensors that kernels take; no subclasses: these may do more
 
 
 class Operands(NamedTuple):

@@ -21,12 +21,11 @@ from torch import Tensor
 from spiking import surrogate
 from spiking.kernels import eager, layout, passes
 from spiking.kernels.launch import Launch
-from spiking.kernels.operands import NOTHING, Operands
+from spiking.kernels.operands import NOTHING, ORDINARY, Operands
 from spiking.kernels.rules import multi_threshold, neurons, written
 from spiking.kernels.rules.base import Family
 from spiking.kernels.rules.neurons import LMHT
 
-ORDINARY = (Tensor, torch.nn.Parameter)
 CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (

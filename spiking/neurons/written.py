@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from spiking.functional.tracing import Symbol, UntraceableError, trace
-from spiking.functional.written import refusal, written
+from spiking.functional.written import UntraceableError, refusal, written
 from spiking.neurons.base import Neuron
 from spiking.reference.neurons import state_dtype
 from spiking.surrogate import Surrogate
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from spiking.functional.launches import Kernel
+    from spiking.functional.tracing import Symbol
     from spiking.kernels.rules.program import Program
 
 PLAIN = (bool, int, float, str, type(None))
@@ -67,7 +67,7 @@ class StepNeuron(Neuron):
 
     def fire(self, above: Any) -> Any:
         """1 where ``above``, potential less threshold, is at least 0, else 0; with the surrogate's slope."""
-        return above.new("fire", above) if isinstance(above, Symbol) else self.surrogate(above)
+        return self.surrogate(above) if isinstance(above, Tensor) else above.fire()
 
     def initial_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """See `rest`; for steps like ``x [B, ...]``."""
@@ -133,6 +133,8 @@ class StepNeuron(Neuron):
         ]
         if reason := refusal(len(self.state_names), len(learnt)):
             raise UntraceableError(reason)
+        from spiking.functional.tracing import trace  # not needed before a neuron is written
+
         program = trace(self._on_symbols, self.state_names, learnt)
         object.__setattr__(self, "_traced", (known, program) if plain else None)
         return program

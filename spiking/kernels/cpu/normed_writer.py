@@ -126,8 +126,7 @@ class NormedWriter(Channels, Writer):
         for k, x in enumerate(currents):
             step = self.rule.forward(c, self.params, x, states)
             states = step.states
-            graded = step.fires.kind == "number"
-            spikes = step.fires if graded else c.where(step.fires, self.rule.spike(self.params), 0.0)
+            spikes = self.rule.emitted(c, self.params, step)
             index = self._row(self._plus(t, k), "out_step", self._plus(unit.first, i))
             c.store(spikes, self.arg["out"], index, self.stored, stream=True)
         self._keep(states, self.states, i)

@@ -170,9 +170,7 @@ class Writer(Frame):
                         now = self._plus(t, k)
                         step = self.rule.forward(c, self._load_params(j, now), x, states)
                         states = step.states
-                        graded = step.fires.kind == "number"
-                        height = self.rule.spike(self.params)
-                        spikes = step.fires if graded else c.where(step.fires, height, 0.0)
+                        spikes = self.rule.emitted(c, self.params, step)
                         index = self._row(now, "out_step", at)
                         c.store(spikes, self.arg["out"], index, self.stored, stream=True)
                     for area, value in zip(self.states, states, strict=True):

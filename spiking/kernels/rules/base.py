@@ -121,3 +121,8 @@ class Rule(Family, ABC):
     def spike(self, p: Params) -> Vec | float:
         """What a spike is in the output."""
         return 1.0
+
+    def emitted(self, c: Code, p: Params, step: Step) -> Vec:
+        """What a step gives out."""
+        graded = step.fires.kind == "number"
+        return step.fires if graded else c.where(step.fires, self.spike(p), 0.0)

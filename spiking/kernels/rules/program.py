@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +92,6 @@ def needed(nodes: Sequence[Node], outputs: Iterable[int], given: Container[int] 
     return sorted(found)
 
 
-@lru_cache(maxsize=256)
 def derivative(program: Program, n_states: int) -> Derivative:
     """Reverse-mode differentiation of a step."""
     tape = Tape()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spiking.kernels.rules.base import Back, Params, Step
@@ -29,22 +30,22 @@ class Written(Spiking):
     outputs: tuple[int, ...]
     rests: tuple[float, ...]
 
-    @property
-    def program(self) -> Program:
-        """One step."""
-        return Program(self.nodes, self.outputs)
-
-    @property
+    @cached_property
     def back(self) -> Derivative:
         """One step back."""
-        return derivative(self.program, self.n_states)
+        return derivative(Program(self.nodes, self.outputs), self.n_states)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The learnt numbers; others are part of the program."""
-        return self.program.parameters
+        return Program(self.nodes, self.outputs).parameters
 
-    tabled = learnt = names
+    @property
+    def tabled(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.names
+
+    learnt = tabled
 
     @property
     def n_states(self) -> int:

@@ -161,8 +161,7 @@ def _there(rule: Rule) -> dict[str, Any]:
     first += ["if STARTS:"]
     first += [f"    s{k} = tl.load(start{k}_ptr + i, mask=here, other=0.0)" for k in range(len(states))]
     step = rule.forward(c, params, Vec(c, "x"), states)
-    graded = step.fires.kind == "number"
-    spikes = step.fires if graded else c.where(step.fires, rule.spike(params), 0.0)
+    spikes = rule.emitted(c, params, step)
     return {
         "fixed": "".join(f"{params[name].name}, " for name in rule.names if name not in learnt),
         "rest": _lines(first, 4),
