@@ -46,15 +46,15 @@ def compress_spikes() -> Iterator[None]:
 
     def packed(x: Tensor) -> Saved:
         if not _may_hold_spikes(x):
-            return x, x._version
-        key = (x.untyped_storage()._cdata, x.storage_offset(), x.numel(), x.dtype.itemsize, x._version)
+            return x.detach(), x._version  # x itself would keep alive the graph that keeps it
+        key = (x.untyped_storage()._cdata, x.storage_offset(), x.numel(), x.dtype, x._version)
         found = memory.get(key)
         if found is None:
             flat = x.detach().as_strided((x.numel(),), (1,))
             whole = x.numel() // MULTIPLE * MULTIPLE
             spikes = pack(flat[:whole])
             if spikes is None:
-                return x, x._version
+                return x.detach(), x._version
             found = memory[key] = _Spikes(x, flat, whole, *spikes)
         return found, tuple(x.shape), x.stride()
 

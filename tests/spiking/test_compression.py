@@ -124,6 +124,17 @@ def test_spikes_are_given_up_once_they_are_packed():
             loss.backward()
 
 
+@pytest.mark.parametrize("function", [torch.exp, torch.sigmoid, torch.relu, lambda x: torch.softmax(x, -1)])
+def test_a_pass_without_a_way_back_keeps_nothing(function):
+    """These keep their own results, which hold the graph that keeps them."""
+    x = torch.randn(256, 128, requires_grad=True)
+    with spiking.compress_spikes():
+        y = function(x)
+    kept = StorageWeakRef(y.untyped_storage())
+    del y
+    assert kept.expired()
+
+
 def test_layers_that_keep_one_tensor_share_what_is_packed(monkeypatch):
     packed = []
     monkeypatch.setattr(compression, "pack", lambda x: packed.append(1) or bits.pack(x))
