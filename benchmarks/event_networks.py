@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import _timing
 import torch
 import yaml
+from _interval import interval
 
 import datamodules
 import zoo
@@ -35,14 +35,6 @@ RUNS = {  # name: title, configuration
     "mnist5k_events": ("MNIST-5k as simulated events", "configs/stbp/mnist5k_events.yaml"),
     "speech": ("made-up spoken digits", "configs/delay_snn/speech_nano.yaml"),
 }
-
-
-def interval(share: float, samples: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a share that was seen on so many samples."""
-    z = 1.96
-    middle = (share + z**2 / (2 * samples)) / (1 + z**2 / samples)
-    half = z * math.sqrt(share * (1 - share) / samples + z**2 / (4 * samples**2)) / (1 + z**2 / samples)
-    return middle - half, min(middle + half, 1.0)
 
 
 def finished(config: str, options: list[str]) -> Path:

@@ -150,8 +150,7 @@ def published(name: str) -> tuple[Description, WeightsCfg | None]:
     import zoo
     from zoo.registry import split_tag
 
-    entry, tag = split_tag(name)
-    described = zoo.describe(entry)
+    described, tag = zoo.describe(name), split_tag(name)[1]
     return described, described.weights.get(tag or next(iter(described.weights), ""))
 
 

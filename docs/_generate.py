@@ -2,18 +2,15 @@
 
 import csv
 import json
-import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 from _browse import read_run
 
 import zoo
+from benchmarks._interval import interval
 from zoo.files.layout import WEIGHTS_FILE
 from zoo.files.weights import WeightsCfg
-
-Z = 1.96  # standard deviations of a 95 % interval
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -77,10 +74,8 @@ def _reached(cfg: WeightsCfg) -> str:
     accuracy, samples = cfg.metrics.get("test/acc1"), cfg.measured.get("samples")
     if accuracy is None or not samples:
         return _numbers(cfg.metrics)
-    middle = (accuracy + Z**2 / (2 * samples)) / (1 + Z**2 / samples)
-    spread = accuracy * (1 - accuracy) / samples + Z**2 / (4 * samples**2)
-    half = Z / (1 + Z**2 / samples) * math.sqrt(spread)
-    return f"{accuracy:.1%} of {samples:,} ({middle - half:.1%} to {middle + half:.1%})"
+    low, high = interval(accuracy, samples)
+    return f"{accuracy:.1%} of {samples:,} ({low:.1%} to {high:.1%})"
 
 
 def _energy(metrics: dict[str, float]) -> str:
@@ -343,41 +338,3 @@ def write_nir_table(table: Path, path: Path) -> None:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-FORMS = ("T=4", "T=1", "one step")
-TIMES = ("eager_ms", "torch.compile_ms", "onnxruntime_ms")
-
-
-def write_export_table(table: Path, path: Path) -> None:
-    """Lines of ``benchmarks/export.py``: equal or not in every form, and milliseconds beside PyTorch."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for line in map(json.loads, table.read_text().splitlines()):
-        found.setdefault(line["name"], {})[line["form"]] = line
-    rows, refused = [], []
-    for name, forms in found.items():
-        whole = forms.get("whole") or forms.get("T=4") or {}
-        exact = (
-            [_exact(whole), "", "no steps"]
-            if "whole" in forms
-            else [_exact(forms.get(form, {})) for form in FORMS]
-        )
-        times = [f"{whole[key]:.2f}" if whole.get(key) else "" for key in TIMES]
-        size = f"{whole['megabytes']:g}" if whole.get("megabytes") else ""
-        rows.append([f"`{name}`", whole.get("input", ""), *exact, size, *times])
-        refused += [
-            f"* `{name}`, {form}: {_cell(line['refused'])}\n"
-            for form, line in forms.items()
-            if "refused" in line
-        ]
-    header = ["network", "input", *FORMS, "MB", "eager", "`torch.compile`", "onnxruntime"]
-    path.write_text(_table(header, rows) + (f"\nRefused:\n\n{''.join(refused)}" if refused else ""))
-
-
-def _exact(line: dict[str, Any]) -> str:
-    if "refused" in line:
-        return "refused"
-    if not line:
-        return ""
-    silent = ", silent" if "silent" in line["checked"] else ""
-    return f"{'equal' if line['gap'] <= 1e-4 else 'spikes at thresholds'}, {line['gap']:.0e}{silent}"

@@ -10,11 +10,11 @@ sys.path.insert(0, str(ROOT))
 
 from _browse import write_browser  # noqa: E402
 from _commands import write_reference  # noqa: E402
+from _export_table import write_export_table  # noqa: E402
 from _generate import (  # noqa: E402
     write_code_table,
     write_config_table,
     write_conversion_table,
-    write_export_table,
     write_family_table,
     write_hybrid_table,
     write_measured_table,

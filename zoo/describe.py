@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zoo.rebuild import build_timm
-from zoo.registry import get_entry
+from zoo.registry import get_entry, split_tag
 from zoo.tasks import CLASSIFICATION, get_task
 from zoo.timm_bridge.names import PREFIX, arxiv_id, timm_family, timm_weights
 
@@ -118,8 +118,9 @@ def describe(name: str) -> Description:
     if name.startswith(PREFIX):
         return _describe_timm(name.removeprefix(PREFIX))
     entry = get_entry(name)
-    if not entry.listed and entry.weights:
-        return _describe_weights(entry)
+    weights = entry.weights
+    if not entry.listed and weights:
+        return _describe_weights(entry, weights, split_tag(name)[1])
     model = None if entry.parameters is not None else _on_meta(entry.fn)
     size = entry.cfg.get("input_size")
     classes = getattr(model, "num_classes", entry.cfg.get("num_classes"))
@@ -135,25 +136,28 @@ def describe(name: str) -> Description:
         input_size=None if size is None else (int(size[0]), int(size[1]), int(size[2])),
         paper=entry.paper,
         facts=() if task == CLASSIFICATION else tuple(task.facts(entry.cfg)),
-        weights=entry.weights,
+        weights=weights,
         build=entry.fn,
     )
 
 
-def _describe_weights(entry: Entry) -> Description:
-    """An entry that means nothing without arguments: what its first weights, which bring them, record."""
-    first = next(iter(entry.weights.values()))
+def _describe_weights(entry: Entry, weights: dict[str, WeightsCfg], tag: str | None) -> Description:
+    """An entry that means nothing without arguments: what its weights, which bring them, record.
+
+    Those of the tag, or the first.
+    """
+    told = weights.get(tag or "") or next(iter(weights.values()))
     return Description(
         name=entry.name,
         family=entry.family,
         task=entry.task,
-        parameters=first.parameters,
-        spiking=first.time_steps is not None,
-        time_steps=first.time_steps or 1,
-        num_classes=first.num_classes,
-        input_size=first.input_size,
-        paper=first.paper,
-        weights=entry.weights,
+        parameters=told.parameters,
+        spiking=told.time_steps is not None,
+        time_steps=told.time_steps or 1,
+        num_classes=told.num_classes,
+        input_size=told.input_size,
+        paper=told.paper,
+        weights=weights,
     )
 
 

@@ -94,9 +94,7 @@ def killed_and_resumed(work: Work) -> dict[str, Any]:
     short = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "12") if work.tiny else ()
     every = "--checkpoint_every_n_steps", "5" if work.tiny else "40"
     run = Run(work.record.folder, "stbp/mnist5k", (*_common(work), *every, *short))
-    shutil.rmtree(
-        run.place, ignore_errors=True
-    )  # of a try before, whose checkpoint would end the wait at once
+    shutil.rmtree(run.place, ignore_errors=True)  # of a try before: its checkpoint would end the wait
     process = run.start()
     while not run.last.exists() and process.poll() is None and work.left > 0:
         time.sleep(0.05)

@@ -92,9 +92,11 @@ def opened(source: str, time_steps: int | None) -> Any:
     from zoo.tasks import get_task
 
     arguments: dict[str, Any] = {} if time_steps is None else {"time_steps": time_steps}
-    if zoo.is_registered(source) and not Path(source).is_dir():
-        check_task(get_task(get_entry(source).task), source)  # before billions of weights are drawn
-    if not zoo.is_registered(source) or get_entry(source).weights or Path(source).is_dir():
+    if not zoo.is_registered(source) or Path(source).is_dir():
+        return load(source, **arguments)
+    entry = get_entry(source)
+    check_task(get_task(entry.task), source)  # before billions of weights are drawn
+    if entry.weights:
         return load(source, **arguments)
     model: Any = zoo.load(source, pretrained=False, **arguments)
     model.origin = {"name": "random weights, not trained"}

@@ -62,6 +62,7 @@ class Batches:
         self.shape: tuple[int, ...] | None = None
         self.images = 0
         self._counted = False
+        self._channels = _channels(self.cfg, model)
         first = next(iter(self.source), None)
         if first is None:
             raise CalibrationError("the calibration data hold no image; check the loader and its filters")
@@ -92,10 +93,9 @@ class Batches:
             )
         if self.shape is None and (images.dim() != 4 or not images.is_floating_point()):
             self._check_runs(images)
-        channels = self._channels()
-        if channels and images.shape[1] not in channels:
+        if self._channels and images.shape[1] not in self._channels:
             raise CalibrationError(
-                f"the model takes C = {channels[-1]} channels, the calibration images have C ="
+                f"the model takes C = {self._channels[-1]} channels, the calibration images have C ="
                 f" {images.shape[1]} in {tuple(images.shape)}"
             )
         if self.shape is not None and images.is_floating_point() != self.first.is_floating_point():
@@ -112,20 +112,6 @@ class Batches:
                 f" for this model (+-{bound:g}); they look unscaled: divide by 255 and normalise them"
             )
         return images
-
-    def _channels(self) -> list[int]:
-        """C as the preprocessing has it, and as the first convolution, where it has another.
-
-        timm leaves the preprocessing as it was where a network is built for another number of channels; and
-        a first convolution may see an image that has been folded.
-        """
-        size = self.cfg.get("input_size")
-        if size is None:
-            return []
-        names = dict(self.model.named_modules()) if self.model is not None else {}
-        first = names.get(str(self.cfg.get("first_conv")))
-        own = getattr(first, "in_channels", size[0])
-        return [size[0]] if own == size[0] else [size[0], own]
 
     def _check_runs(self, batch: Tensor) -> None:
         """Refuse what are no images unless the model takes it."""
@@ -170,6 +156,20 @@ def images_of(batch: Any) -> Tensor:
     if isinstance(batch, list | tuple) and batch:
         return images_of(batch[0])
     raise CalibrationError(f"a batch must be images or start with them, got {type(batch).__name__}")
+
+
+def _channels(cfg: Mapping[str, Any], model: nn.Module | None) -> tuple[int, ...]:
+    """C as the preprocessing has it, and as the first convolution has it.
+
+    timm leaves the preprocessing as it was where a network is built for another number of channels; and a
+    first convolution may see an image that has been folded.
+    """
+    size, named = cfg.get("input_size"), cfg.get("first_conv")
+    if size is None:
+        return ()
+    first = named if isinstance(named, str) else next(iter(named or ()), "")  # some have several
+    modules = dict(model.named_modules()) if model is not None and first else {}
+    return size[0], getattr(modules.get(first), "in_channels", size[0])
 
 
 def to_model(images: Tensor, like: Tensor | None) -> Tensor:

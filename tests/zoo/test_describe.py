@@ -60,6 +60,20 @@ def test_weights_of_conversions_are_listed_and_described(tmp_path, monkeypatch):
         assert torch.equal(zoo.load("converted.mine_t4")(images), network(images))
 
 
+def test_each_conversion_is_a_network_of_its_own(tmp_path, monkeypatch):
+    from cli.networks import published
+
+    for tag, classes, steps in (("a", 5, 4), ("b", 7, 2)):
+        source = zoo.create("qcfs_vgg16", plan=((4,), (8,)), hidden=0, pool_size=2, num_classes=classes)
+        network = convert(source.eval(), "qcfs", time_steps=steps, input_size=(3, 16, 16), progress=False)
+        zoo.save(network, tmp_path / f"converted.{tag}", licence="mit")
+    monkeypatch.setenv("FULGURITE_WEIGHTS", str(tmp_path))
+    for tag, classes, steps in (("a", 5, 4), ("b", 7, 2)):
+        told, weights = published(f"converted.{tag}")
+        assert (told.num_classes, told.time_steps) == (classes, steps)
+        assert weights is told.weights[tag]
+
+
 # -- timm ------------------------------------------------------------------------------------------
 
 

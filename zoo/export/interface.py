@@ -11,8 +11,8 @@ from conversion import ConvertedModel
 from conversion.inputs import TOKENS, tokens
 from zoo.base import ZooModel
 from zoo.errors import ExportError
-from zoo.export.own import own_interface, takes_time_first
-from zoo.export.ports import Interface, Port
+from zoo.export.own import has_units, own_interface
+from zoo.export.ports import Interface, Port, steps_of
 from zoo.rebuild import runs_over_time
 from zoo.registry import task_of
 from zoo.tasks import CONTROL
@@ -67,9 +67,9 @@ def interface_of(model: nn.Module, sequence: bool = False, step: bool = False) -
     output = ANSWERS[task.name]
     size = input_size(model)
     name = "images" if len(size) == 3 else "inputs"
-    if not runs_over_time(model) and not isinstance(model, ZooModel) and takes_time_first(model):
-        return own_interface(model, name, size, sequence=sequence, step=step)
     if not runs_over_time(model):
+        if not isinstance(model, ZooModel) and has_units(model):
+            return own_interface(model, Port(name=name), size, output, sequence=sequence, step=step)
         _refuse_sequence(sequence, f"{type(model).__name__} has no time steps")
         return _plain(model, name, size, output)
     if sequence and isinstance(model, ConvertedModel):
@@ -104,21 +104,6 @@ def check_task(task: Task, name: str) -> None:
             " networks that take images, converted networks and agents. Export the part that you need"
             " yourself: torch.export.export(model.PART, (inputs,))"
         )
-
-
-def steps_of(model: nn.Module) -> int:
-    """T of a file that holds all steps.
-
-    Raises:
-        ExportError: nobody said it, as in the file of another library.
-    """
-    steps = getattr(model, "time_steps", 1)
-    if steps is None:
-        raise ExportError(
-            f"{type(model).__name__} does not say T, which the file fixes: --time-steps T, or set"
-            " model.time_steps"
-        )
-    return int(steps)
 
 
 def input_size(model: nn.Module) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import torch
 
 from spiking.neurons.base import Temporal
 from zoo.errors import ExportError
-from zoo.export.ports import Interface, Port
+from zoo.export.ports import Interface, Port, moving_axes, steps_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,34 +20,21 @@ SEQUENCES = (
 )
 
 
-def takes_time_first(model: nn.Module) -> bool:
-    """Whether units over time are in a module, so that ``[T, B, ...]`` goes through it."""
+def has_units(model: nn.Module) -> bool:
+    """Whether units over time are in a module, so that ``[T, B, ...]`` goes through them."""
     return any(isinstance(module, Temporal) for module in model.modules())
 
 
-def steps_of(model: nn.Module) -> int:
-    """T of the sequences that a module takes.
-
-    Raises:
-        ExportError: it does not say.
-    """
-    steps = getattr(model, "time_steps", None)
-    if not isinstance(steps, int):
-        raise ExportError(
-            f"{type(model).__name__} does not say T, which the file fixes: set model.time_steps"
-        )
-    return steps
-
-
 def own_interface(
-    model: nn.Module, name: str, size: tuple[int, ...], *, sequence: bool, step: bool
+    model: nn.Module, port: Port, size: tuple[int, ...], output: str, *, sequence: bool, step: bool
 ) -> Interface:
     """How a module with neurons is called that no class of the zoo wraps.
 
     Args:
         model: in evaluation mode.
-        name: of one sample.
+        port: where single samples go in.
         size: of one sample.
+        output: what comes out is called.
         sequence: it takes ``[T, B, *size]``, else ``[B, *size]`` and makes its steps itself.
         step: describe one step of a sequence, ``[B, *size]``; such a module takes sequences.
 
@@ -69,7 +56,7 @@ def own_interface(
             f"{type(model).__name__} takes samples for time steps, as its neurons take [T, B, ...]:"
             f" {SEQUENCES}"
         )
-    axes = [axis for axis, (a, b) in enumerate(zip(few.shape, more.shape, strict=True)) if a != b]
+    axes = moving_axes(few, more)
     if axes not in ([0], [1]):
         raise ExportError(
             f"{type(model).__name__} answers {list(few.shape)} to {COUNTS[0]} samples and {list(more.shape)}"
@@ -78,8 +65,8 @@ def own_interface(
     over_time = axes == [1]
     return Interface(
         program=model,
-        inputs=[Port(name="frames", batch=1) if sequence and not step else Port(name=name)],
-        outputs=[Port(name="logits", batch=axes[0])],
+        inputs=[Port(name="frames", batch=1) if sequence and not step else port],
+        outputs=[Port(name=output, batch=axes[0])],
         draw=draw,
         steps=len(few) if over_time else None,
     )
@@ -105,7 +92,5 @@ def answer(model: nn.Module, x: Tensor, sequence: bool) -> tuple[Tensor, int]:
         for handle in handles:
             handle.remove()
     if not isinstance(found, torch.Tensor):
-        raise ExportError(
-            f"{type(model).__name__} gives a {type(found).__name__}; expected one tensor of logits"
-        )
+        raise ExportError(f"{type(model).__name__} gives a {type(found).__name__}; expected one tensor")
     return found, lengths[0] if lengths else 0

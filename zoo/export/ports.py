@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from zoo.errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +35,28 @@ class Port:
         samples = "batch" if self.factor == 1 else f"{self.factor}*batch"
         sizes = [samples if axis == self.batch else str(size) for axis, size in enumerate(x.shape)]
         return f"[{', '.join(sizes)}]"
+
+
+def steps_of(model: nn.Module) -> int:
+    """T of a file that holds all steps.
+
+    Raises:
+        ExportError: nobody said it, as in the file of another library or in a plain module.
+    """
+    steps: Any = getattr(model, "time_steps", None)
+    if steps is None:
+        raise ExportError(
+            f"{type(model).__name__} does not say T, which the file fixes: --time-steps T, or set"
+            " model.time_steps"
+        )
+    return int(steps)
+
+
+def moving_axes(few: Tensor, more: Tensor) -> list[int]:
+    """Axes along which more samples make a tensor longer; none where it has other axes then."""
+    if few.dim() != more.dim():
+        return []
+    return [axis for axis, (a, b) in enumerate(zip(few.shape, more.shape, strict=True)) if a != b]
 
 
 @dataclass(frozen=True, kw_only=True)

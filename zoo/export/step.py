@@ -14,7 +14,7 @@ from spiking.neurons.stream import STREAMS, Stream
 from spiking.streaming import streaming
 from zoo.base import ZooModel
 from zoo.errors import ExportError
-from zoo.export.ports import Interface, Port
+from zoo.export.ports import Interface, Port, moving_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -253,7 +253,7 @@ def memory_of(name: str, unit: Temporal, rest: Any, wider: Any, after: Any) -> M
 
 def part_of(name: str, two: Tensor, three: Tensor) -> Part:
     """A tensor of a state, from its values at rest for two and for three samples."""
-    axes = [axis for axis, (a, b) in enumerate(zip(two.shape, three.shape, strict=True)) if a != b]
+    axes = moving_axes(two, three)
     if len(axes) != 1 or two.shape[axes[0]] % 2:
         raise ExportError(f"the state {name} has no axis of samples: {list(two.shape)} for two of them")
     axis, factor = axes[0], two.shape[axes[0]] // 2

@@ -45,7 +45,7 @@ def write_weights(
     from huggingface_hub import split_torch_state_dict_into_shards
 
     metadata = {"format": "pt", "fulgurite": name}
-    if compact:
+    if compact and not any(value.dtype == torch.float16 for value in state.values()):  # these stay halves
         state = {key: _compact(value) for key, value in state.items()}
         metadata[COMPACT] = "float32"
     plan = split_torch_state_dict_into_shards(dict(state), max_shard_size=max_shard_size)
@@ -67,8 +67,10 @@ def write_weights(
 
 
 def _compact(tensor: Tensor) -> Tensor:
-    half = tensor.half() if tensor.dtype == torch.float32 else tensor
-    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
 
 
 def _write_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:

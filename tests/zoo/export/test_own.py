@@ -61,6 +61,13 @@ def test_how_a_module_is_called_shows_when_it_runs(cls, sequence, inputs, output
     assert interface.outputs[0].axes(interface(drawn)[0]) == outputs
 
 
+def test_a_module_that_estimates_numbers_gives_values():
+    model = made(Images)
+    assert interface_of(model).outputs[0].name == "logits"
+    model.task = "regression"
+    assert interface_of(model).outputs[0].name == "values"
+
+
 @pytest.mark.parametrize("neuron", ["lif", "plif", "clif"])
 def test_one_step_of_a_module(neuron):
     plan = plan_of(made(Sequences, neuron), Request(step=True))

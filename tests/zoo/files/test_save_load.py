@@ -50,6 +50,16 @@ def test_a_compact_file_loses_nothing(tiny, images, tmp_path):
     assert by_timm.classifier.weight.dtype == torch.float32
 
 
+def test_a_compact_file_of_halves_keeps_them(tiny, tmp_path):
+    model = tiny(NAME)
+    model.classifier.half()
+    folder = zoo.save(model, tmp_path / "small", compact=True)
+    want = {key: value.dtype for key, value in model.state_dict().items()}
+    assert {
+        key: v.dtype for key, v in zoo.read_checkpoint(folder / "model.safetensors").state.items()
+    } == want
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs"),
     [
