@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 import zoo
@@ -62,7 +62,7 @@ class NetworkTask(BaseTask):
             model: name of an entry, or ``{class_path: ..., init_args: {...}}``.
             model_args: its arguments.
             facts: of the data: ``num_classes``, ``in_chans``.
-            channels_last: lay images and weights out with channels innermost.
+            channels_last: lay images and weights out with channels innermost, where `_overruns` allows it.
             token_reduction: arguments of `zoo.reduce_tokens`.
         """
         name, own = (model, {}) if isinstance(model, str) else name_of(model)
@@ -75,9 +75,9 @@ class NetworkTask(BaseTask):
         self.over_time = "steps" in inspect.signature(self.model.forward).parameters
         if token_reduction:
             self.model = zoo.reduce_tokens(self.model, **token_reduction)
-        if channels_last:
+        self.channels_last = channels_last and not _overruns(self.model)
+        if self.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.channels_last = channels_last
 
     def build_model(self, name: str, arguments: dict[str, Any]) -> Any:
         """The network that is trained."""
@@ -144,3 +144,19 @@ class NetworkTask(BaseTask):
                 warnings.filterwarnings("ignore", ".*never set by training.*")
             outputs: Tensor = self(x)
         return outputs
+
+
+def _overruns(model: nn.Module) -> bool:
+    """Whether a convolution would write past its memory on CPUs if its channels were innermost.
+
+    oneDNN's gradient of a strided 1 x 1 convolution does, that of torch 2.14, too, where there are fewer
+    channels than in one vector (https://github.com/uxlfoundation/oneDNN/issues/6035): 8 with AVX2. Networks
+    so narrow lose nothing by another layout.
+    """
+    return any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < 16  # one vector of AVX-512
+        for module in model.modules()
+    )

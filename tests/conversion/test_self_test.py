@@ -86,20 +86,35 @@ def test_two_hundred_right_conversions_pass(seed):
 
 
 @torch.no_grad()
-def test_rounding_alone_changes_levels_of_float32():
-    """What the self-test has to see through: in float32 a right order of sums shows in the logits."""
-    model = deep("qcfs16", 40, 0)
-    x = images(16)
-    turned = x.flip(3)  # the mirror image through mirrored weights: the same sums in another order
-    mirrored = deep("qcfs16", 40, 0)
-    for module in mirrored.modules():
+def renumbered(model):
+    """The same network with its hidden channels the other way round: the same sums in another order."""
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.weight.copy_(module.weight.flip(3))
-    apart = [float((model(x) - mirrored(turned)).abs().max() / model(x).abs().max())]
-    with exact():
-        apart.append(float((model(x) - mirrored(turned)).abs().max() / model(x).abs().max()))
-    assert apart[0] > 1e-4
-    assert apart[1] < 1e-12
+            weight = module.weight.flip(0)
+            module.weight.copy_(weight if weight.shape[1] == 3 else weight.flip(1))
+            module.bias.copy_(module.bias.flip(0))
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.copy_(module.weight.flip(0))
+            module.bias.copy_(module.bias.flip(0))
+    model.head.weight.copy_(model.head.weight.flip(1))
+    return model
+
+
+def test_rounding_alone_changes_levels_of_float32():
+    """What the self-test has to see through: in float32 a right order of sums shows in the logits.
+
+    Not in those of every network: it takes a sum that lies on the edge of a level.
+    """
+    x, apart = images(64), 0.0
+    for seed in range(12):
+        model, other = deep("qcfs16", 40, seed), renumbered(deep("qcfs16", 40, seed))
+        largest = model(x).abs().max()
+        with exact():
+            assert (model(x) - other(x)).abs().max() < 1e-12 * largest
+        apart = max(apart, float((model(x) - other(x)).abs().max() / largest))
+        if apart > 1e-4:
+            return
+    pytest.fail(f"no order of sums showed: {apart:.1g} at most")
 
 
 # ---------------------------------------------------------------- wrong rules
