@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import zoo
 from cli.commands.export import opened
 from cli.main import main
+from tests.kills import killed
 from tests.zoo.export.lively import liven
 from zoo.export import compare, program
 from zoo.export.interface import interface_of
@@ -152,6 +154,27 @@ def test_what_cannot_be_traced_leaves_no_file_and_the_old_one(tmp_path):
         zoo.export(Loop(), tmp_path / "net.pt2")
     assert (tmp_path / "net.pt2").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child process")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["net.pt2", "net.nir"])
+def test_a_killed_export_leaves_the_old_file_or_the_new_one(name, tmp_path):
+    if name.endswith("nir"):
+        pytest.importorskip("nir")
+    nets = [zoo.create("spiking_cnn_nano", channels=(2,), num_classes=3, neuron="if") for _ in range(2)]
+    old, new = (liven(net, torch.randn(8, 1, 28, 28)) for net in nets)
+    target = zoo.export(old, tmp_path / name).path
+    before, found, died, k = target.read_bytes(), [], True, 0
+    while died:
+        k += 1
+        target.write_bytes(before)
+        died = killed(k, tmp_path, lambda: zoo.export(new, target))
+        found.append(target.read_bytes() == before)
+    assert found[:-1].count(True) >= 2, "it dies while the new file is unfinished"
+    assert not found[-1], "the last of them is left alone and finishes"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_that_computes_something_else_is_refused_and_removed(network, pt2_file, tmp_path, monkeypatch):

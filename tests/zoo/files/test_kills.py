@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 import zoo
+from tests.kills import contents, killed
 from zoo.files.layout import SAVING
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 NAME = "spiking_cnn_nano"
-OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 FOREIGN = {
     "notes.txt": b"mine",
     "figures/measured.csv": b"a year of work",
@@ -26,31 +27,6 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child process"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
-
-
-def killed(k: int, folder: Path, call) -> bool:
-    """Run ``call`` in a child that dies before its k-th operation below ``folder``; whether it died."""
-    child = os.fork()
-    if child == 0:
-        left = k
-
-        def count(event: str, arguments: tuple) -> None:
-            nonlocal left
-            if event in OPERATIONS and any(str(folder) in str(argument) for argument in arguments):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
-        try:
-            call()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
