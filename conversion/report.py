@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 from conversion.network.site import sites
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from conversion.network.network import Network
+
+# Of a report, what rebuilding the network does not tell.
+RECALLED = {"time_steps": int, "images": int, "self_test": float, "seconds": dict, "remarks": list}
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,24 @@ class Report:
         ]
         plain = {k: v for k, v in vars(self).items() if k != "rows"}
         return {**plain, "sites": sites}
+
+    def recall(self, told: Mapping[str, Any], network: Network) -> None:
+        """Take over what `to_dict` told of the conversion of ``network``, whose weights are there by now.
+
+        Thresholds are read anew. What another version tells in another way is left out.
+
+        Args:
+            told: a report as plain values, from a file.
+            network: the network, rebuilt.
+        """
+        for key, kind in RECALLED.items():
+            if isinstance(told.get(key), kind):
+                setattr(self, key, told[key])
+        there = sites(network)
+        for row in told.get("sites") or ():
+            if isinstance(row, dict) and row.get("name") in there:
+                there[row["name"]].fallback = str(row.get("fallback", ""))
+        self.rows = site_rows(network)
 
     def __str__(self) -> str:
         head = ("site", "neuron", "replaces", "shape", "threshold")

@@ -17,7 +17,7 @@ from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, FOLDER_VARIABLE
 from zoo.files.weights import WeightsCfg, read_weights_cfg, weights_folders
 from zoo.hub.download import with_repository
-from zoo.loading import adopt_description, fill, load_weights
+from zoo.loading import adopt_description, fill, load_weights, recall_conversion
 from zoo.registry import Entry, get_entry, split_tag
 from zoo.tasks import get_task
 from zoo.timm_bridge import entry as timm_entry
@@ -128,7 +128,9 @@ def load_cfg(cfg: WeightsCfg, entry: Entry, explicit: Mapping[str, Any]) -> nn.M
 
 def _adopt(model: nn.Module, place: Path, explicit: Mapping[str, Any]) -> None:
     if (place / CONFIG_FILE).is_file():
-        adopt_description(model, read_description(place), explicit)
+        described = read_description(place)
+        adopt_description(model, described, explicit)
+        recall_conversion(model, described)
 
 
 def _adopt_own(model: nn.Module, weights: Path, entry: Entry, explicit: Mapping[str, Any]) -> None:

@@ -158,6 +158,12 @@ def adopt_description(
     set_task(model, described.recorded.task)
 
 
+def recall_conversion(model: nn.Module, described: Description) -> None:
+    """Let a converted network know how it was converted, once it has the weights that this gave."""
+    if isinstance(model, ConvertedModel) and described.recorded.conversion is not None:
+        model.report.recall(described.recorded.conversion, model)
+
+
 def set_task(model: Any, task: str | None) -> None:
     """Let the model know what it was trained for, where that is something else than its entry is for.
 

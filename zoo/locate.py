@@ -14,7 +14,7 @@ from zoo.files.description import read_description
 from zoo.files.layout import CONFIG_FILE, RUNS, is_run, names_in, run_checkpoint
 from zoo.hub.download import with_repository
 from zoo.interchange.from_nir import load_nir
-from zoo.loading import adopt_description, fill
+from zoo.loading import adopt_description, fill, recall_conversion
 from zoo.own import refuse_strangers
 from zoo.rebuild import architecture_of
 from zoo.registry import get_entry, is_registered
@@ -127,6 +127,8 @@ def _load(
         return model
     entry = None if is_timm(name) else get_entry(name)
     fill(model, found, str(weights or path), entry, kwargs)
+    if described is not None and weights is None:
+        recall_conversion(model, described)
     _remember_origin(model, path, described, remote, weights, found)
     return model
 

@@ -54,6 +54,23 @@ def test_calibrated_timm_model_comes_back_through_timm(tmp_path):
     assert torch.equal(back(images()), snn(images()))
 
 
+def test_what_the_conversion_told_is_kept(tmp_path):
+    net = relu_source()
+    torch.nn.init.constant_(net.layer1[0].bn1.bias, -99)  # no calibration image reaches the neurons behind it
+    snn = convert(net, "dcgs", 4, images(), progress=False)
+    assert snn.report.images == 4
+    assert any(row.fallback for row in snn.report.rows)
+    back = zoo.load(f"local-dir:{zoo.save(snn, tmp_path / 'out')}")
+    assert str(back.report) == str(snn.report)
+    zoo.save(back, tmp_path / "again")
+    told = [
+        json.loads((tmp_path / name / "config.json").read_text())["fulgurite"] for name in ("out", "again")
+    ]
+    assert told[0]["conversion"] == told[1]["conversion"]
+    fresh = zoo.load(f"local-dir:{tmp_path / 'again'}", pretrained=False)
+    assert fresh.report.images == 0, "of random weights nothing is told"
+
+
 def test_time_steps_set_after_conversion_are_saved(tmp_path):
     snn = convert(source(), "qcfs", 4, progress=False)
     snn.time_steps = 7
