@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.export import default_decompositions
 
+from conversion.graph.directly import directly
 from conversion.graph.ops import has_rule
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ def decomposed(program: ExportedProgram) -> fx.GraphModule:
     Aliases such as ``multiply`` become one operator, distances their formulas, and recurrent layers (LSTM,
     GRU, RNN) are unrolled over their sequence. What torch cannot take apart either stays.
     """
+    if (module := directly(program)) is not None:
+        return module
     program = program.run_decompositions({})
-    table = default_decompositions()
+    table = default_decompositions().materialize()  # what is asked of it otherwise takes most of a second
     while True:
         found = [n.target for n in program.graph.nodes if n.op == "call_function"]
         missing = {
@@ -33,6 +36,6 @@ def decomposed(program: ExportedProgram) -> fx.GraphModule:
         left = {n.target for n in program.graph.nodes if n.op == "call_function"} & missing
         if left == missing:
             break
-    module = program.module()
-    assert isinstance(module, torch.fx.GraphModule)
-    return module
+    traced = program.module(check_guards=False)
+    assert isinstance(traced, torch.fx.GraphModule)
+    return traced

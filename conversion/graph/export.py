@@ -48,9 +48,6 @@ def export(model: nn.Module, example: Tensor) -> Program:
         del root.forward
     graph = exported.graph
     graph.set_codegen(fx.graph.CodeGen())
-    for node in list(graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":
-            graph.erase_node(node)
     _carry_constants(graph, exported, root)
     graph.owning_module = cast("fx.GraphModule", root)  # where names are looked up when it is checked
     canonical(graph)
