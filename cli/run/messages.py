@@ -128,6 +128,7 @@ class RunLog(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.monotonic()  # an epoch that goes on with its validation does not start
         own: Any = trainer  # its class does not declare the attribute
         batches = trainer.num_training_batches
         if batches < own.log_every_n_steps:  # else an epoch that short would log nothing of its training

@@ -22,6 +22,14 @@ TRANSFORMERS = (
     "qkformer_nano",
     "metaspikformer_15m",
 )
+QUICK = ("spiking_cnn_nano", "spikingresformer_nano")  # of the compiler, which takes seconds for each
+
+
+def others_slow(*names):
+    """The quick ones of these names, the others marked as slow."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 BINARY = ("spiking_cnn_nano", "spiking_resnet18", "spiking_resnet19", "spiking_resnet34")
 
 
@@ -321,18 +329,7 @@ def test_streaming_equals_one_pass(spiking_case, tiny, images):
 
 @pytest.mark.compile
 @pytest.mark.parametrize(
-    "name",
-    [
-        "spiking_cnn_nano",
-        "spiking_vgg11",
-        "spiking_resnet19",
-        "sew_resnet50",
-        "ms_resnet104",
-        *TRANSFORMERS,
-        "ge2mst_nano",
-        "qcfs_vgg16",
-        "qcfs_resnet18",
-    ],
+    "name", others_slow(*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18")
 )
 def test_compile_has_no_graph_break(name, tiny, images):
     torch.compiler.reset()
@@ -352,7 +349,9 @@ def test_compile_has_no_graph_break(name, tiny, images):
 
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-@pytest.mark.parametrize("name", [*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18"])
+@pytest.mark.parametrize(
+    "name", others_slow(*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18")
+)
 def test_export(name, tiny, images):
     model = tiny(name).eval()
     batch = torch.export.Dim("batch", min=1, max=16)

@@ -5,12 +5,13 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from cli.main import main
-from cli.run import help
+from cli.run import help, messages
 from cli.run.cli import SpikingCLI
 from cli.run.loggers import named_logger
 from cli.run.messages import is_asked_for, quiet
@@ -87,6 +88,23 @@ def test_epochs_count_from_one(run):
         assert line in (folder / "log.txt").read_text()
     assert "Epoch 0" not in text
     assert "Epoch 2/9  " in text  # the bar's
+
+
+def test_an_epoch_that_goes_on_with_its_validation_is_timed_from_there(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(messages, "rank_zero_info", said.append)
+    log = messages.RunLog(tmp_path, "fulgurite fit", shown=True)
+    trainer = SimpleNamespace(
+        num_training_batches=4,
+        log_every_n_steps=1,
+        is_global_zero=True,
+        callback_metrics={"val/acc1": 0.5},
+        max_epochs=3,
+        current_epoch=1,
+    )
+    log.on_train_start(trainer, None)
+    log.on_train_epoch_end(trainer, None)
+    assert said == ["Epoch 2/3: val/acc1 0.5 (0 s)"]
 
 
 def test_the_log_begins_with_the_command_and_ends_with_the_test(run):
