@@ -44,7 +44,8 @@ def over_neurons(values: Tensor, x: Tensor) -> Tensor:
     """
     inner, strides = x.shape[2:], x.stride()[2:]
     wide = values.float().expand(-1, *inner)
-    if steps_are_dense(x, outer=True):  # else the kernels work on a contiguous copy
+    # Otherwise the kernels work on a contiguous copy; and compilers cannot sort strides of unknown sizes.
+    if not x.is_contiguous() and steps_are_dense(x, outer=True):
         order = sorted(range(len(inner)), key=lambda axis: (strides[axis], inner[axis]), reverse=True)
         wide = wide.permute(0, *(axis + 1 for axis in order))
     return wide.reshape(values.shape[0], math.prod(inner))

@@ -19,7 +19,7 @@ COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataMod
 SYSTEMS = ("proxy_target", "up_diff", "usp_gaussian", "emu3_5")  # each has a file of its own beside this
 OTHERS = ("regression", "segmentation", "multi_label")  # these have one, too: test_other_targets.py
 CLASSIFIERS = [p for p in CONFIGS if p.parent.name not in (*SYSTEMS, *OTHERS)]
-# Run by `make slow`: these are large, or train what another configuration trains, for 100 classes in place of 10.
+# Run by `make slow`: these are large, or train what another one trains, for 100 classes in place of 10.
 LARGE = ("imagenet_", "transfer", "vgg16", "dvs_", "_dvs", "cifar100")
 
 

@@ -314,6 +314,16 @@ def test_compiled_once_for_any_batch():
     assert counter.frame_count == once > 0
 
 
+@pytest.mark.compile
+def test_parameters_of_channels_compile_for_maps_of_any_size():
+    torch._dynamo.reset()
+    net = spiking.GLIF(time_steps=2, channels=3)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch, side in ((4, 5), (3, 7)):
+        x = drive(2, batch, 3, side, side)
+        assert torch.equal(compiled(x), net(x))
+
+
 @pytest.mark.slow
 @pytest.mark.compile
 def test_compiled_by_inductor():
