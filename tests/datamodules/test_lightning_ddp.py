@@ -99,6 +99,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_two_processes_resume_in_the_middle_of_an_epoch(tmp_path):
     run(tmp_path / "whole", 2, 4)
     with pytest.raises(Exception, match="InterruptedRunError"):

@@ -97,6 +97,7 @@ def run(folder: Path, processes: int) -> dict:
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
