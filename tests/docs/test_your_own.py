@@ -12,6 +12,7 @@ import torch
 
 import zoo
 from cli.main import main
+from spiking import neurons
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/your_own.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.M | re.S)
@@ -20,7 +21,7 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu
 
 @pytest.fixture(scope="module", autouse=True)
 def reader(tmp_path_factory):
-    """A folder with the files of the page, which is left again with all that was imported from it."""
+    """A folder with the files of the page; left again with what was imported from it, and registered."""
     place = tmp_path_factory.mktemp("own")
     names = []
     for _, text in BLOCKS:
@@ -30,6 +31,7 @@ def reader(tmp_path_factory):
     before = list(sys.path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr(neurons, "NEURONS", dict(neurons.NEURONS))
         yield names
     sys.path[:] = before
     for name in names:
