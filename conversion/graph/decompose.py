@@ -36,6 +36,4 @@ def decomposed(program: ExportedProgram) -> fx.GraphModule:
         left = {n.target for n in program.graph.nodes if n.op == "call_function"} & missing
         if left == missing:
             break
-    traced = program.module(check_guards=False)
-    assert isinstance(traced, torch.fx.GraphModule)
-    return traced
+    return program.module(check_guards=False)

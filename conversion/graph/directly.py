@@ -35,7 +35,6 @@ def directly(program: ExportedProgram) -> fx.GraphModule | None:
     What is in place becomes out of place only if nobody can see the difference.
     """
     module = program.module(check_guards=False)
-    assert isinstance(module, torch.fx.GraphModule)
     for node in list(module.graph.nodes):
         if node.op != "call_function" or is_integer(node) or _stays(node):
             continue
@@ -76,7 +75,7 @@ def _out_of_place(node: fx.Node) -> bool:
     twin = getattr(getattr(ATEN, base, None), target._overloadname, None)
     if not target._schema.is_mutable or base == op_name(target) or twin is None or not has_rule(twin):
         return False
-    operands = [value.meta.get("val"), *(n.meta.get("val") for n in node.all_input_nodes)]
+    operands = [operand.meta.get("val") for operand in node.all_input_nodes]
     dtypes = {x.dtype for x in operands if isinstance(x, torch.Tensor)}
     if not _is_new(value) or len(value.users) > 1 or len(dtypes) > 1:
         return False

@@ -23,13 +23,10 @@ TRANSFORMERS = (
     "metaspikformer_15m",
 )
 QUICK = ("spiking_cnn_nano", "spikingresformer_nano")  # of the compiler, which takes seconds for each
-
-
-def others_slow(*names):
-    """The quick ones of these names, the others marked as slow."""
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
+COMPILED = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18")
+]
 BINARY = ("spiking_cnn_nano", "spiking_resnet18", "spiking_resnet19", "spiking_resnet34")
 
 
@@ -328,9 +325,7 @@ def test_streaming_equals_one_pass(spiking_case, tiny, images):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize(
-    "name", others_slow(*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18")
-)
+@pytest.mark.parametrize("name", COMPILED)
 def test_compile_has_no_graph_break(name, tiny, images):
     torch.compiler.reset()
     model, twin = tiny(name), tiny(name)
@@ -349,9 +344,7 @@ def test_compile_has_no_graph_break(name, tiny, images):
 
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore")  # of torch's own making
-@pytest.mark.parametrize(
-    "name", others_slow(*EXPORTED, *TRANSFORMERS, "ge2mst_nano", "qcfs_vgg16", "qcfs_resnet18")
-)
+@pytest.mark.parametrize("name", COMPILED)
 def test_export(name, tiny, images):
     model = tiny(name).eval()
     batch = torch.export.Dim("batch", min=1, max=16)
