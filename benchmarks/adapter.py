@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from spiking import LIF, encode
 from spiking.normed import norm_fire
@@ -44,19 +43,23 @@ class SmallVGG(nn.Module):
         super().__init__()
         self.convs, self.bns, self.fc = seed.convs, seed.bns, seed.fc
         self.neurons = nn.ModuleList((neuron or make_lif)() for _ in self.convs)
-        self.pooled = (False, True, True, True)
+        self.pools = (None, *(nn.AvgPool2d(2) for _ in self.convs[1:]))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: int) -> Tensor:
         """Images ``[B, 3, H, W]`` and T -> logits ``[B, K]``, the mean over T."""
         x = x.to(memory_format=torch.channels_last)
-        layers = zip(self.convs, self.bns, self.neurons, self.pooled, strict=True)
-        for i, (conv, norm, neuron, pooled) in enumerate(layers):
+        layers = zip(self.convs, self.bns, self.neurons, self.pools, strict=True)
+        for i, (conv, norm, neuron, pool) in enumerate(layers):
             steps = conv(x).unflatten(0, (t if i else 1, -1))
-            x = norm_fire(norm, neuron, steps, repeats=1 if i else t).flatten(0, 1)
-            if pooled:
-                x = F.avg_pool2d(x, 2)
+            x = self.fire(norm, neuron, steps, 1 if i else t, pool).flatten(0, 1)
         return self.fc(x.flatten(1)).unflatten(0, (t, -1)).mean(0)
+
+    def fire(
+        self, norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int, pool: nn.Module | None
+    ) -> Tensor:
+        """What follows a convolution: ``[T', B, C, H, W]`` -> ``[T, B, C, H', W']``."""
+        return norm_fire(norm, neuron, x, repeats, pool)
 
 
 def make_vgg(seed: Any) -> nn.Module:

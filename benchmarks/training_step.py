@@ -1,10 +1,11 @@
-"""One training step of a small spiking VGG: ours, SpikingJelly, and the same network without neurons.
+"""One training step of a small spiking VGG: ours, its modules one by one, SpikingJelly, and without neurons.
 
     python benchmarks/training_step.py [--quick] [--threads N] [--compiled]
 
 Convolutions 3-32, 32-64, 64-128, 128-128 with batch norms and LIF neurons, 32 x 32 images, T = 4, batch 16;
-forward, cross-entropy, backward and a step of SGD. The floor is ReLU in the place of neurons on T * B images,
-channels-last: what convolutions and norms cost by themselves.
+forward, cross-entropy, backward and a step of SGD. "One by one" calls norm, neuron and pooling one after the
+other, each with a kernel of its own; the peak is that of the tensors of a step. The floor is ReLU in the
+place of neurons on T * B images, channels-last: what convolutions and norms cost by themselves.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spiking.layers import fold_time, norm_repeated
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,6 +44,18 @@ class Seed(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in pairs)
         self.bns = nn.ModuleList(nn.BatchNorm2d(o) for _, o in pairs)
         self.fc = nn.Linear(WIDTHS[-1] * (SIDE // 8) ** 2, CLASSES)
+
+
+class OneByOne(adapter.SmallVGG):
+    """Ours with nothing fused but the neuron."""
+
+    def fire(
+        self, norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int, pool: nn.Module | None
+    ) -> Tensor:
+        """As in `adapter.SmallVGG`."""
+        current = norm_repeated(norm, x.flatten(0, 1), repeats).unflatten(0, x.shape[:2])
+        spikes = neuron(current.expand(x.shape[0] * repeats, *x.shape[1:]))
+        return spikes if pool is None else fold_time(pool, spikes)
 
 
 class WithoutNeurons(nn.Module):
@@ -116,6 +131,7 @@ def main() -> None:
     torch.manual_seed(0)
     nets: dict[str, nn.Module] = {
         "ours": adapter.SmallVGG(Seed()),
+        "ours, one by one": OneByOne(Seed()),
         "ReLU, channels-last (floor)": WithoutNeurons(channels_last=True),
         "ReLU, channels-first": WithoutNeurons(channels_last=False),
     }
@@ -123,7 +139,9 @@ def main() -> None:
         nets["SpikingJelly"] = SpikingJelly()
     if args.compiled:
         nets["ours, compiled"] = torch.compile(adapter.SmallVGG(Seed()))  # type: ignore[assignment]
-    found = _timing.measure({name: step(net) for name, net in nets.items()}, 3 if args.quick else 15)
+    runs = {name: step(net) for name, net in nets.items()}
+    found = _timing.measure(runs, 3 if args.quick else 15)
+    peaks = {name: _timing.peak(run)[0] / 2**20 for name, run in runs.items()}
     base = "SpikingJelly" if "SpikingJelly" in nets else "ours"
     rows = [
         [
@@ -131,11 +149,12 @@ def main() -> None:
             _timing.milliseconds(times),
             f"{_timing.ratio(found, name, base):.3f}",
             f"{_timing.ratio(found, name, 'ReLU, channels-last (floor)'):.3f}",
+            f"{peaks[name]:.1f}",
         ]
         for name, times in found.items()
     ]
     print(_timing.environment(args, "spikingjelly"), "\n")
-    print(_timing.table(["network", "ms a step", f"of {base}", "of the floor"], rows))
+    print(_timing.table(["network", "ms a step", f"of {base}", "of the floor", "peak, MiB"], rows))
 
 
 if __name__ == "__main__":

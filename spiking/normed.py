@@ -1,8 +1,8 @@
-"""Batch norm and the neuron behind it in one pass over memory, where nothing needs what lies between.
+"""Batch norm, neuron and pooling in one pass over memory, where nobody needs what lies between.
 
-The two modules stay two: parameters, buffers, keys and results are theirs. `norm_fire` asks whether anybody
-could see the norm's output (a hook, a compiler, an exporter, a functional transform) or wants it in another
-precision (autocast), and then calls one after the other.
+The modules stay what they are: parameters, buffers, keys and results are theirs. `norm_fire` asks whether
+anybody could see the norm's output or the spikes before the pooling (a hook, a compiler, an exporter, a
+functional transform) or wants them in another precision (autocast), and then calls one after the other.
 """
 
 from __future__ import annotations
@@ -15,25 +15,29 @@ from torch import Tensor, nn
 
 from spiking.budget import require_memory
 from spiking.kernels.operands import ORDINARY
-from spiking.layers import norm_repeated
+from spiking.layers import fold_time, norm_repeated
 from spiking.neurons.base import Neuron, Temporal
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # themselves, no subclasses: these may do more
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def norm_fire(norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1) -> Tensor:
-    """``neuron(norm(x))``: spikes of a neuron behind a batch norm over T, B and the map.
+def norm_fire(
+    norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1, pool: nn.Module | None = None
+) -> Tensor:
+    """``pool(neuron(norm(x)))``: spikes of a neuron behind a batch norm over T, B and the map.
 
-    On a CPU both run as one kernel, which reads ``x`` once for the statistics and once for the spikes, and
-    keeps nothing but ``x`` for the way back. It equals the two modules up to rounding; wherever something
-    else than the spikes is wanted, the two modules run.
+    On a CPU all run as one kernel, which reads ``x`` once for the statistics and once for the spikes, and
+    keeps nothing but ``x`` for the way back. It equals the modules up to rounding; wherever something
+    else than what leaves is wanted, the modules run. Poolings that the kernel does itself are average and
+    largest of 2 x 2 places of channels-last maps with even sides; then spikes are never written.
 
     Args:
         norm: ``nn.BatchNorm1d``, ``2d``, ``3d``, or whatever `spiking.layers.norm_repeated` takes.
         neuron: ``[T, B, C, ...]`` -> ``[T, B, C, ...]``.
         x: ``[T', B, C, ...]``.
         repeats: how many equal steps each of ``x`` stands for. Then x is one step, T' = 1, and T = repeats.
+        pool: ``[N, C, H, W]`` -> ``[N, C, H', W']`` on the spikes of all steps, or nothing.
 
     Returns:
         ``[T, B, C, ...]``, T = T' * repeats.
@@ -41,10 +45,17 @@ def norm_fire(norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1) -
     Raises:
         ValueError: x repeats and has several steps.
     """
-    return norm_fire_folded(norm, neuron, x.flatten(0, 1), x.shape[0], repeats)
+    return norm_fire_folded(norm, neuron, x.flatten(0, 1), x.shape[0], repeats, pool)
 
 
-def norm_fire_folded(norm: nn.Module, neuron: nn.Module, x: Tensor, steps: int, repeats: int = 1) -> Tensor:
+def norm_fire_folded(
+    norm: nn.Module,
+    neuron: nn.Module,
+    x: Tensor,
+    steps: int,
+    repeats: int = 1,
+    pool: nn.Module | None = None,
+) -> Tensor:
     """`norm_fire` of what a convolution gives, ``[T' * B, C, ...]``.
 
     Where the two modules run, nothing stands between convolution and norm, so that exporters and
@@ -56,6 +67,7 @@ def norm_fire_folded(norm: nn.Module, neuron: nn.Module, x: Tensor, steps: int, 
         x: ``[T' * B, C, ...]``.
         steps: T'.
         repeats: as in `norm_fire`.
+        pool: as in `norm_fire`.
 
     Returns:
         ``[T, B, C, ...]``, T = T' * repeats.
@@ -76,12 +88,12 @@ def norm_fire_folded(norm: nn.Module, neuron: nn.Module, x: Tensor, steps: int, 
         split = _split(x, steps)
         wide = split.expand(repeats, *split.shape[1:]) if repeats > 1 else split
         kernel = cast("Any", neuron).kernel(wide)
-        spikes = None if kernel is None else _fused(cast("Any", norm), split, wide, kernel)
-        if spikes is not None:
-            return spikes
+        fused = None if kernel is None else _fused(cast("Any", norm), split, wide, kernel, pool)
+        if fused is not None:
+            return fused
     y = _split(norm_repeated(norm, x, repeats), steps)
     out: Tensor = neuron(y.expand(repeats, *y.shape[1:]) if repeats > 1 else y)
-    return out
+    return out if pool is None else fold_time(pool, out)
 
 
 def _split(x: Tensor, steps: int) -> Tensor:
@@ -111,6 +123,19 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     return bool(x.dim() > 1 and norm.num_features == x.shape[1])
 
 
+def _known(pool: nn.Module) -> str | None:
+    """``"avg"`` or ``"max"`` where that of 2 x 2 places is all that ``pool`` does."""
+    if type(pool) is nn.AvgPool2d:
+        kind, plain = "avg", pool.divisor_override is None
+    elif type(pool) is nn.MaxPool2d:
+        kind, plain = "max", not pool.return_indices and pool.dilation in (1, (1, 1))
+    else:
+        return None
+    sizes = ((pool.kernel_size, 2), (pool.stride, 2), (pool.padding, 0))
+    plain = plain and all(given in (size, (size, size)) for given, size in sizes)
+    return kind if plain and not watched(pool) else None
+
+
 @lru_cache(maxsize=256)
 def _has_kernel(cls: type[Neuron]) -> bool:
     """Whether the class that says how neurons run also says by which kernel, and how they are called."""
@@ -137,14 +162,17 @@ def _transformed() -> bool:
     )
 
 
-def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any) -> Tensor | None:
-    """Both as one; None where the numbers lie in memory as no kernel takes them."""
+def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any, pool: nn.Module | None) -> Tensor | None:
+    """All as one; None where the numbers lie in memory as no kernel takes them."""
     from spiking.kernels import normed  # loads the compiler, so not before it is wanted
 
     operands, launch = kernel
     view = normed.View.of(x[0])
     if view is None or not normed.covers(launch) or (len(x) > 1 and x.stride(0) != view.numbers):
         return None
+    kind = None if pool is None else _known(pool)
+    windows = None if kind is None else normed.Windows.of(x[0], view)
+    pooling = None if kind is None or windows is None else normed.Pooling(kind, windows)
     moving = norm.training or norm.running_mean is None
     if moving:
         if view.per_channel * len(x) < 2:
@@ -158,8 +186,9 @@ def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any) -> Tensor | None:
     else:
         with torch.no_grad():
             mean, invstd = norm.running_mean.clone(), (norm.running_var + norm.eps).sqrt().reciprocal()
-    setting = normed.Setting(launch, view, len(wide), moving)
-    return normed.fire(x, norm.weight, norm.bias, operands, mean, invstd, setting)
+    setting = normed.Setting(launch, view, len(wide), moving, pooling)
+    out = normed.fire(x, norm.weight, norm.bias, operands, mean, invstd, setting)
+    return out if pool is None or pooling else fold_time(pool, out)
 
 
 def _move(norm: Any, mean: Tensor, var: Tensor, count: int) -> None:

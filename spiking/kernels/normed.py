@@ -1,4 +1,4 @@
-"""A norm and the neuron behind it as one differentiable function on CPU kernels.
+"""A norm, the neuron behind it and a pooling of its spikes as one differentiable function on CPU kernels.
 
 Kept for the way back are the numbers that the norm was given, and a few for each channel: normalised currents
 and potentials are computed again from them.
@@ -15,14 +15,16 @@ from torch import Tensor
 from spiking.kernels import passes
 from spiking.kernels.cpu import normed as cpu
 from spiking.kernels.cpu.norm import gradient_, statistics
+from spiking.kernels.cpu.normed import Pooling
 from spiking.kernels.cpu.view import View
+from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
 
 if TYPE_CHECKING:
     from spiking.kernels.launch import Launch
 
-__all__ = ["Setting", "View", "covers", "fire", "statistics"]
+__all__ = ["Pooling", "Setting", "View", "Windows", "covers", "fire", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,18 @@ class Setting:
         view: of one step of the numbers.
         steps: T.
         moving: whether mean and variance are those of the numbers, so that gradients flow through them.
+        pooling: of the spikes.
     """
 
     launch: Launch
     view: View
     steps: int
     moving: bool
+    pooling: Pooling | None = None
+
+    def over(self, x: Tensor) -> cpu.Sequence:
+        """The numbers as kernels take them."""
+        return cpu.Sequence(x, self.view, self.steps, self.pooling)
 
 
 def covers(launch: Launch) -> bool:
@@ -65,7 +73,7 @@ def fire(
     invstd: Tensor,
     setting: Setting,
 ) -> Tensor:
-    """Spikes ``[T, N, C, ...]`` of ``x [T', N, C, ...]``, T' = T or 1.
+    """Spikes ``[T, N, C, ...]`` of ``x [T', N, C, ...]``, T' = T or 1; or ``[T, N, C, H / 2, W / 2]`` pooled.
 
     Args:
         x: numbers.
@@ -96,8 +104,7 @@ def _forward(
     launch = setting.launch
     assert isinstance(launch.rule, Rule)
     values = passes.values(launch, Operands(rate=rate, k=k))
-    sequence = cpu.Sequence(x, setting.view, setting.steps)
-    return cpu.fire(launch.rule, values, sequence, *_scale_and_shift(mean, invstd, weight, bias))
+    return cpu.fire(launch.rule, values, setting.over(x), *_scale_and_shift(mean, invstd, weight, bias))
 
 
 def _backward(
@@ -116,9 +123,8 @@ def _backward(
     assert isinstance(launch.rule, Rule)
     scale, shift = _scale_and_shift(mean, invstd, weight, bias)
     values = passes.values(launch, Operands(rate=rate, k=k))
-    sequence = cpu.Sequence(x, setting.view, setting.steps)
     numbers = {"scale": scale, "shift": shift, "centre": mean}
-    back = cpu.fire_backward(launch.rule, values, sequence, g, numbers)
+    back = cpu.fire_backward(launch.rule, values, setting.over(x), g, numbers)
     plain, weighted = back.sums[0], back.sums[1] * invstd  # in units of the normalised numbers
     if setting.moving:
         n = setting.view.per_channel * len(x)

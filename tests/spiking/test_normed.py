@@ -1,6 +1,7 @@
 """A norm and the neuron behind it as one kernel, against the two modules one after the other."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -147,11 +148,75 @@ def test_evaluation_rounds_as_pytorch_does():
             assert torch.equal(normed.norm_fire(norm, neuron, x), two_modules(norm, neuron, x))
 
 
-def test_keeps_the_numbers_and_what_belongs_to_channels():
+POOLED = {
+    "odd channels": (4, 3, 5, 6, 8),
+    "part of a row": (2, 2, 64, 4, 40),
+    "wide channels": (3, 2, 300, 4, 2),
+    "sixteen steps, one sample": (16, 1, 24, 8, 4),
+    "flushed now and then": (2, 24, 16, 16, 16),
+}
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d(2), nn.MaxPool2d(2)], ids=["avg", "max"])
+@pytest.mark.parametrize("shape", POOLED.values(), ids=POOLED)
+def test_pooling_equals_the_modules_in_double_precision(shape, pool):
+    """Where several of a window are the largest, the first of them takes the gradient, as in PyTorch."""
+    for label, training, repeated in (("plif", True, False), ("lif", True, True), ("if", False, False)):
+        norm, neuron = modules(shape[2], label)
+        norm.train(training)
+        steps, repeats = (1, shape[0]) if repeated else (shape[0], 1)
+        x = numbers(steps, *shape[1:], last=True)
+
+        def as_one(norm, neuron, x, repeats):
+            return normed.norm_fire(norm, neuron, x, repeats, pool)
+
+        def one_by_one(norm, neuron, x, repeats):
+            return layers.fold_time(pool, two_modules(norm, neuron, x, repeats))
+
+        out, grads, buffers = results(as_one, norm, neuron, x, repeats)
+        want, want_grads, want_buffers = results(one_by_one, norm, neuron, x.double(), repeats)
+        assert ran_as_one(out)
+        assert 0 < want.mean() < 1
+        torch.testing.assert_close(out.double(), want, rtol=0, atol=0)
+        for grad, other in zip(grads, want_grads, strict=True):
+            scale = other.abs().max().clamp_min(1.0).item()
+            torch.testing.assert_close(grad.double(), other, rtol=1e-4, atol=3e-6 * scale)
+        torch.testing.assert_close([b.double() for b in buffers], [b.double() for b in want_buffers])
+
+
+def test_poolings_of_other_kinds_and_places_follow_the_neuron():
+    norm, neuron = modules(4)
+    even, odd = numbers(2, 2, 4, 8, 8, last=True), numbers(2, 2, 4, 7, 8, last=True)
+    watched = nn.AvgPool2d(2)
+    watched.register_forward_hook(lambda m, i, out: None)
+    cases = {
+        "three by three": (nn.MaxPool2d(3, 2, 1), even),
+        "overlapping": (nn.AvgPool2d(2, 1), even),
+        "with a border": (nn.AvgPool2d(2, 2, 1), even),
+        "another divisor": (nn.AvgPool2d(2, divisor_override=3), even),
+        "apart": (nn.MaxPool2d(2, dilation=2), even),
+        "odd side": (nn.AvgPool2d(2), odd),
+        "odd side, rounded up": (nn.MaxPool2d(2, ceil_mode=True), odd),
+        "adaptive": (nn.AdaptiveAvgPool2d(2), even),
+        "channels outermost": (nn.AvgPool2d(2), even.contiguous()),
+        "too many channels for a block": (nn.AvgPool2d(2), numbers(1, 2, 520, 4, 4, last=True)),
+        "watched": (watched, even),
+    }
+    for label, (pool, x) in cases.items():
+        norm, neuron = modules(x.shape[2])
+        given = x.requires_grad_()
+        out = normed.norm_fire(norm, neuron, given, pool=pool)
+        assert not ran_as_one(out), label
+        want = layers.fold_time(pool, normed.norm_fire(norm, neuron, given))
+        torch.testing.assert_close(out, want, rtol=0, atol=0, msg=label)
+
+
+@pytest.mark.parametrize("pool", [None, nn.AvgPool2d(2), nn.MaxPool2d(2)], ids=["none", "avg", "max"])
+def test_keeps_the_numbers_and_what_belongs_to_channels(pool):
     norm, neuron = modules(32)
-    x, kept = numbers(4, 2, 32, 16, 16).requires_grad_(), []
+    x, kept = numbers(4, 2, 32, 16, 16, last=True).requires_grad_(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t), t)[1], lambda t: t):
-        normed.norm_fire(norm, neuron, x)
+        normed.norm_fire(norm, neuron, x, pool=pool)
     large = [t for t in kept if t.numel() > 32]
     assert [t.data_ptr() for t in large] == [x.data_ptr()]
 
@@ -159,12 +224,12 @@ def test_keeps_the_numbers_and_what_belongs_to_channels():
 def test_threads_share_the_work():
     before = torch.get_num_threads()
     try:
-        for last in (False, True):
+        for last, pool in ((False, None), (True, None), (True, nn.MaxPool2d(2))):
             norm, neuron = modules(32, "plif")
             x, found = numbers(4, 8, 32, 12, 12, last=last), []
             for threads in (1, 2):
                 torch.set_num_threads(threads)
-                found.append(results(normed.norm_fire, norm, neuron, x))
+                found.append(results(partial(normed.norm_fire, pool=pool), norm, neuron, x))
             (one, grads, buffers), (two, other_grads, other_buffers) = found
             assert torch.equal(one, two)
             torch.testing.assert_close(grads, other_grads, rtol=1e-5, atol=1e-5)

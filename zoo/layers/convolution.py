@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import spiking
-from spiking.layers import norm_repeated
+from spiking.layers import fold_time, norm_repeated
 from spiking.neurons import find_neuron
 from spiking.normed import norm_fire_folded, watched
 from spiking.own import accepted_arguments
@@ -98,9 +98,14 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, repeats: int = 1) -> 
 
 
 def conv_norm_fire(
-    conv: nn.Module, norm: nn.Module, neuron: nn.Module, x: Tensor, repeats: int = 1
+    conv: nn.Module,
+    norm: nn.Module,
+    neuron: nn.Module,
+    x: Tensor,
+    repeats: int = 1,
+    pool: nn.Module | None = None,
 ) -> Tensor:
-    """``neuron(conv_norm(conv, norm, x))``, norm and neuron in one pass; as `spiking.normed.norm_fire`.
+    """``pool(neuron(conv_norm(conv, norm, x)))``, the three in one pass; as `spiking.normed.norm_fire`.
 
     Args:
         conv: as in `conv_norm`.
@@ -108,8 +113,9 @@ def conv_norm_fire(
         neuron: takes its output.
         x: the input ``[T', B, C, H, W]``.
         repeats: how many equal steps a single one stands for; the spikes have as many.
+        pool: takes the spikes of all steps, ``[N, C, H, W]``; or nothing.
     """
-    return norm_fire_folded(norm, neuron, conv(x.flatten(0, 1)), x.shape[0], repeats)
+    return norm_fire_folded(norm, neuron, conv(x.flatten(0, 1)), x.shape[0], repeats, pool)
 
 
 class ConvNorm(nn.Sequential):
@@ -122,12 +128,12 @@ class ConvNorm(nn.Sequential):
         """``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``; ``repeats`` as in `conv_norm`."""
         return conv_norm(self[0], self[1], x, repeats)
 
-    def fire(self, neuron: nn.Module, x: Tensor) -> Tensor:
+    def fire(self, neuron: nn.Module, x: Tensor, pool: nn.Module | None = None) -> Tensor:
         """Spikes of a neuron behind: ``[T, B, C, H, W]`` -> ``[T, B, C', H', W']``, as `conv_norm_fire`."""
         if watched(self):
             spikes: Tensor = neuron(self(x))
-            return spikes
-        return conv_norm_fire(self[0], self[1], neuron, x)
+            return spikes if pool is None else fold_time(pool, spikes)
+        return conv_norm_fire(self[0], self[1], neuron, x, pool=pool)
 
 
 def init_convolutions(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from spiking.layers import fold_time
+from spiking.normed import watched
 from zoo.build import build_model
 from zoo.classifier import SpikingModel
 from zoo.layers import lmht
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 NEURON_DEFAULTS = leaky_defaults(surrogate="rect", decay_input=False)  # as in spiking_resnet.py
 POOLINGS: dict[str, type[nn.AvgPool2d] | type[nn.MaxPool2d]] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 INPUT_POWER = 0.1  # of the hidden layers: measured 0.06 behind the last pooling, 0.16 behind a neuron
+
+
+def _does_nothing(drop: nn.Module) -> bool:
+    """Whether a dropout passes on what it is given, and nobody looks on."""
+    return type(drop) is nn.Dropout and not (drop.training and drop.p) and not watched(drop)
 
 
 class VGGStage(nn.ModuleList):
@@ -81,15 +87,20 @@ class VGGStage(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` -> ``[T, B, C', H / 2, W / 2]``."""
-        for index, layer in enumerate(self):
-            if isinstance(layer, ConvNorm) or (index == 0 and self.skip_first):
-                continue  # a convolution and norm run with the neuron behind them
-            before = self[index - 1]
-            if isinstance(before, ConvNorm) and not (index == 1 and self.skip_first):
-                x = before.fire(layer, x)
+        *layers, pool = self
+        for i in range(0, len(layers), 3):
+            conv, neuron, drop = layers[i : i + 3]
+            # spikes are pooled where they arise if nothing happens to them on the way
+            last = i + 3 == len(layers) and _does_nothing(drop)
+            if i == 0 and self.skip_first:
+                x = neuron(x)
             else:
-                x = fold_time(layer, x) if isinstance(layer, nn.AvgPool2d | nn.MaxPool2d) else layer(x)
-        return x
+                assert isinstance(conv, ConvNorm)
+                if last:
+                    return conv.fire(neuron, x, pool)
+                x = conv.fire(neuron, x)
+            x = drop(x)
+        return fold_time(pool, x)
 
 
 class SpikingVGG(SpikingModel):

@@ -12,7 +12,7 @@ POINTERS = (
 )  # fmt: skip
 SIZES = (
     "x_step", "out_step", "g_step", "steps", "block", "scratch_size", "sums_size", "repeats", "neurons",
-    "channels", "inner", "pieces", "channel_sums_size",
+    "channels", "inner", "pieces", "channel_sums_size", "windows", "across",
 )  # fmt: skip
 TEAM = ("full", "thread_num", "num_threads", "kernel")  # for the function that each thread runs
 

@@ -4,7 +4,8 @@ A step of a tensor is seen in one of two ways. In *rows* all numbers of a row of
 to one channel, as in contiguous maps ``[B, C, H, W]``; long rows are cut into ``pieces`` of ``block``.
 In *lanes* the channels lie side by side, as in channels-last maps; then a block is a whole number of groups
 of C numbers, and what belongs to channels comes as a table with one entry for each place of a block. A unit
-of work is one piece of a row, or one block.
+of work is one piece of a row, or one block. Channels-last maps are also seen in *windows* of 2 x 2 places,
+for poolings: a unit then is a few of them side by side, and tables have C entries.
 
 Sums over a channel are taken in float32 over a unit, and in double precision over units.
 """
@@ -12,6 +13,7 @@ Sums over a channel are taken in float32 over a unit, and in double precision ov
 from __future__ import annotations
 
 import contextlib
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from spiking.kernels.cpu import codegen
@@ -20,7 +22,7 @@ from spiking.kernels.cpu.writer import Frame
 from spiking.kernels.rules.expressions import Vec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from spiking.kernels.cpu.codegen import Code
 
@@ -29,28 +31,34 @@ class Unit(NamedTuple):
     """One unit of work.
 
     Attributes:
+        number: how many came before it.
         first: index of its first number in a step.
-        length: how many numbers it has.
+        length: how many numbers it has; how many windows.
         channel: to which all belong, None in lanes.
         shared: what belongs to that channel, by the name of the argument.
+        pooled: index of its first number in a pooled step.
     """
 
+    number: str
     first: str
     length: str
-    channel: str | None
-    shared: dict[str, Vec]
+    channel: str | None = None
+    shared: Mapping[str, Vec] = MappingProxyType({})
+    pooled: str = ""
 
 
 class Shape(NamedTuple):
     """What a kernel knows of the layout when it is written.
 
     Attributes:
-        lanes: which of the two ways.
+        lanes: whether channels lie side by side.
         tail: whether units may end within a vector; where none does, half of the code goes.
+        windows: whether places come in windows of 2 x 2.
     """
 
     lanes: bool
     tail: bool
+    windows: bool = False
 
 
 class Channels(Frame):
@@ -75,10 +83,12 @@ class Channels(Frame):
         """The loop over the units from ``%lo`` to ``%hi``; ``shared`` names what has a number a channel."""
         c, arg = self.c, self.arg
         with c.loop("%lo", "%hi") as u:
-            if self.shape.lanes:
+            if self.shape.windows:
+                yield self._window_unit(u)
+            elif self.shape.lanes:
                 first = c.scalar(f"mul i64 {u}, {arg['block']}")
                 left = c.scalar(f"sub i64 {arg['neurons']}, {first}")
-                yield Unit(first, self._min(left, arg["block"]), None, {})
+                yield Unit(u, first, self._min(left, arg["block"]))
             else:
                 row = c.scalar(f"sdiv i64 {u}, {arg['pieces']}")
                 piece = c.scalar(f"srem i64 {u}, {arg['pieces']}")
@@ -87,7 +97,21 @@ class Channels(Frame):
                 first = c.scalar(f"add i64 {c.scalar(f'mul i64 {row}, ' + arg['inner'])}, {start}")
                 channel = c.scalar(f"srem i64 {row}, {arg['channels']}")
                 given = {name: self._one(name, channel) for name in shared}
-                yield Unit(first, self._min(left, arg["block"]), channel, given)
+                yield Unit(u, first, self._min(left, arg["block"]), channel, given)
+
+    def _window_unit(self, u: str) -> Unit:
+        """A few windows of a row of windows; two rows of places lie behind each other in memory."""
+        c, arg = self.c, self.arg
+        row = c.scalar(f"sdiv i64 {u}, {arg['pieces']}")
+        piece = c.scalar(f"srem i64 {u}, {arg['pieces']}")
+        start = c.scalar(f"mul i64 {piece}, {arg['windows']}")
+        left = c.scalar(f"sub i64 {arg['across']}, {start}")
+        before = self._plus(c.scalar(f"mul i64 {row}, {arg['across']}"), start)
+        pooled = c.scalar(f"mul i64 {before}, {arg['inner']}")
+        above = c.scalar(f"mul i64 {c.scalar(f'mul i64 {row}, ' + arg['across'])}, {arg['inner']}")
+        aside = c.scalar(f"mul i64 {start}, {arg['inner']}")
+        first = self._plus(c.scalar(f"shl i64 {above}, 2"), c.scalar(f"shl i64 {aside}, 1"))
+        return Unit(u, first, self._min(left, arg["windows"]), pooled=pooled)
 
     def _one(self, name: str, channel: str) -> Vec:
         c = self.c

@@ -1,4 +1,4 @@
-"""The two passes of a neuron behind a norm on CPU tensors."""
+"""The two passes of a neuron behind a norm on CPU tensors, with a pooling behind it or none."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from spiking.kernels.cpu.arguments import Arguments
 from spiking.kernels.cpu.codegen import LANES
-from spiking.kernels.cpu.normed_writer import NormedWriter
+from spiking.kernels.cpu.normed_writer import NormedWriter, kept
 from spiking.kernels.cpu.passes import SCRATCH_FLOATS
 from spiking.kernels.cpu.runtime import DTYPES, compiled, share, team_size
 from spiking.kernels.cpu.view import View, padded, streams
+from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.cpu.writer import BLOCK
 from spiking.kernels.layout import same_order
 
@@ -26,10 +27,22 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1024)
 def _neuron_kernel(
-    rule: Rule, back: bool, stored: str, shape: Shape, still: bool, stream: bool
+    rule: Rule, back: bool, stored: str, shape: Shape, still: bool, stream: bool, pooling: str | None
 ) -> tuple[int, Any]:
-    writer = NormedWriter(rule, stored, shape, still, stream)
+    writer = NormedWriter(rule, stored, shape, still, stream, pooling)
     return compiled(writer.backward if back else writer.forward)
+
+
+class Pooling(NamedTuple):
+    """Of 2 x 2 places, behind the neuron.
+
+    Attributes:
+        kind: ``"avg"`` or ``"max"``.
+        windows: of one step.
+    """
+
+    kind: str
+    windows: Windows
 
 
 class Sequence(NamedTuple):
@@ -39,11 +52,13 @@ class Sequence(NamedTuple):
         x: dense, each step contiguous or channels-last.
         view: of one step.
         steps: T.
+        pooling: of the spikes.
     """
 
     x: Tensor
     view: View
     steps: int
+    pooling: Pooling | None = None
 
     @property
     def still(self) -> bool:
@@ -55,6 +70,16 @@ class Sequence(NamedTuple):
         """Those of all steps."""
         return self.steps * self.view.numbers
 
+    @property
+    def walk(self) -> View | Windows:
+        """How kernels go through a step."""
+        return self.view if self.pooling is None else self.pooling.windows
+
+    @property
+    def kind(self) -> str | None:
+        """Of the pooling."""
+        return None if self.pooling is None else self.pooling.kind
+
     def empty(self, steps: int) -> Tensor:
         """Room for ``steps`` steps in the same layout."""
         x = self.x
@@ -62,18 +87,26 @@ class Sequence(NamedTuple):
         shape, strides = (steps, *x.shape[1:]), (self.view.numbers, batch, *x.stride()[2:])
         return torch.empty_strided(shape, strides, dtype=x.dtype)
 
+    def room(self) -> Tensor:
+        """Room for what leaves: spikes in the layout of x, or what is pooled of them."""
+        if self.pooling is None:
+            return self.empty(self.steps)
+        _, n, c, h, w = self.x.shape
+        rows = self.x.new_empty(self.steps, n, h // 2, w // 2, c)
+        return rows.movedim(-1, 2)
+
     def describe(self, rule: Rule, values: Mapping[str, float], block: int) -> Arguments:
         """The arguments that both passes share."""
         arguments = Arguments()
-        self.view.describe(arguments, block)
+        self.walk.describe(arguments, block)
         arguments.x, arguments.x_step = self.x.data_ptr(), 0 if self.still else self.view.numbers
-        arguments.steps, arguments.out_step = self.steps, self.view.numbers
+        arguments.steps = self.steps
         arguments.params[: len(rule.names)] = [values[name] for name in rule.names]
         return arguments
 
 
 def fire(rule: Rule, values: Mapping[str, float], sequence: Sequence, scale: Tensor, shift: Tensor) -> Tensor:
-    """Spikes ``[T, N, C, ...]`` of a neuron at rest whose currents are ``scale * x + shift``.
+    """Spikes ``[T, N, C, ...]`` of a neuron at rest whose currents are ``scale * x + shift``; or pooled ones.
 
     Args:
         rule: the neuron; see `covers`.
@@ -82,16 +115,17 @@ def fire(rule: Rule, values: Mapping[str, float], sequence: Sequence, scale: Ten
         scale: ``[C]``.
         shift: ``[C]``.
     """
-    view = sequence.view
-    block = view.block(BLOCK)
+    walk = sequence.walk
+    block = walk.block(BLOCK)
     arguments = sequence.describe(rule, values, block)
-    tables = view.table(scale, block), view.table(shift, block)
+    tables = walk.table(scale, block), walk.table(shift, block)
     arguments.scale, arguments.shift = (table.data_ptr() for table in tables)
-    out = sequence.empty(sequence.steps)
-    arguments.out = out.data_ptr()
-    units = view.units(block)
-    stream = streams(out, view, block, sequence.numbers)
-    kernel = _neuron_kernel(rule, False, DTYPES[out.dtype], view.shape(block), sequence.still, stream)
+    out = sequence.room()
+    arguments.out, arguments.out_step = out.data_ptr(), walk.numbers
+    units = walk.units(block)
+    stream = streams(out, walk, block, out.numel())
+    shape, still = walk.shape(block), sequence.still
+    kernel = _neuron_kernel(rule, False, DTYPES[out.dtype], shape, still, stream, sequence.kind)
     share(kernel, arguments, units, team_size(sequence.numbers, units), 1)
     return out
 
@@ -119,45 +153,50 @@ def fire_backward(
         rule: as in `fire`.
         values: as in `fire`.
         sequence: as in `fire`.
-        g: gradient of the spikes ``[T, N, C, ...]``.
+        g: gradient of what left.
         numbers: ``scale``, ``shift`` and ``centre``, each ``[C]``.
     """
-    view, x = sequence.view, sequence.x
-    fitting = SCRATCH_FLOATS // max(1, sequence.steps * rule.n_saved) // LANES * LANES
-    block = view.block(max(LANES, min(BLOCK, fitting)))
+    walk, x, n_kept = sequence.walk, sequence.x, kept(rule, sequence.kind)
+    fitting = SCRATCH_FLOATS // max(1, sequence.steps * n_kept) // LANES * LANES
+    block = walk.block(max(LANES, min(BLOCK, fitting)))
     arguments = sequence.describe(rule, values, block)
-    tables = {name: view.table(one, block) for name, one in numbers.items()}
+    tables = {name: walk.table(one, block) for name, one in numbers.items()}
     for name, table in tables.items():
         setattr(arguments, name, table.data_ptr())
     g = _as_steps(g, sequence)
     gx = sequence.empty(len(x))
     arguments.g, arguments.g_step, arguments.gx = g.data_ptr(), g.stride(0), gx.data_ptr()
-    units = view.units(block)
+    arguments.out_step = sequence.view.numbers
+    units = walk.units(block)
     threads = team_size(sequence.numbers, units)
-    kept = sequence.steps * rule.n_saved * padded(block)
-    scratch = torch.empty(threads * kept)
-    arguments.scratch, arguments.scratch_size = scratch.data_ptr(), 4 * kept
-    channel_sums = view.sums(arguments, 2, threads, block)
+    room = sequence.steps * n_kept * padded(block)
+    scratch = torch.empty(threads * room)
+    arguments.scratch, arguments.scratch_size = scratch.data_ptr(), 4 * room
+    channel_sums = walk.sums(arguments, 2, threads, block)
     learnt = torch.zeros(threads, len(rule.learnt), BLOCK) if rule.learnt else None
     if learnt is not None:
         arguments.sums, arguments.sums_size = learnt.data_ptr(), 4 * len(rule.learnt) * BLOCK
-    stream = streams(gx, view, block, gx.numel())
-    kernel = _neuron_kernel(rule, True, DTYPES[x.dtype], view.shape(block), sequence.still, stream)
+    stream = streams(gx, walk, block, gx.numel())
+    shape, still = walk.shape(block), sequence.still
+    kernel = _neuron_kernel(rule, True, DTYPES[x.dtype], shape, still, stream, sequence.kind)
     share(kernel, arguments, units, threads, 1)
     scalars = (
         {}
         if learnt is None
         else dict(zip(rule.learnt, learnt.sum((0, 2), dtype=torch.float64).unbind(), strict=True))
     )
-    return CurrentGradients(gx, view.gathered(channel_sums, block), scalars)
+    return CurrentGradients(gx, walk.gathered(channel_sums, block), scalars)
 
 
 def _as_steps(g: Tensor, sequence: Sequence) -> Tensor:
-    """``g [T, ...]`` as it is where each step lies as those of x do, else a copy that does."""
-    x = sequence.x
-    if g.dtype is x.dtype and same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
-        return g
-    return sequence.empty(sequence.steps).copy_(g)
+    """``g [T, ...]`` as it is where each step lies as what left, else a copy that does."""
+    if sequence.pooling is None:
+        x = sequence.x
+        if g.dtype is x.dtype and same_order(x.shape[1:], g.stride()[1:], x.stride()[1:]):
+            return g
+        return sequence.empty(sequence.steps).copy_(g)
+    room = sequence.room()
+    return g if same_order(room.shape, g.stride(), room.stride()) and g.dtype is room.dtype else room.copy_(g)
 
 
 def covers(rule: Rule) -> bool:

@@ -15,6 +15,7 @@ from spiking.kernels.cpu.writer import BLOCK
 
 if TYPE_CHECKING:
     from spiking.kernels.cpu.arguments import Arguments
+    from spiking.kernels.cpu.windows import Windows
 
 
 class View(NamedTuple):
@@ -92,10 +93,7 @@ class View(NamedTuple):
 
     def sums(self, arguments: Arguments, kinds: int, threads: int, block: int) -> Tensor:
         """Zeros for sums over channels, ``[threads, kinds, width]`` in float64, made known to the kernel."""
-        width = padded(block) if self.lanes else self.channels
-        sums = torch.zeros(threads, kinds, width, dtype=torch.float64)
-        arguments.channel_sums, arguments.channel_sums_size = sums.data_ptr(), 8 * kinds * width
-        return sums
+        return zeros_for_sums(arguments, kinds, threads, padded(block) if self.lanes else self.channels)
 
     def gathered(self, sums: Tensor, block: int) -> Tensor:
         """What `sums` has received, ``[kinds, C]``."""
@@ -105,13 +103,20 @@ class View(NamedTuple):
         return total[:, :block].reshape(len(total), -1, self.channels).sum(1)
 
 
+def zeros_for_sums(arguments: Arguments, kinds: int, threads: int, width: int) -> Tensor:
+    """``[threads, kinds, width]`` in float64, made known to the kernel."""
+    sums = torch.zeros(threads, kinds, width, dtype=torch.float64)
+    arguments.channel_sums, arguments.channel_sums_size = sums.data_ptr(), 8 * kinds * width
+    return sums
+
+
 def padded(block: int) -> int:
     """The numbers of a block, rounded up to whole vectors."""
     return -(-block // LANES) * LANES
 
 
-def streams(out: Tensor, view: View, block: int, numbers: int) -> bool:
+def streams(out: Tensor, walk: View | Windows, block: int, numbers: int) -> bool:
     """Whether results may bypass the caches: `can_stream`, and every unit starts at a whole vector."""
-    if (block if view.lanes else view.inner) % LANES:
+    if walk.shape(block).tail:
         return False
-    return can_stream(DTYPES[out.dtype], numbers, view.numbers, out)
+    return can_stream(DTYPES[out.dtype], numbers, walk.numbers, out)
