@@ -2,7 +2,8 @@
 
 The modules stay what they are: parameters, buffers, keys and results are theirs. `norm_fire` asks whether
 anybody could see the norm's output or the spikes before the pooling (a hook, a compiler, an exporter, a
-functional transform) or wants them in another precision (autocast), and then calls one after the other.
+functional transform), and then calls one after the other. Of half-precision numbers the norm's output is not
+rounded on the way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from spiking.layers import fold_time, norm_repeated
 from spiking.neurons.base import Neuron, Temporal
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # themselves, no subclasses: these may do more
+STORED = (torch.float32, torch.bfloat16, torch.float16)  # norms themselves have float32, as under autocast
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -104,7 +106,7 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     """Whether nothing but the spikes is asked for, of modules and numbers that kernels know."""
     if torch.compiler.is_compiling() or type(x) not in ORDINARY:
         return False
-    if x.device.type != "cpu" or x.dtype is not torch.float32:
+    if x.device.type != "cpu" or x.dtype not in STORED:
         return False
     if (
         type(norm) not in NORMS
@@ -118,7 +120,7 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     if not all(t is None or type(t) in ORDINARY for t in tensors):
         return False
     floats = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    if any(t is not None and (t.dtype is not x.dtype or t.device != x.device) for t in floats):
+    if any(t is not None and (t.dtype is not torch.float32 or t.device != x.device) for t in floats):
         return False  # of another device the norm itself says so; a kernel would read a foreign address
     return bool(x.dim() > 1 and norm.num_features == x.shape[1])
 
@@ -157,7 +159,6 @@ def _transformed() -> bool:
         or torch._C._len_torch_function_stack()
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state()
-        or torch.is_autocast_enabled("cpu")
         or nn.modules.module._has_any_global_hook()
     )
 

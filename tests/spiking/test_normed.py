@@ -303,11 +303,26 @@ def test_what_the_kernel_does_not_know_runs_as_two():
         torch.testing.assert_close(spikes, want, rtol=0, atol=0, msg=label)
 
 
-def test_autocast_runs_as_two():
-    norm, neuron = modules(3)
-    x = numbers(2, 2, 3, 4, 4).requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not ran_as_one(normed.norm_fire(norm, neuron, x))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pool", [None, nn.MaxPool2d(2)], ids=["alone", "pooled"])
+@pytest.mark.parametrize("last", [False, True])
+def test_half_precision_is_float32_on_numbers_of_fewer_bits(dtype, pool, last):
+    """As autocast has it: such numbers, and a norm in float32; results are rounded."""
+    norm, neuron = modules(6)
+    x = numbers(4, 3, 6, 8, 8, last=last).to(dtype)
+    found = []
+    for given in (x, x.float()):
+        own, leaf = copy.deepcopy(norm), given.clone().requires_grad_()
+        with torch.autocast("cpu", dtype):
+            out = normed.norm_fire(own, neuron, leaf, pool=pool)
+        assert out.dtype is given.dtype
+        assert pool or ran_as_one(out)
+        weight = numbers(*out.shape, seed=1).to(dtype)
+        grads = torch.autograd.grad((out.float() * weight.float()).sum(), [leaf, *own.parameters()])
+        found.append((out, *grads, own.running_mean, own.running_var))
+    for one, other in zip(*found, strict=True):
+        close = 0.0 if one is found[0][0] else 2e-2
+        torch.testing.assert_close(one.float(), other, rtol=close, atol=close * other.abs().max().item())
 
 
 def test_transforms_see_both():

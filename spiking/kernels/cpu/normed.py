@@ -12,8 +12,8 @@ from spiking.kernels.cpu.arguments import Arguments
 from spiking.kernels.cpu.codegen import LANES
 from spiking.kernels.cpu.normed_writer import NormedWriter, kept
 from spiking.kernels.cpu.passes import SCRATCH_FLOATS
-from spiking.kernels.cpu.runtime import DTYPES, compiled, share, team_size
-from spiking.kernels.cpu.view import View, padded, streams
+from spiking.kernels.cpu.runtime import DTYPES, can_stream, compiled, share, team_size
+from spiking.kernels.cpu.view import View, padded
 from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.cpu.writer import BLOCK
 from spiking.kernels.layout import same_order
@@ -123,7 +123,7 @@ def fire(rule: Rule, values: Mapping[str, float], sequence: Sequence, scale: Ten
     out = sequence.room()
     arguments.out, arguments.out_step = out.data_ptr(), walk.numbers
     units = walk.units(block)
-    stream = streams(out, walk, block, out.numel())
+    stream = _streams(out, walk, block, out.numel())
     shape, still = walk.shape(block), sequence.still
     kernel = _neuron_kernel(rule, False, DTYPES[out.dtype], shape, still, stream, sequence.kind)
     share(kernel, arguments, units, team_size(sequence.numbers, units), 1)
@@ -176,7 +176,7 @@ def fire_backward(
     learnt = torch.zeros(threads, len(rule.learnt), BLOCK) if rule.learnt else None
     if learnt is not None:
         arguments.sums, arguments.sums_size = learnt.data_ptr(), 4 * len(rule.learnt) * BLOCK
-    stream = streams(gx, walk, block, gx.numel())
+    stream = _streams(gx, walk, block, gx.numel())
     shape, still = walk.shape(block), sequence.still
     kernel = _neuron_kernel(rule, True, DTYPES[x.dtype], shape, still, stream, sequence.kind)
     share(kernel, arguments, units, threads, 1)
@@ -202,3 +202,10 @@ def _as_steps(g: Tensor, sequence: Sequence) -> Tensor:
 def covers(rule: Rule) -> bool:
     """Whether neurons of a rule can follow a norm here: those that share their parameters."""
     return not (rule.per_neuron or rule.conducts or rule.timed or rule.tabled)
+
+
+def _streams(out: Tensor, walk: View | Windows, block: int, numbers: int) -> bool:
+    """Whether results may bypass the caches: `can_stream`, and every unit starts at a whole vector."""
+    if walk.shape(block).tail:
+        return False
+    return can_stream(DTYPES[out.dtype], numbers, walk.numbers, out)

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from spiking.kernels.cpu.channel_writer import Shape
 from spiking.kernels.cpu.codegen import LANES
-from spiking.kernels.cpu.runtime import DTYPES, can_stream
 from spiking.kernels.cpu.writer import BLOCK
 
 if TYPE_CHECKING:
     from spiking.kernels.cpu.arguments import Arguments
-    from spiking.kernels.cpu.windows import Windows
 
 
 class View(NamedTuple):
@@ -113,10 +111,3 @@ def zeros_for_sums(arguments: Arguments, kinds: int, threads: int, width: int) -
 def padded(block: int) -> int:
     """The numbers of a block, rounded up to whole vectors."""
     return -(-block // LANES) * LANES
-
-
-def streams(out: Tensor, walk: View | Windows, block: int, numbers: int) -> bool:
-    """Whether results may bypass the caches: `can_stream`, and every unit starts at a whole vector."""
-    if walk.shape(block).tail:
-        return False
-    return can_stream(DTYPES[out.dtype], numbers, walk.numbers, out)
