@@ -106,7 +106,7 @@ def _may_be_one(norm: nn.Module, neuron: nn.Module, x: Tensor) -> bool:
     """Whether nothing but the spikes is asked for, of modules and numbers that kernels know."""
     if torch.compiler.is_compiling() or type(x) not in ORDINARY:
         return False
-    if x.device.type != "cpu" or x.dtype not in STORED:
+    if x.device.type not in ("cpu", "cuda") or x.dtype not in STORED:
         return False
     if (
         type(norm) not in NORMS
@@ -169,20 +169,18 @@ def _fused(norm: Any, x: Tensor, wide: Tensor, kernel: Any, pool: nn.Module | No
 
     operands, launch = kernel
     view = normed.View.of(x[0])
-    if view is None or not normed.covers(launch) or (len(x) > 1 and x.stride(0) != view.numbers):
+    if view is None or not normed.covers(launch, x) or (len(x) > 1 and x.stride(0) != view.numbers):
         return None
     kind = None if pool is None else _known(pool)
-    windows = None if kind is None else normed.Windows.of(x[0], view)
-    pooling = None if kind is None or windows is None else normed.Pooling(kind, windows)
+    pooling = kind if kind and normed.pools(launch, x, view) else None
     moving = norm.training or norm.running_mean is None
     if moving:
         if view.per_channel * len(x) < 2:
             return None  # PyTorch's error says it best
         with torch.no_grad():
-            folded = view._replace(outer=view.outer * len(x))
-            mean, var = normed.statistics(x.detach(), folded)
+            mean, var = normed.statistics(launch, x.detach(), view)
             if norm.training and norm.track_running_stats:
-                _move(norm, mean, var, folded.per_channel * (len(wide) // len(x)))
+                _move(norm, mean, var, view.per_channel * len(wide))
             mean, invstd = mean.float(), (var + norm.eps).rsqrt().float()
     else:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A norm, the neuron behind it and a pooling of its spikes as one differentiable function on CPU kernels.
+"""A norm, the neuron behind it and a pooling of its spikes as one differentiable function.
 
 Kept for the way back are the numbers that the norm was given, and a few for each channel: normalised currents
 and potentials are computed again from them.
@@ -14,17 +14,20 @@ from torch import Tensor
 
 from spiking.kernels import passes
 from spiking.kernels.cpu import normed as cpu
-from spiking.kernels.cpu.norm import gradient_, statistics
-from spiking.kernels.cpu.normed import Pooling
+from spiking.kernels.cpu.norm import gradient_
+from spiking.kernels.cpu.norm import statistics as cpu_statistics
 from spiking.kernels.cpu.view import View
 from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
 
 if TYPE_CHECKING:
-    from spiking.kernels.launch import Launch
+    from collections.abc import Mapping
 
-__all__ = ["Pooling", "Setting", "View", "Windows", "covers", "fire", "statistics"]
+    from spiking.kernels.launch import Launch
+    from spiking.kernels.triton import normed as triton
+
+__all__ = ["Setting", "View", "covers", "fire", "pools", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,66 @@ class Setting:
         view: of one step of the numbers.
         steps: T.
         moving: whether mean and variance are those of the numbers, so that gradients flow through them.
-        pooling: of the spikes.
+        pooling: kind of `spiking.kernels.rules.pooling` of the spikes, or None.
     """
 
     launch: Launch
     view: View
     steps: int
     moving: bool
-    pooling: Pooling | None = None
+    pooling: str | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """The neuron's equations."""
+        assert isinstance(self.launch.rule, Rule)
+        return self.launch.rule
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whose kernels run."""
+        return self.launch.engine == "cpu"
 
     def over(self, x: Tensor) -> cpu.Sequence:
-        """The numbers as kernels take them."""
-        return cpu.Sequence(x, self.view, self.steps, self.pooling)
+        """The numbers as CPU kernels take them."""
+        windows = Windows.of(x[0], self.view) if self.pooling else None
+        pooling = None if self.pooling is None or windows is None else cpu.Pooling(self.pooling, windows)
+        return cpu.Sequence(x, self.view, self.steps, pooling)
+
+    def behind(self, operands: Operands) -> triton.Behind:
+        """The neuron as Triton kernels take it."""
+        from spiking.kernels.triton.normed import Behind
+
+        return Behind(self.rule, self.launch.params, operands, self.steps, self.pooling)
 
 
-def covers(launch: Launch) -> bool:
-    """Whether there is a kernel for a norm before this neuron."""
-    return launch.engine == "cpu" and isinstance(launch.rule, Rule) and cpu.covers(launch.rule)
+def covers(launch: Launch, x: Tensor) -> bool:
+    """Whether there is a kernel for a norm before this neuron, of numbers ``[T', N, C, ...]``."""
+    if not isinstance(launch.rule, Rule) or not cpu.covers(launch.rule):
+        return False
+    if launch.engine == "cpu":
+        return True
+    from spiking.kernels.triton import normed as triton
+
+    return triton.covers(x, None)
+
+
+def pools(launch: Launch, x: Tensor, view: View) -> bool:
+    """Whether that kernel can pool windows of 2 x 2."""
+    if launch.engine == "cpu":
+        return Windows.of(x[0], view) is not None
+    from spiking.kernels.triton import normed as triton
+
+    return triton.halves(x[0])
+
+
+def statistics(launch: Launch, x: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance ``[C]`` over all of ``x [T', N, C, ...]``, of which `view` shows one step."""
+    if launch.engine == "cpu":
+        return cpu_statistics(x, view._replace(outer=view.outer * len(x)))
+    from spiking.kernels.triton import normed as triton
+
+    return triton.statistics(x.flatten(0, 1))
 
 
 def _scale_and_shift(
@@ -101,10 +147,12 @@ def _forward(
     invstd: Tensor,
     setting: Setting,
 ) -> Tensor:
-    launch = setting.launch
-    assert isinstance(launch.rule, Rule)
-    values = passes.values(launch, Operands(rate=rate, k=k))
-    return cpu.fire(launch.rule, values, setting.over(x), *_scale_and_shift(mean, invstd, weight, bias))
+    operands, numbers = Operands(rate=rate, k=k), _scale_and_shift(mean, invstd, weight, bias)
+    if setting.on_cpu:
+        return cpu.fire(setting.rule, passes.values(setting.launch, operands), setting.over(x), *numbers)
+    from spiking.kernels.triton import normed as triton
+
+    return triton.fire(setting.behind(operands), x, *numbers)
 
 
 def _backward(
@@ -119,12 +167,40 @@ def _backward(
     setting: Setting,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of x, weight, bias, rate and k."""
-    launch = setting.launch
-    assert isinstance(launch.rule, Rule)
-    scale, shift = _scale_and_shift(mean, invstd, weight, bias)
-    values = passes.values(launch, Operands(rate=rate, k=k))
+    operands, numbers = Operands(rate=rate, k=k), _scale_and_shift(mean, invstd, weight, bias)
+    if setting.on_cpu:
+        *grads, scalars = _backward_on_cpu(x, operands, numbers, mean, invstd, g, setting)
+    else:
+        from spiking.kernels.triton import normed as triton
+
+        current, scalars = triton.fire_backward(setting.behind(operands), x, *numbers, g)
+        folded = current.flatten(0, 1), x.flatten(0, 1)
+        grads = list(triton.norm_backward(*folded, weight, mean, invstd, setting.moving))
+        grads[0] = grads[0].view_as(x)
+    gx, weighted, plain = grads
+    return (
+        gx,
+        None if weight is None else weighted.to(weight.dtype),
+        None if bias is None else plain.to(bias.dtype),
+        passes.as_like(scalars.get("rate"), rate),
+        passes.as_like(scalars.get("k"), k),
+    )
+
+
+def _backward_on_cpu(
+    x: Tensor,
+    operands: Operands,
+    affine: tuple[Tensor, Tensor],
+    mean: Tensor,
+    invstd: Tensor,
+    g: Tensor,
+    setting: Setting,
+) -> tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]:
+    """Gradients of x, weight and bias, and of the neuron's parameters by name."""
+    scale, shift = affine
     numbers = {"scale": scale, "shift": shift, "centre": mean}
-    back = cpu.fire_backward(launch.rule, values, setting.over(x), g, numbers)
+    values = passes.values(setting.launch, operands)
+    back = cpu.fire_backward(setting.rule, values, setting.over(x), g, numbers)
     plain, weighted = back.sums[0], back.sums[1] * invstd  # in units of the normalised numbers
     if setting.moving:
         n = setting.view.per_channel * len(x)
@@ -133,14 +209,7 @@ def _backward(
         lift = slope = torch.zeros_like(scale)
     folded = setting.view._replace(outer=setting.view.outer * len(x))
     numbers = {"scale": scale, "lift": lift, "slope": slope, "centre": mean}
-    gx = gradient_(back.current, x, folded, numbers)
-    return (
-        gx,
-        None if weight is None else weighted.to(weight.dtype),
-        None if bias is None else plain.to(bias.dtype),
-        passes.as_like(back.scalars.get("rate"), rate),
-        passes.as_like(back.scalars.get("k"), k),
-    )
+    return gradient_(back.current, x, folded, numbers), weighted, plain, back.scalars
 
 
 class _Fire(torch.autograd.Function):

@@ -129,11 +129,12 @@ def test_repeats_count_in_the_running_variance():
 
 def test_statistics_far_from_zero():
     """One pass over the numbers, and no cancellation: 16,384 with mean 10,000 and deviation 1."""
-    from spiking.kernels import normed as kernels
+    from spiking.kernels.cpu.norm import statistics
+    from spiking.kernels.cpu.view import View
 
     for last in (False, True):
         x = numbers(1, 64, 5, 16, 16, last=last)[0] / 3.0 + 1e4
-        mean, var = kernels.statistics(x, kernels.View.of(x))
+        mean, var = statistics(x, View.of(x))
         exact = x.double()
         torch.testing.assert_close(mean, exact.mean((0, 2, 3)), rtol=1e-8, atol=0)
         torch.testing.assert_close(var, exact.var((0, 2, 3), correction=0), rtol=1e-5, atol=0)

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from spiking.kernels.cpu.arguments import Arguments
 from spiking.kernels.cpu.codegen import LANES
-from spiking.kernels.cpu.normed_writer import NormedWriter, kept
+from spiking.kernels.cpu.normed_writer import NormedWriter
 from spiking.kernels.cpu.passes import SCRATCH_FLOATS
 from spiking.kernels.cpu.runtime import DTYPES, can_stream, compiled, share, team_size
 from spiking.kernels.cpu.view import View, padded
 from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.cpu.writer import BLOCK
 from spiking.kernels.layout import same_order
+from spiking.kernels.rules.pooling import kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,7 +157,7 @@ def fire_backward(
         g: gradient of what left.
         numbers: ``scale``, ``shift`` and ``centre``, each ``[C]``.
     """
-    walk, x, n_kept = sequence.walk, sequence.x, kept(rule, sequence.kind)
+    walk, x, n_kept = sequence.walk, sequence.x, kept(rule.n_saved, sequence.kind)
     fitting = SCRATCH_FLOATS // max(1, sequence.steps * n_kept) // LANES * LANES
     block = walk.block(max(LANES, min(BLOCK, fitting)))
     arguments = sequence.describe(rule, values, block)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from spiking.kernels.cpu.channel_writer import Channels, Sum
 from spiking.kernels.cpu.codegen import LANES
 from spiking.kernels.cpu.writer import Writer
+from spiking.kernels.rules.pooling import WINDOW, kept, pooled, shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 # units after which sums in float32 go into those in double precision; a channel has all of a unit in windows
 FLUSH, FLUSH_WINDOWS = 64, 4
-POOLINGS = ("avg", "max")
 
 
 class Place(NamedTuple):
@@ -51,7 +51,7 @@ class NormedWriter(Channels, Writer):
         shape: how the numbers lie.
         still: whether x is the same at all steps, so that its gradient is a sum over them.
         stream: whether results bypass the caches.
-        pooling: one of `POOLINGS` behind the neuron, where places come in windows; else None.
+        pooling: kind of `spiking.kernels.rules.pooling`, where places come in windows; else None.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class NormedWriter(Channels, Writer):
         Writer.__init__(self, rule, stored, masked=False, stream=stream)
         self.see_channels(shape)
         self.still, self.pooling = still, pooling
-        self.n_kept = kept(rule, pooling)
+        self.n_kept = kept(rule.n_saved, pooling)
         self.carries: list[str] = []  # areas of the way back
         self.whole = ""
         self.channel_areas: list[str] = []
@@ -220,7 +220,7 @@ class NormedWriter(Channels, Writer):
                 states[m] = step.states
                 spikes.append(self.rule.emitted(c, self.params, step))
             index = self._row(self._plus(t, k), "out_step", at.gives)
-            c.store(self._pooled(spikes), self.arg["out"], index, self.stored, stream=True)
+            c.store(pooled(c, self.pooling, spikes), self.arg["out"], index, self.stored, stream=True)
         self._keep(states, self.states, at)
 
     def _recompute_steps(self, unit: Unit, t: str, width: int, at: Place) -> None:
@@ -232,10 +232,10 @@ class NormedWriter(Channels, Writer):
                 states[m] = step.states
                 for n, value in enumerate(step.saved):
                     self._put(value, self.scratch, self._scratch_index(now, n, at.own[m]))
-                if self.pooling == "max":
-                    spikes.append(self.rule.emitted(self.c, self.params, step))
-            for share, i in zip(self._won(spikes), at.own, strict=False):
-                self._put(share, self.scratch, self._scratch_index(now, self.rule.n_saved, i))
+                spikes.append(self.rule.emitted(self.c, self.params, step))
+            if self.pooling == "max":
+                for share, i in zip(shares(self.c, spikes), at.own, strict=True):
+                    self._put(share, self.scratch, self._scratch_index(now, self.rule.n_saved, i))
         self._keep(states, self.states, at)
 
     def _back_steps(self, unit: Unit, t: str, width: int, at: Place) -> None:
@@ -245,7 +245,7 @@ class NormedWriter(Channels, Writer):
             now = self._plus(t, k)
             g = c.load(self.arg["g"], self._row(now, "g_step", at.gives), self.stored)
             if self.pooling == "avg":
-                g = g * 0.25
+                g = g * (1.0 / WINDOW)
             currents = []
             for m, i in enumerate(at.own):
                 saved = tuple(
@@ -281,33 +281,6 @@ class NormedWriter(Channels, Writer):
                 area = self.channel_areas[n]
                 self._put(self._get(area, at.channel) + c.existing(total), area, at.channel)
 
-    # ---- pooling
-    def _pooled(self, spikes: list[Vec]) -> Vec:
-        """What leaves a place: its spikes, or their mean or the largest in a window."""
-        if self.pooling == "max":
-            best = spikes[0]
-            for other in spikes[1:]:
-                best = self.c.where(other > best, other, best)
-            return best
-        total = spikes[0]
-        for other in spikes[1:]:
-            total = total + other
-        return total * 0.25 if self.pooling == "avg" else total
-
-    def _won(self, spikes: list[Vec]) -> list[Vec]:
-        """1 for the first of the largest in a window, which takes the gradient as in PyTorch; else 0."""
-        if not spikes:
-            return []
-        best, better = spikes[0], []
-        for other in spikes[1:]:
-            better.append(other > best)
-            best = self.c.where(better[-1], other, best)
-        left, shares = self.c.as_vec(1.0), []
-        for won in reversed(better):
-            shares.append(self.c.where(won, left, 0.0))
-            left = self.c.where(won, 0.0, left)
-        return [left, *reversed(shares)]
-
     # ---- sums of channels
     def _flush_now_and_then(self, unit: Unit) -> None:
         c = self.c
@@ -326,8 +299,3 @@ class NormedWriter(Channels, Writer):
                 self._put(c.as_vec(0.0), area, i)
 
         self.each(self._table_length(), body)
-
-
-def kept(rule: Rule, pooling: str | None) -> int:
-    """How many numbers a step of a neuron leaves for the way back."""
-    return rule.n_saved + (pooling == "max")

@@ -10,13 +10,12 @@ from spiking.kernels.cpu.channel_writer import Shape
 from spiking.kernels.cpu.codegen import LANES
 from spiking.kernels.cpu.view import View, padded, zeros_for_sums
 from spiking.kernels.cpu.writer import BLOCK
+from spiking.kernels.rules.pooling import WINDOW
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from spiking.kernels.cpu.arguments import Arguments
-
-MEMBERS = 4  # places of a window
 
 
 class Windows(NamedTuple):
@@ -42,7 +41,7 @@ class Windows(NamedTuple):
         if not x.is_contiguous(memory_format=torch.channels_last):
             return None
         n, channels, height, width = x.shape
-        return cls(channels, n * (height // 2), width // 2) if MEMBERS * padded(channels) <= BLOCK else None
+        return cls(channels, n * (height // 2), width // 2) if WINDOW * padded(channels) <= BLOCK else None
 
     @property
     def numbers(self) -> int:
@@ -50,11 +49,11 @@ class Windows(NamedTuple):
         return self.rows * self.across * self.channels
 
     def _windows(self, block: int) -> int:
-        return block // (MEMBERS * padded(self.channels))
+        return block // (WINDOW * padded(self.channels))
 
     def block(self, limit: int) -> int:
         """Room of a block in the areas of a kernel, about ``limit`` and at most `BLOCK` numbers."""
-        window = MEMBERS * padded(self.channels)
+        window = WINDOW * padded(self.channels)
         return window * max(1, min(self.across, limit // window))
 
     def shape(self, block: int) -> Shape:

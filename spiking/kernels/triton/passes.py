@@ -30,12 +30,12 @@ def forward(
     if count == 0:
         return out, ends
     starts = _pair(rule, x, operands.v, operands.m)
-    learnt = _learnt(rule, operands)
+    learnt = stacked(rule, operands)
     kernel, _ = kernels(rule)
     with torch.cuda.device_of(x):  # Triton launches on the current device
         kernel[(triton.cdiv(count, BLOCK),)](
             x, out, *_filled(starts, x), *_filled(ends, out), x if learnt is None else learnt,
-            count, len(x), x.stride(0), *_fixed(rule, params),
+            count, len(x), x.stride(0), *fixed(rule, params),
             STARTS=bool(starts), ENDS=keep, BLOCK=BLOCK, **options(),
         )  # fmt: skip
     return out, ends
@@ -55,7 +55,7 @@ def backward(
     starts, ends = _pair(rule, x, operands.v, operands.m), _pair(rule, x, *(*g_ends, None, None)[:2])
     found = _room(x, rule.n_states if starts else 0)
     count = gx[0].numel() if len(gx) else 0
-    programs, learnt = triton.cdiv(count, BLOCK), _learnt(rule, operands)
+    programs, learnt = triton.cdiv(count, BLOCK), stacked(rule, operands)
     sums = torch.zeros(programs, len(rule.learnt), device=x.device)
     if count:
         g = arriving(x, g)
@@ -65,7 +65,7 @@ def backward(
             kernel[(programs,)](
                 x, g, gx, *_filled(starts, x), *_filled(ends, x), *_filled(found, gx),
                 x if learnt is None else learnt, kept, sums,
-                count, len(x), x.stride(0), g.stride(0), *_fixed(rule, params),
+                count, len(x), x.stride(0), g.stride(0), *fixed(rule, params),
                 STARTS=bool(starts), ENDS=bool(ends), BLOCK=BLOCK, **options(),
             )  # fmt: skip
     gv, gm = (*found, None, None)[:2]
@@ -84,12 +84,13 @@ def _filled(states: tuple[Tensor, ...], instead: Tensor) -> tuple[Tensor, Tensor
     return first, second
 
 
-def _fixed(rule: Rule, params: Mapping[str, float]) -> list[float]:
+def fixed(rule: Rule, params: Mapping[str, float]) -> list[float]:
+    """The numbers that are not learnt, in the order of the kernels' arguments."""
     learnt = learnt_numbers(rule)
     return [params[name] for name in rule.names if name not in learnt]
 
 
-def _learnt(rule: Rule, operands: Operands) -> Tensor | None:
+def stacked(rule: Rule, operands: Operands) -> Tensor | None:
     """Learnt numbers in one tensor, which stays on the device."""
     names: Any = learnt_numbers(rule)
     if not names:

@@ -94,10 +94,11 @@ def learnt_numbers(rule: Rule) -> tuple[str, ...]:
 def kernels(rule: Rule) -> tuple[Any, Any]:
     """Triton's functions for the way there and for the way back."""
     text = forward_text(rule), backward_text(rule)
-    return _function("forward", text[0]), _function("backward", text[1])
+    return function("forward", text[0]), function("backward", text[1])
 
 
-def _function(name: str, text: str) -> Any:
+def function(name: str, text: str) -> Any:
+    """Triton's function of a kernel's text."""
     file = f"<spiking neuron {next(_NUMBERS)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # Triton reads it there
     namespace: dict[str, Any] = {"__name__": __name__, "triton": triton, "tl": tl}
@@ -111,7 +112,7 @@ def forward_text(rule: Rule) -> str:
     names = parts.pop("names")
     ends = [f"tl.store(end{k}_ptr + i, {name}, mask=here)" for k, name in enumerate(names)]
     del parts["saved"]
-    return FORWARD.format(**parts, ends=_lines(ends, 8))
+    return FORWARD.format(**parts, ends=lines(ends, 8))
 
 
 def backward_text(rule: Rule) -> str:
@@ -128,7 +129,7 @@ def backward_text(rule: Rule) -> str:
     c = TritonCode("b", exact=False)
     e = tuple(Vec(c, f"e{k}") for k in states)
     kept = tuple(Vec(c, f"m{k}") for k in range(len(saved)))
-    back = rule.backward(c, _params(c, rule), kept, Vec(c, "g"), e)
+    back = rule.backward(c, named(c, rule), kept, Vec(c, "g"), e)
     learnt = list(enumerate(rule.learnt))
     arriving = [f"e{k} = tl.zeros((BLOCK,), tl.float32)" for k in states]
     arriving += ["if ENDS:", *(f"    e{k} = tl.load(gend{k}_ptr + i, mask=here, other=0.0)" for k in states)]
@@ -136,23 +137,23 @@ def backward_text(rule: Rule) -> str:
     total = f"sums_ptr + tl.program_id(0) * {len(learnt)}"
     return BACKWARD.format(
         **parts,
-        keep=_lines(keep, 8),
-        arriving=_lines(arriving, 4),
-        recall=_lines(recall, 8),
-        back=_lines(c.take(), 8),
+        keep=lines(keep, 8),
+        arriving=lines(arriving, 4),
+        recall=lines(recall, 8),
+        back=lines(c.take(), 8),
         current=back.current.name,
-        sum=_lines([f"d{j} += tl.where(here, {back.params[name].name}, 0.0)" for j, name in learnt], 8),
+        sum=lines([f"d{j} += tl.where(here, {back.params[name].name}, 0.0)" for j, name in learnt], 8),
         errors=", ".join(one.name for one in e),
         before=", ".join(one.name for one in back.states),
-        leaving=_lines([f"tl.store(gstart{k}_ptr + i, e{k}, mask=here)" for k in states], 8),
-        total=_lines([f"tl.store({total} + {j}, tl.sum(d{j}, 0))" for j, _ in learnt], 4),
+        leaving=lines([f"tl.store(gstart{k}_ptr + i, e{k}, mask=here)" for k in states], 8),
+        total=lines([f"tl.store({total} + {j}, tl.sum(d{j}, 0))" for j, _ in learnt], 4),
     )
 
 
 def _there(rule: Rule) -> dict[str, Any]:
     """What both kernels have in common: states at rest, and a step forward."""
     c = TritonCode("n", exact=True)
-    params, states = _params(c, rule), tuple(Vec(c, f"s{k}") for k in range(rule.n_states))
+    params, states = named(c, rule), tuple(Vec(c, f"s{k}") for k in range(rule.n_states))
     learnt = learnt_numbers(rule)
     first = [f"{params[name].name} = tl.load(learnt_ptr + {k})" for k, name in enumerate(learnt)]
     for state, value in zip(states, rule.rest(params), strict=True):
@@ -164,8 +165,8 @@ def _there(rule: Rule) -> dict[str, Any]:
     spikes = rule.emitted(c, params, step)
     return {
         "fixed": "".join(f"{params[name].name}, " for name in rule.names if name not in learnt),
-        "rest": _lines(first, 4),
-        "step": _lines(c.take(), 8),
+        "rest": lines(first, 4),
+        "step": lines(c.take(), 8),
         "spikes": spikes.name,
         "states": ", ".join(state.name for state in states),
         "after": ", ".join(state.name for state in step.states),
@@ -174,9 +175,11 @@ def _there(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _params(c: TritonCode, rule: Rule) -> dict[str, Vec]:
+def named(c: TritonCode, rule: Rule) -> dict[str, Vec]:
+    """The parameters of a rule, as kernels call them."""
     return {name: Vec(c, f"p_{name}") for name in rule.names}
 
 
-def _lines(lines: Sequence[str], depth: int) -> str:
-    return indent("\n".join(lines), " " * depth)
+def lines(of: Sequence[str], depth: int) -> str:
+    """Lines of a kernel, so many blanks deep."""
+    return indent("\n".join(of), " " * depth)

@@ -4,6 +4,7 @@ The interpreter has to be chosen before Triton is imported, so the comparison ru
 this file started as a script. It prints one line of JSON: a case's name -> "fine" or what differs.
 """
 
+import copy
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 import spiking
+import spiking.normed
 from spiking import functional, kernels, reference, surrogate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -239,10 +241,59 @@ def product_of_sizes():
     return [(1, 1, 1), (2, 2, 2), (4, 4, 4), (4, 1, 2), (2, 3, 8), (5, 2, 1)]
 
 
+def compare_normed(x, norm, kind="lif", repeats=1, pool=None, training=True, **settings):
+    """A norm, the neuron behind it and a pooling as one, against the modules in the precision of numbers."""
+    found = []
+    for backend in ("triton", "reference"):
+        own, leaf = copy.deepcopy(norm).train(training), x.detach().requires_grad_()
+        neuron = spiking.get_neuron(kind, surrogate=ATAN, backend=backend, **settings)
+        if backend == "reference":
+            leaf = x.detach().float().requires_grad_()
+        out = spiking.normed.norm_fire(own, neuron, leaf, repeats, pool)
+        fused = type(out.grad_fn).__name__ == "_FireBackward"
+        assert fused == (backend == "triton"), "wrongly fused or not"
+        weight = drive(*out.shape, seed=7)
+        leaves = [leaf, *own.parameters(), *neuron.parameters()]
+        found.append((out, torch.autograd.grad((out.float() * weight).sum(), leaves), own.state_dict()))
+    (out, grads, buffers), (want, want_grads, want_buffers) = found
+    assert 0 < want.mean() < 1, "the case must have both spikes and silence"
+    assert out.dtype is x.dtype
+    torch.testing.assert_close(out.float(), want, rtol=0, atol=0)
+    unit = torch.finfo(x.dtype).eps if x.dtype is not torch.float32 else 1e-5
+    for grad, other in zip(grads, want_grads, strict=True):
+        scale = max(1.0, other.abs().max().item())
+        torch.testing.assert_close(grad.float(), other, rtol=4 * unit, atol=4 * unit * scale)
+    torch.testing.assert_close(buffers, want_buffers, rtol=1e-5, atol=1e-6)
+
+
+def normed_cases():
+    """Name -> the arguments of `compare_normed`: every layout with every pooling."""
+    torch.manual_seed(0)
+    norm, out = torch.nn.BatchNorm2d(3), {}
+    torch.nn.init.normal_(norm.weight, 0.8, 0.3)
+    torch.nn.init.normal_(norm.bias, 0.5, 0.2)
+    first = drive(3, 2, 3, 6, 8)
+    last = first.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 2))
+    pools = {"alone": None, "avg": torch.nn.AvgPool2d(2), "max": torch.nn.MaxPool2d(2)}
+    for (layout, x), (label, pool) in itertools.product(
+        {"first": first, "last": last}.items(), pools.items()
+    ):
+        own = {"norm": norm, "pool": pool}
+        out[f"normed {layout} {label}"] = {"x": x, **own}
+        out[f"normed {layout} {label} still"] = {"x": x[:1], "repeats": 3, "kind": "plif", **own}
+    out["normed in evaluation"] = {"x": last, "norm": norm, "training": False, "pool": pools["max"]}
+    out["normed without numbers of its own"] = {"x": first, "norm": torch.nn.BatchNorm2d(3, affine=False)}
+    out["normed soft"] = {"x": last, "norm": norm, "v_reset": None, "detach_reset": True}
+    out["normed two states"] = {"x": last, "norm": norm, "kind": "clif", "pool": pools["avg"]}
+    for dtype in (torch.bfloat16, torch.float16):
+        out[f"normed {dtype}"] = {"x": last.to(dtype), "norm": norm, "pool": pools["max"]}
+    return out
+
+
 def main():
     results = {}
     runs = [(compare, cases()), (compare_mixed, mixed_cases()), (compare_dynamic, dynamic_cases())]
-    runs += [(compare_module, module_cases())]
+    runs += [(compare_module, module_cases()), (compare_normed, normed_cases())]
     for run, name, arguments in ((r, *case) for r, own in runs for case in own.items()):
         try:
             run(**arguments)
@@ -267,7 +318,7 @@ needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason="triton is not 
 
 
 @needs_triton
-@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht", "dynamic", *MODULES])
+@pytest.mark.parametrize("family", ["if", "lif", "plif", "slope", "lmht", "dynamic", "normed", *MODULES])
 def test_equals_the_reference(family):
     own = {name: verdict for name, verdict in interpreted().items() if name.split()[0].rstrip("_") == family}
     assert len(own) >= 7
@@ -297,11 +348,12 @@ from spiking.kernels.rules.neurons import Complementary, Compartments, Dynamic, 
 from spiking.kernels.rules.surrogates import FORMULAS
 from spiking.kernels.rules.written import Written
 from spiking.kernels.triton import lmht as mixing
+from spiking.kernels.triton.normed_writer import normed_kernels
 from spiking.kernels.triton.runtime import BLOCK
 from spiking.kernels.triton.writer import kernels
 from tests.spiking.kernels.test_triton import Adaptive
 
-INTEGERS = ("count", "steps", "x_step", "g_step")
+INTEGERS = ("count", "steps", "x_step", "g_step", "channels", "inner", "unit", "across", "rows")
 DATA = ("x_ptr", "out_ptr", "g_ptr", "gx_ptr")
 ATAN = spiking.get_surrogate("atan")
 
@@ -337,6 +389,11 @@ others = (Complementary(ATAN), Compartments(ATAN), Dynamic(ATAN), Leaky(ATAN, ga
 for rule in others:
     both(rule, "fp32", True)
     both(rule, "fp16", False)
+for pooling, element in itertools.product((None, "avg", "max"), ("fp32", "bf16")):
+    rule = Leaky(ATAN, leak="multiply", learn_rate=True)
+    forward, backward = normed_kernels(rule, pooling, still=element == "bf16")
+    assert "fma" not in compiled(forward, element, BLOCK=BLOCK)
+    compiled(backward, element, BLOCK=BLOCK)
 for element, levels in itertools.product(("fp32", "bf16", "fp16"), (1, 4)):
     sizes = {"STEPS": 2, "STEPS_IN": 2, "LEVELS": levels, "BLOCK": BLOCK}
     assert "fma" not in compiled(mixing._forward_kernel, element, **sizes)
