@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import spiking
 from spiking import functional, reference, surrogate
+from spiking.normed import norm_fire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,6 +79,20 @@ def _written(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple
     return spikes, *(ends or ())
 
 
+def _normed(pool: nn.Module | None) -> Any:
+    """A norm and what follows it; its numbers are powers of two, which no device rounds."""
+
+    def run(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple[Tensor, ...]:
+        norm = nn.BatchNorm2d(x.shape[2], eps=0.0, affine=False).to(x.device).eval()
+        norm.running_mean, norm.running_var = norm.running_mean + 0.5, norm.running_var * 4.0
+        if module is functional:
+            return (norm_fire(norm, spiking.LIF(surrogate=ATAN, backend=backend), x, pool=pool),)
+        neuron = spiking.LIF(surrogate=ATAN, backend="reference")
+        return (norm_fire(norm, neuron, x.float(), pool=pool).to(x.dtype),)
+
+    return run
+
+
 def _lmht(module: Any, x: Tensor, extra: list[Tensor], backend: str) -> tuple[Tensor, ...]:
     engine = backend if module is functional else "reference"
     fixed = x.new_tensor(1.0, dtype=torch.float32), x.new_tensor(0.5, dtype=torch.float32)
@@ -90,7 +105,7 @@ def _drive(shape: tuple[int, ...], scale: float = 2.0, shift: float = 0.8, seed:
 
 def _currents(steps: int, layout: str, tiny: bool) -> Tensor:
     """Currents ``[T, ...]`` in a layout."""
-    b, c, h = (2, 3, 5) if tiny else (4, 64, 14)
+    b, c, h = (2, 3, 6) if tiny else (4, 64, 14)
     if layout == "contiguous":
         return _drive((steps, b, c, h, h))
     if layout == "channels-last":
@@ -121,6 +136,10 @@ def _kernels(x: Tensor, full: bool) -> Iterator[tuple[str, Case]]:
     u = _drive(tuple(x.shape[1:]), 0.1, 0.0, seed=2)
     yield "second order", Case(_dynamic, (x.float() * 0.3).to(x.dtype), (v, u))
     yield "written by a user", Case(_written, x, (v, u))
+    if x.dim() == 5:
+        for pool in (None, nn.AvgPool2d(2), nn.MaxPool2d(2)):
+            behind = "" if pool is None else f", {type(pool).__name__}"
+            yield f"norm and LIF{behind}", Case(_normed(pool), x)
     matrix = (torch.rand(steps, steps, generator=torch.Generator().manual_seed(3)) * 1.4 + 0.3) / steps
     leak = torch.rand(steps, generator=torch.Generator().manual_seed(4)) + 0.5
     yield "LM-HT", Case(_lmht, x, (matrix, leak))

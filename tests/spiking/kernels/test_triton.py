@@ -432,5 +432,26 @@ def test_on_a_gpu(dtype):
     torch.testing.assert_close(there.grad.cpu(), here.grad, rtol=10 * unit, atol=10 * unit)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "pool", [None, torch.nn.AvgPool2d(2), torch.nn.MaxPool2d(2)], ids=["alone", "avg", "max"]
+)
+def test_norm_on_a_gpu(pool):
+    """Statistics of two devices differ in their last bits, so a few spikes may."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    x = drive(24, 16, 12, 12).to(memory_format=torch.channels_last).unflatten(0, (4, 6))
+    found = []
+    for device in ("cuda", "cpu"):
+        norm, leaf = torch.nn.BatchNorm2d(16).to(device), x.to(device).requires_grad_()
+        out = spiking.normed.norm_fire(norm, spiking.LIF(surrogate=ATAN), leaf, pool=pool)
+        assert type(out.grad_fn).__name__ == "_FireBackward"
+        out.sum().backward()
+        found.append([t.cpu() for t in (out.detach(), leaf.grad, norm.weight.grad, norm.running_var)])
+    assert (found[0][0] != found[1][0]).float().mean() < 1e-3
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        assert (one - other).norm() < 1e-2 * other.norm()
+
+
 if __name__ == "__main__":
     main()
