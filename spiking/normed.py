@@ -29,10 +29,10 @@ def norm_fire(
 ) -> Tensor:
     """``pool(neuron(norm(x)))``: spikes of a neuron behind a batch norm over T, B and the map.
 
-    All run as one kernel, which reads ``x`` once for the statistics and once for the spikes, and keeps nothing
-    but ``x`` for the way back. It equals the modules up to rounding; wherever something else than what leaves
-    is wanted, the modules run. Poolings that the kernel does itself are average and largest of 2 x 2 places of
-    maps with even sides, on CPUs of channels-last ones; then spikes are never written.
+    All run as one kernel, which reads ``x`` once for the statistics and once for the spikes, and keeps
+    nothing but ``x`` for the way back. It equals the modules up to rounding; wherever something else than
+    what leaves is wanted, the modules run. Poolings that the kernel does itself are average and largest of
+    2 x 2 places of maps with even sides, on CPUs of channels-last ones; then spikes are never written.
 
     Args:
         norm: ``nn.BatchNorm1d``, ``2d``, ``3d``, or whatever `spiking.layers.norm_repeated` takes.

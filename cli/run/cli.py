@@ -24,6 +24,7 @@ from cli.run.folder import RunFolder, check_output, claim, move_aside, run_folde
 from cli.run.lock import release_all
 from cli.run.messages import quiet, why_it_stopped
 from cli.run.options import RunOptions
+from cli.run.precision import slow_precision
 from cli.run.storage import AtomicCheckpointIO
 from lightning_modules import BaseTask, RunReport
 from lightning_modules.report_page import write_page
@@ -169,6 +170,8 @@ class SpikingCLI(LightningCLI):
         if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # neither the user's nor XLA's
             self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         mend_epochs(self.trainer)
+        if (slow := slow_precision(self.trainer)) is not None:
+            rank_zero_warn(slow)
         checkpoint = self.folder.checkpoint
         self.model.match_preprocessing(
             self.datamodule,
