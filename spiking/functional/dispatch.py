@@ -31,25 +31,25 @@ class Place(NamedTuple):
     device: torch.device
 
 
-def planned(plan: Plan, x: Tensor, backend: str, keep: bool, **settings: Any) -> Launch | None:
-    """``plan(Place, backend, keep, **settings)``, or its answer to an earlier call with equal arguments.
+def planned(plan: Plan, x: Tensor, backend: str, keep: bool, *settings: Any) -> Launch | None:
+    """``plan(Place, backend, keep, *settings)``, or its answer to an earlier call with equal arguments.
 
     A plan checks settings, chooses a backend and makes the launch; None where the plain reference runs. To do
     so at every call would cost a small layer a fifth of its time.
     """
     if torch.compiler.is_compiling():  # compilers trace the plan itself
-        return plan(x, backend, keep, **settings)
+        return plan(x, backend, keep, *settings)
     try:
-        return _planned(plan, x.dtype, x.device, backend, keep, **settings)
+        return _planned(plan, x.dtype, x.device, backend, keep, *settings)
     except TypeError:  # what has no hash, and the plan refuses by name
-        return plan(x, backend, keep, **settings)
+        return plan(x, backend, keep, *settings)
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _planned(
-    plan: Plan, dtype: torch.dtype, device: torch.device, backend: str, keep: bool, **settings: Any
+    plan: Plan, dtype: torch.dtype, device: torch.device, backend: str, keep: bool, *settings: Any
 ) -> Launch | None:
-    return plan(Place(dtype, device), backend, keep, **settings)
+    return plan(Place(dtype, device), backend, keep, *settings)
 
 
 def made(cls: Callable[..., R], **settings: Any) -> R:
@@ -76,11 +76,12 @@ def check(x: Tensor, *states: Tensor | None) -> None:
     """Raise an error that names what is wrong with currents or states."""
     if not isinstance(x, Tensor):
         raise TypeError(f"a neuron takes a tensor [T, B, ...], got {type(x).__name__}")
-    if not x.is_floating_point():
+    if not x.dtype.is_floating_point:
         raise TypeError(f"a neuron takes floating-point currents, got {x.dtype}; use x.float()")
-    if x.dim() == 0:
+    shape = x.shape
+    if not shape:
         raise ValueError("a neuron takes currents [T, B, ...], got a tensor without axes")
-    if x.shape[0] == 0:
+    if shape[0] == 0:
         raise ValueError(f"a neuron needs at least one time step, got [T, ...] = {tuple(x.shape)}")
     # the words cost a small layer a tenth of its time, and a traced size must not be compared
     if not torch.compiler.is_compiling() and (needed := x.numel() * x.element_size()) > SMALL:
@@ -93,10 +94,10 @@ def check(x: Tensor, *states: Tensor | None) -> None:
     for state in states:
         if state is None:
             continue
-        if not (isinstance(state, Tensor) and state.is_floating_point()):
+        if not (isinstance(state, Tensor) and state.dtype.is_floating_point):
             got = state.dtype if isinstance(state, Tensor) else type(state).__name__
             raise TypeError(f"the state must be a floating-point tensor [B, ...] or None, got {got}")
-        if state.shape != x.shape[1:]:
+        if state.shape != shape[1:]:
             raise ValueError(
                 f"the state is {tuple(state.shape)} but one step of the currents is {tuple(x.shape[1:])};"
                 " start a new sequence for another batch size or map"

@@ -7,12 +7,12 @@ or None where the plain reference has to run.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any
 
 from spiking.arguments import flag, number, tensor, time_constant
 from spiking.functional.dispatch import check, choose, planned
 from spiking.kernels.operands import NOTHING, Operands
-from spiking.reference.firing import SIGMOID, Firing, FiringOptions
+from spiking.reference.firing import SIGMOID, Firing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,30 +27,38 @@ if TYPE_CHECKING:
 def if_(
     x: Tensor,
     v: Tensor | None = None,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
     *,
     backend: str = "auto",
     keep_state: bool = True,
-    **firing: Unpack[FiringOptions],
 ) -> Kernel:
     """Of `spiking.functional.if_`."""
     check(x, v)
-    launch = planned(_if, x, backend, keep_state, **firing)
+    launch = planned(_if, x, backend, keep_state, v_threshold, v_reset, detach_reset, surrogate)
     return None if launch is None else (_from(v), launch)
 
 
 def lif(
     x: Tensor,
     v: Tensor | None = None,
-    *,
     tau: float = 2.0,
     decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    *,
     backend: str = "auto",
     keep_state: bool = True,
-    **firing: Unpack[FiringOptions],
 ) -> Kernel:
     """Of `spiking.functional.lif`."""
     check(x, v)
-    launch = planned(_lif, x, backend, keep_state, tau=tau, decay_input=decay_input, **firing)
+    launch = planned(
+        _lif, x, backend, keep_state, v_threshold, v_reset, detach_reset, surrogate, tau, decay_input
+    )
     return None if launch is None else (_from(v), launch)
 
 
@@ -58,16 +66,21 @@ def plif(
     x: Tensor,
     w: Tensor,
     v: Tensor | None = None,
-    *,
     decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    *,
     backend: str = "auto",
     keep_state: bool = True,
-    **firing: Unpack[FiringOptions],
 ) -> Kernel:
     """Of `spiking.functional.plif`."""
     check(x, v)
     tensor("w", w, size=1)
-    launch = planned(_plif, x, backend, keep_state, decay_input=decay_input, **firing)
+    launch = planned(
+        _plif, x, backend, keep_state, v_threshold, v_reset, detach_reset, surrogate, decay_input
+    )
     return None if launch is None else (Operands(v=v, rate=w.float().sigmoid()), launch)
 
 
@@ -75,19 +88,22 @@ def klif(
     x: Tensor,
     k: Tensor,
     v: Tensor | None = None,
-    *,
     scale_reset: bool = False,
     tau: float = 2.0,
     decay_input: bool = True,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    detach_reset: bool = False,
+    surrogate: Surrogate = SIGMOID,
+    *,
     backend: str = "auto",
     keep_state: bool = True,
-    **firing: Unpack[FiringOptions],
 ) -> Kernel:
     """Of `spiking.functional.klif`."""
     check(x, v)
     tensor("k", k, size=1)
-    settings = {"tau": tau, "decay_input": decay_input, "scale_reset": scale_reset}
-    launch = planned(_klif, x, backend, keep_state, **settings, **firing)
+    firing = v_threshold, v_reset, detach_reset, surrogate
+    launch = planned(_klif, x, backend, keep_state, *firing, tau, decay_input, scale_reset)
     return None if launch is None else (Operands(v=v, k=k.float()), launch)
 
 
@@ -104,8 +120,7 @@ def clif(
 ) -> Kernel:
     """Of `spiking.functional.clif`."""
     check(x, v, m)
-    settings = {"tau": tau, "v_threshold": v_threshold, "surrogate": surrogate}
-    launch = planned(_clif, x, backend, keep_state, **settings)
+    launch = planned(_clif, x, backend, keep_state, tau, v_threshold, surrogate)
     return None if launch is None else (Operands(v=v, m=m), launch)
 
 
@@ -116,47 +131,37 @@ def _from(v: Tensor | None) -> Operands:
 # ---------------------------------------------------------------- plans, see `dispatch.planned`
 
 
-def _if(x: Placed, backend: str, keep: bool, **firing: Unpack[FiringOptions]) -> Launch | None:
-    fire = Firing(**firing)
+def _if(x: Placed, backend: str, keep: bool, *firing: Any) -> Launch | None:
+    fire = _firing(*firing)
     engine = choose(x, backend, fire.surrogate)
     return None if engine == "reference" else leaky(fire, engine, keep, leak="none")
 
 
-def _lif(
-    x: Placed, backend: str, keep: bool, *, tau: float, decay_input: bool, **firing: Unpack[FiringOptions]
-) -> Launch | None:
+def _lif(x: Placed, backend: str, keep: bool, *settings: Any) -> Launch | None:
+    *firing, tau, decay_input = settings
     time_constant("tau", tau)
     flag("decay_input", decay_input)
-    fire = Firing(**firing)
+    fire = _firing(*firing)
     engine = choose(x, backend, fire.surrogate)
     return None if engine == "reference" else leaky(fire, engine, keep, tau=tau, decay_input=decay_input)
 
 
-def _plif(
-    x: Placed, backend: str, keep: bool, *, decay_input: bool, **firing: Unpack[FiringOptions]
-) -> Launch | None:
+def _plif(x: Placed, backend: str, keep: bool, *settings: Any) -> Launch | None:
+    *firing, decay_input = settings
     flag("decay_input", decay_input)
-    fire = Firing(**firing)
+    fire = _firing(*firing)
     engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
         return None
     return leaky(fire, engine, keep, leak="multiply", decay_input=decay_input, learn_rate=True)
 
 
-def _klif(
-    x: Placed,
-    backend: str,
-    keep: bool,
-    *,
-    tau: float,
-    decay_input: bool,
-    scale_reset: bool,
-    **firing: Unpack[FiringOptions],
-) -> Launch | None:
+def _klif(x: Placed, backend: str, keep: bool, *settings: Any) -> Launch | None:
+    *firing, tau, decay_input, scale_reset = settings
     time_constant("tau", tau)
     flag("decay_input", decay_input)
     flag("scale_reset", scale_reset)
-    fire = Firing(**firing)
+    fire = _firing(*firing)
     engine = choose(x, backend, fire.surrogate)
     if engine == "reference":
         return None
@@ -164,7 +169,7 @@ def _klif(
 
 
 def _clif(
-    x: Placed, backend: str, keep: bool, *, tau: float, v_threshold: float, surrogate: Surrogate
+    x: Placed, backend: str, keep: bool, tau: float, v_threshold: float, surrogate: Surrogate
 ) -> Launch | None:
     time_constant("tau", tau)
     number("v_threshold", v_threshold, above=0.0)
@@ -172,6 +177,10 @@ def _clif(
     if engine == "reference":
         return None
     return complementary(surrogate, engine, keep, v_threshold=v_threshold, tau=tau)
+
+
+def _firing(v_threshold: float, v_reset: float | None, detach_reset: bool, surrogate: Surrogate) -> Firing:
+    return Firing(v_threshold=v_threshold, v_reset=v_reset, detach_reset=detach_reset, surrogate=surrogate)
 
 
 # Rules are imported when a kernel is wanted: making their classes takes a third of the time that importing

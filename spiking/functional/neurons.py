@@ -47,7 +47,7 @@ def if_(
         firing: threshold, reset and surrogate, see `spiking.reference.Firing`.
     """
     kernel = launches.if_(x, v, backend=backend, keep_state=keep_state, **firing)
-    return reference.if_(x, v, **firing) if kernel is None else _one_state(x, *kernel)
+    return reference.if_(x, v, **firing) if kernel is None else one_state(x, *kernel)
 
 
 def lif(
@@ -73,7 +73,7 @@ def lif(
     """
     options: LeakOptions = {"tau": tau, "decay_input": decay_input}
     kernel = launches.lif(x, v, **options, backend=backend, keep_state=keep_state, **firing)
-    return reference.lif(x, v, **options, **firing) if kernel is None else _one_state(x, *kernel)
+    return reference.lif(x, v, **options, **firing) if kernel is None else one_state(x, *kernel)
 
 
 def plif(
@@ -90,7 +90,7 @@ def plif(
     kernel = launches.plif(x, w, v, decay_input=decay_input, backend=backend, keep_state=keep_state, **firing)
     if kernel is None:
         return reference.plif(x, w, v, decay_input=decay_input, **firing)
-    return _one_state(x, *kernel)
+    return one_state(x, *kernel)
 
 
 def klif(
@@ -112,7 +112,7 @@ def klif(
     )
     if kernel is None:
         return reference.klif(x, k, v, scale_reset=scale_reset, **options, **firing)
-    return _one_state(x, *kernel)
+    return one_state(x, *kernel)
 
 
 def clif(
@@ -252,6 +252,7 @@ def _fused(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple
     return ops.neuron(x, operands, launch)
 
 
-def _one_state(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, Tensor | None]:
+def one_state(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, Tensor | None]:
+    """Spikes and, if wanted, the last state of a neuron with one, by the kernel that `launches` found."""
     spikes, ends = _fused(x, operands, launch)
     return spikes, ends[0] if launch.keep else None

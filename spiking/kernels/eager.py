@@ -111,7 +111,10 @@ class Alone(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
         """As of `Eager`."""
-        return _derivative(ctx, *grads)[0], None
+        if torch.is_grad_enabled() or grads[0] is None:
+            return _derivative(ctx, *grads)[0], None
+        (x,) = ctx.saved_tensors
+        return passes.current_gradient(x, grads[0], grads[1:], ctx.launch), None
 
 
 class Neuron(torch.autograd.Function):

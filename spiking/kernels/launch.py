@@ -25,9 +25,9 @@ class Gradients(NamedTuple):
     conductance: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Launch:
-    """Which kernel runs, and with which numbers.
+    """Which kernel runs, and with which numbers; itself and no other, so that it can be looked up quickly.
 
     Attributes:
         rule: the equations.

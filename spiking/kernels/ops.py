@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from spiking.kernels.operands import NOTHING, ORDINARY, Operands
 from spiking.kernels.rules import multi_threshold, neurons, written
 from spiking.kernels.rules.base import Family
 from spiking.kernels.rules.neurons import LMHT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CLASSES: dict[str, Any] = {
     cls.__name__: cls
@@ -54,21 +57,15 @@ def neuron(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, tuple
     Returns:
         Spikes ``[T, ...]`` in the dtype of ``x`` and the last states ``[...]`` in float32.
     """
-    if operands is NOTHING and type(x) in ORDINARY and not _watched():
-        if x.requires_grad and torch.is_grad_enabled():
-            spikes, *ends = eager.Alone.apply(x, launch)
-        else:
-            spikes, *ends = passes.forward(x, operands, launch)
-    elif not _plain(x, operands):
-        rule, engine, params = launch.rule, launch.engine, _listed(launch)
-        spikes, *ends = neuron_op(x, *operands, serialise(rule), engine, params, launch.keep)
-    elif torch._C._are_functorch_transforms_active():
-        spikes, *ends = eager.Neuron.apply(x, *operands, launch)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *operands)):
-        spikes, *ends = eager.Eager.apply(x, *operands, launch)
+    if _watched() or not _ordinary(x, operands):
+        found = _observed(x, operands, launch)
+    elif not (torch.is_grad_enabled() and _differentiated(x, operands)):
+        found = passes.forward(x, operands, launch)
+    elif operands is NOTHING:
+        found = eager.Alone.apply(x, launch)
     else:
-        spikes, *ends = passes.forward(x, operands, launch)
-    return spikes, tuple(ends)
+        found = eager.Eager.apply(x, *operands, launch)
+    return found[0], tuple(found[1:])
 
 
 def _watched() -> bool:
@@ -80,11 +77,27 @@ def _watched() -> bool:
     )
 
 
-def _plain(x: Tensor, operands: Operands) -> bool:
-    """Whether this is eager mode on ordinary tensors."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # of this thread
+def _ordinary(x: Tensor, operands: Operands) -> bool:
+    if type(x) not in ORDINARY:
         return False
-    return all(type(t) in ORDINARY for t in (x, *operands) if t is not None)
+    return operands is NOTHING or all(t is None or type(t) in ORDINARY for t in operands)
+
+
+def _differentiated(x: Tensor, operands: Operands) -> bool:
+    if x.requires_grad or operands is NOTHING:
+        return x.requires_grad
+    return any(t is not None and t.requires_grad for t in operands)
+
+
+def _observed(x: Tensor, operands: Operands, launch: Launch) -> Sequence[Tensor]:
+    """As one node for whoever looks on: ``torch.func`` takes its own form, all others the operator."""
+    others = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    if not others and _ordinary(x, operands):
+        found: tuple[Tensor, ...] = eager.Neuron.apply(x, *operands, launch)
+        return found
+    rule, engine, params = launch.rule, launch.engine, _listed(launch)
+    through: list[Tensor] = neuron_op(x, *operands, serialise(rule), engine, params, launch.keep)
+    return through
 
 
 # ---------------------------------------------------------------- rules as text
@@ -121,7 +134,8 @@ def _listed(launch: Launch) -> list[float]:
     return [launch.params.get(name, 0.0) for name in launch.rule.names] or [0.0]
 
 
-def _launch(rule: str, engine: str, params: list[float], keep: bool) -> Launch:
+@lru_cache(maxsize=1024)  # what is ready for a launch is looked up by its identity
+def _launch(rule: str, engine: str, params: tuple[float, ...], keep: bool) -> Launch:
     what = deserialise(rule)
     return Launch(what, engine, keep, dict(zip(what.names, params, strict=False)))
 
@@ -146,7 +160,7 @@ def neuron_op(
 ) -> list[Tensor]:
     """Spikes and, if wanted, the last states."""
     operands = Operands(v, m, rate, k, table, coefficients, conductance)
-    return list(passes.forward(x, operands, _launch(rule, engine, params, keep)))
+    return list(passes.forward(x, operands, _launch(rule, engine, tuple(params), keep)))
 
 
 @neuron_op.register_fake
@@ -178,7 +192,7 @@ def neuron_backward_op(
 ) -> list[Tensor]:
     """Gradients of ``x`` and of `_differentiable` operands, those that are there, in their order."""
     operands = Operands(v, m, rate, k, table, coefficients, conductance)
-    launch = _launch(rule, engine, params, keep=False)
+    launch = _launch(rule, engine, tuple(params), False)
     return [t for t in passes.backward(x, operands, g, (g_v, g_m), launch) if t is not None]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spiking.kernels.cpu import passes as cpu
+from spiking.kernels.cpu import small
 from spiking.kernels.launch import Gradients
 from spiking.kernels.operands import NOTHING, Operands
 from spiking.kernels.rules.base import Rule
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]:
     """Spikes ``[T, ...]`` in the dtype of ``x`` and, if wanted, the last states ``[...]`` in float32."""
+    if launch.engine == "cpu" and (found := small.forward(launch, x, operands.v, operands.m)) is not None:
+        return found
     rule = launch.rule
     if isinstance(rule, LMHT):
         assert operands.table is not None
@@ -36,10 +39,23 @@ def forward(x: Tensor, operands: Operands, launch: Launch) -> tuple[Tensor, ...]
     return (spikes, *ends)
 
 
+def current_gradient(
+    x: Tensor, g: Tensor, g_ends: tuple[Tensor | None, ...], launch: Launch
+) -> Tensor | None:
+    """That of the currents, for a neuron without operands; arguments as in `backward`."""
+    found = small.backward(launch, x, g, g_ends) if launch.engine == "cpu" else None
+    return backward(x, NOTHING, g, g_ends, launch).x if found is None else found[0]
+
+
 def backward(
     x: Tensor, operands: Operands, g: Tensor | None, g_ends: tuple[Tensor | None, ...], launch: Launch
 ) -> Gradients:
     """Gradients by those of the spikes ``g [T, ...]`` and of the last states ``g_ends``; None is zero."""
+    if launch.engine == "cpu":
+        quick = small.backward(launch, x, g, g_ends, operands.v, operands.m)
+        if quick is not None:
+            gx, gv, gm = quick
+            return Gradients(gx, as_like(gv, operands.v), as_like(gm, operands.m))
     rule = launch.rule
     if isinstance(rule, LMHT):
         table = operands.table

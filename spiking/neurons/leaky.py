@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from spiking import functional
+from spiking import reference
 from spiking.arguments import flag, number, time_constant
 from spiking.functional import launches
+from spiking.functional.neurons import LeakOptions, one_state
 from spiking.neurons.base import Neuron
 from spiking.reference.firing import FiringOptions
 from spiking.reference.neurons import state_dtype
@@ -19,13 +20,6 @@ from spiking.reference.neurons import state_dtype
 if TYPE_CHECKING:
     from spiking.functional.launches import Kernel
     from spiking.neurons.base import SurrogateLike
-
-
-class Common(FiringOptions):
-    """Arguments that the functions behind all resetting neurons take."""
-
-    backend: str
-    keep_state: bool
 
 
 class ResettingNeuron(Neuron):
@@ -55,14 +49,12 @@ class ResettingNeuron(Neuron):
         """The potential at rest: ``v_reset``, or 0 for a soft reset."""
         return torch.full_like(x, self.v_reset or 0.0, dtype=state_dtype(x))
 
-    def _common(self, keep_state: bool) -> Common:
+    def _firing(self) -> FiringOptions:
         return {
             "v_threshold": self.v_threshold,
             "v_reset": self.v_reset,
             "detach_reset": self.detach_reset,
             "surrogate": self.surrogate,
-            "backend": self.backend,
-            "keep_state": keep_state,
         }
 
     @override
@@ -75,11 +67,13 @@ class IF(ResettingNeuron):
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
-        return functional.if_(x, state, **self._common(keep_state))
+        kernel = self.kernel(x, state, keep_state)
+        return reference.if_(x, state, **self._firing()) if kernel is None else one_state(x, *kernel)
 
-    def kernel(self, x: Tensor) -> Kernel:
-        """See `Neuron.kernel`."""
-        return launches.if_(x, **self._common(False))
+    def kernel(self, x: Tensor, state: Tensor | None = None, keep_state: bool = False) -> Kernel:
+        """See `Neuron.kernel`; by default from rest, without the last state."""
+        firing = self.v_threshold, self.v_reset, self.detach_reset, self.surrogate
+        return launches.if_(x, state, *firing, backend=self.backend, keep_state=keep_state)
 
 
 class LIF(ResettingNeuron):
@@ -112,13 +106,17 @@ class LIF(ResettingNeuron):
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
-        return functional.lif(
-            x, state, tau=self.tau, decay_input=self.decay_input, **self._common(keep_state)
-        )
+        kernel = self.kernel(x, state, keep_state)
+        if kernel is not None:
+            return one_state(x, *kernel)
+        return reference.lif(x, state, tau=self.tau, decay_input=self.decay_input, **self._firing())
 
-    def kernel(self, x: Tensor) -> Kernel:
-        """See `Neuron.kernel`."""
-        return launches.lif(x, tau=self.tau, decay_input=self.decay_input, **self._common(False))
+    def kernel(self, x: Tensor, state: Tensor | None = None, keep_state: bool = False) -> Kernel:
+        """See `Neuron.kernel`; by default from rest, without the last state."""
+        firing = self.v_threshold, self.v_reset, self.detach_reset, self.surrogate
+        return launches.lif(
+            x, state, self.tau, self.decay_input, *firing, backend=self.backend, keep_state=keep_state
+        )
 
     @override
     def parameters_text(self) -> list[str]:
@@ -157,11 +155,17 @@ class PLIF(ResettingNeuron):
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
-        return functional.plif(x, self.w, state, decay_input=self.decay_input, **self._common(keep_state))
+        kernel = self.kernel(x, state, keep_state)
+        if kernel is not None:
+            return one_state(x, *kernel)
+        return reference.plif(x, self.w, state, decay_input=self.decay_input, **self._firing())
 
-    def kernel(self, x: Tensor) -> Kernel:
-        """See `Neuron.kernel`."""
-        return launches.plif(x, self.w, decay_input=self.decay_input, **self._common(False))
+    def kernel(self, x: Tensor, state: Tensor | None = None, keep_state: bool = False) -> Kernel:
+        """See `Neuron.kernel`; by default from rest, without the last state."""
+        firing = self.v_threshold, self.v_reset, self.detach_reset, self.surrogate
+        return launches.plif(
+            x, self.w, state, self.decay_input, *firing, backend=self.backend, keep_state=keep_state
+        )
 
     @override
     def parameters_text(self) -> list[str]:
@@ -201,25 +205,25 @@ class KLIF(LIF):
 
     def run(self, x: Tensor, state: Tensor | None, keep_state: bool) -> tuple[Tensor, Tensor | None]:
         """See `Neuron.run`; the state is the potential ``[B, ...]``."""
-        return functional.klif(
-            x,
-            self.k,
-            state,
-            scale_reset=self.scale_reset,
-            tau=self.tau,
-            decay_input=self.decay_input,
-            **self._common(keep_state),
-        )
+        kernel = self.kernel(x, state, keep_state)
+        if kernel is not None:
+            return one_state(x, *kernel)
+        leak: LeakOptions = {"tau": self.tau, "decay_input": self.decay_input}
+        return reference.klif(x, self.k, state, scale_reset=self.scale_reset, **leak, **self._firing())
 
-    def kernel(self, x: Tensor) -> Kernel:
-        """See `Neuron.kernel`."""
+    def kernel(self, x: Tensor, state: Tensor | None = None, keep_state: bool = False) -> Kernel:
+        """See `Neuron.kernel`; by default from rest, without the last state."""
+        firing = self.v_threshold, self.v_reset, self.detach_reset, self.surrogate
         return launches.klif(
             x,
             self.k,
-            scale_reset=self.scale_reset,
-            tau=self.tau,
-            decay_input=self.decay_input,
-            **self._common(False),
+            state,
+            self.scale_reset,
+            self.tau,
+            self.decay_input,
+            *firing,
+            backend=self.backend,
+            keep_state=keep_state,
         )
 
     @override

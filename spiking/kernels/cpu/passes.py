@@ -104,7 +104,7 @@ def backward(
     scalars = () if rule.per_neuron else learnt
     sums = torch.zeros(threads, len(scalars), BLOCK) if scalars else None
     if size.numbers:
-        block = _block(size.steps, rule.n_saved)
+        block = backward_block(size.steps, rule.n_saved)
         scratch_floats = size.steps * rule.n_saved * block
         scratch = torch.empty(threads * scratch_floats)
         arguments = Arguments()
@@ -216,7 +216,7 @@ def _array_gradients(operands: Operands) -> ParameterGradients:
     )
 
 
-def _block(steps: int, kept: int) -> int:
+def backward_block(steps: int, kept: int) -> int:
     """Neurons of a block on the way back: as many as leave what they keep in the cache."""
     fitting = SCRATCH_FLOATS // max(1, steps * kept)
     return max(UNIT, min(BLOCK, fitting // UNIT * UNIT))

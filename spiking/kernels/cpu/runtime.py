@@ -52,7 +52,7 @@ def _writer(rule: Family, stored: str, masked: bool, stream: bool) -> Writer | M
 
 
 @lru_cache(maxsize=4096)
-def _kernel(rule: Family, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
+def kernel(rule: Family, back: bool, stored: str, masked: bool, stream: bool) -> tuple[int, Any]:
     """Address of a kernel, and the kernel as a Python callable."""
     writer = _writer(rule, stored, masked, stream)
     return compiled(writer.backward if back else writer.forward)
@@ -158,9 +158,9 @@ def run(rule: Family, back: bool, stored: str, stream: bool, arguments: Argument
     rest = neurons % LANES
     full = neurons - rest
     if full:
-        share(_kernel(rule, back, stored, False, stream), arguments, full, threads, UNIT)
+        share(kernel(rule, back, stored, False, stream), arguments, full, threads, UNIT)
     if rest:
-        _, call = _kernel(rule, back, stored, True, False)
+        _, call = kernel(rule, back, stored, True, False)
         call(arguments, full, neurons, 0)
 
 

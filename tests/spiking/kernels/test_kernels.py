@@ -125,6 +125,23 @@ def test_many_blocks_and_long_times(name):
     both(name, drive((1100, 1, 2, 70)), tolerance={"rtol": 1e-3, "atol": 1e-4})
 
 
+@pytest.mark.parametrize("name", ["if soft detached", "lif", "lif tau 3", "clif", "dynamic"])
+@pytest.mark.parametrize("width", [16, 704])
+def test_a_small_layer_computes_what_a_large_one_does(name, width):
+    """The same neurons in a call of their own and among 20,000, to the last bit."""
+    found = []
+    for wide in (20_000, width):
+        x = drive((4, 20_000))[:, :wide].clone().requires_grad_()
+        states = [drive((20_000,), seed=k)[:wide].clone().requires_grad_() for k in range(CASES[name][2])]
+        spikes, ends, _ = run(functional, name, x, states, backend="cpu")
+        weights = torch.arange(1.0, 5.0).reshape(4, 1)
+        ((spikes * weights).sum() + sum((end * (k + 1)).sum() for k, end in enumerate(ends))).backward()
+        tensors = (spikes.T, x.grad.T, *ends, *(state.grad for state in states))
+        found.append([t.detach()[:width] for t in tensors])
+    for large, small in zip(*found, strict=True):
+        assert torch.equal(large, small)
+
+
 @pytest.mark.parametrize("name", ["lif", "lif tau 3", "plif soft", "klif", "clif", "dynamic", "glif", "lmh"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_nothing(name, threads):
