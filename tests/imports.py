@@ -40,6 +40,11 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.source)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """Those of the tree, in no particular order."""
+        return list(ast.walk(self.tree))
+
     @property
     def folder(self) -> str:
         """The package in which the file lies; of ``__init__.py``, the package itself."""
@@ -137,7 +142,7 @@ def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
 
 
 def _imports(module: Module) -> Iterable[Import]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.asname or alias.name.split(".")[0]

@@ -1,7 +1,11 @@
-"""Packages, folders and files import one way, and no module keeps habits the project has sworn off."""
+"""Packages, folders and files import one way, and no module keeps habits the project has sworn off.
+
+One test for each rule, over all files: a test for each file and rule would be thousands, which take longer to
+hand out than to run.
+"""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +19,6 @@ ALLOWED["datamodules"] = {"datamodules"}
 ALLOWED["cli"] |= {"datamodules"}
 if (ROOT / "fulgurite").is_dir():
     ALLOWED["fulgurite"] = {"fulgurite", *ALLOWED}
-HOUSE = House(ROOT, ALLOWED)
-MODULES = [pytest.param(module, id=str(module.path.relative_to(ROOT))) for module in HOUSE.modules.values()]
-PACKAGES = sorted(module.name for module in HOUSE.modules.values() if module.is_package)
 
 LINES = 350
 FUNCTION_LINES = 60
@@ -28,66 +29,93 @@ LONG_FUNCTIONS: dict[str, str] = {
 }
 
 
+@pytest.fixture(scope="module")
+def house() -> House:
+    return House(ROOT, ALLOWED)
+
+
 def refuse_circles(arrows: dict[str, set[str]]) -> None:
     found = [set(c) for c in circles(arrows)]
     text = [f"  {a} -> {b}" for c in found for a in sorted(c) for b in sorted(arrows[a] & c)]
     assert not found, "\n".join(["import circle", *text])
 
 
-def test_files_import_one_way():
-    assert len(HOUSE.modules) > 100
-    refuse_circles(HOUSE.arrows)
+def refuse(faults: Callable[[Module], Iterator[str]], house: House) -> None:
+    found = [f"{m.path.relative_to(ROOT)}: {fault}" for m in house.modules.values() for fault in faults(m)]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_folders_import_one_way(package):
-    refuse_circles(HOUSE.between_siblings(package))
+def test_files_import_one_way(house):
+    assert len(house.modules) > 100
+    refuse_circles(house.arrows)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_packages_import_one_way(module: Module):
-    package = module.name.split(".")[0]
-    named = {one.module.split(".")[0] for one in module.imports} & set(ALLOWED)
-    foreign = named - ALLOWED[package]
-    assert not foreign, f"{package} must not import {sorted(foreign)}"
+def test_folders_import_one_way(house):
+    for package in (module.name for module in house.modules.values() if module.is_package):
+        refuse_circles(house.between_siblings(package))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_is_private_stays_in_its_folder(module: Module):
+def test_packages_import_one_way(house):
+    def faults(module: Module) -> Iterator[str]:
+        package = module.name.split(".")[0]
+        named = {one.module.split(".")[0] for one in module.imports} & set(ALLOWED)
+        foreign = named - ALLOWED[package]
+        if foreign:
+            yield f"{package} must not import {sorted(foreign)}"
+
+    refuse(faults, house)
+
+
+def test_what_is_private_stays_in_its_folder(house):
     """``_x`` is a helper of the files beside it: other folders neither import it nor reach for it."""
-    reached = [(one.module, one.name, one.line) for one in module.imports]
-    bound = {one.bound: one for one in module.imports if one.module.split(".")[0] in ALLOWED}
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound:
-            one = bound[node.value.id]
-            owner = f"{one.module}.{one.name}".strip(".")
-            if owner in HOUSE.modules and not node.attr.startswith("__"):
-                reached.append((owner, node.attr, node.lineno))
-    for owner, name, line in reached:
-        parts = [*owner.split("."), *([name] if name else [])]
-        private = [i for i, part in enumerate(parts) if part.startswith("_") and not part.startswith("__")]
-        if parts[0] not in ALLOWED or not private:
-            continue
-        above = ".".join(parts[: private[0]])
-        home = HOUSE.modules[above].folder if above in HOUSE.modules else above
-        assert module.folder == home, f"line {line}: {'.'.join(parts)} belongs to {home} alone"
+
+    def faults(module: Module) -> Iterator[str]:
+        reached = [(one.module, one.name, one.line) for one in module.imports]
+        bound = {one.bound: one for one in module.imports if one.module.split(".")[0] in ALLOWED}
+        for node in module.nodes:
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in bound
+            ):
+                one = bound[node.value.id]
+                owner = f"{one.module}.{one.name}".strip(".")
+                if owner in house.modules and not node.attr.startswith("__"):
+                    reached.append((owner, node.attr, node.lineno))
+        for owner, name, line in reached:
+            parts = [*owner.split("."), *([name] if name else [])]
+            private = [i for i, p in enumerate(parts) if p.startswith("_") and not p.startswith("__")]
+            if parts[0] not in ALLOWED or not private:
+                continue
+            above = ".".join(parts[: private[0]])
+            home = house.modules[above].folder if above in house.modules else above
+            if module.folder != home:
+                yield f"line {line}: {'.'.join(parts)} belongs to {home} alone"
+
+    refuse(faults, house)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_keeps_to_the_rules(module: Module):
-    called = {id(node.func) for node in ast.walk(module.tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(module.tree):
-        assert not isinstance(node, ast.Global), f"line {node.lineno}: global statement"
-        if isinstance(node, ast.ImportFrom):
-            assert all(a.name != "*" for a in node.names), f"line {node.lineno}: star import"
-        if isinstance(node, ast.Attribute) and node.attr == "cuda":
-            assert id(node) not in called, f"line {node.lineno}: .cuda() call; let Lightning move things"
+def test_modules_keep_to_the_rules(house):
+    def faults(module: Module) -> Iterator[str]:
+        called = {id(node.func) for node in module.nodes if isinstance(node, ast.Call)}
+        for node in module.nodes:
+            if isinstance(node, ast.Global):
+                yield f"line {node.lineno}: global statement"
+            if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+                yield f"line {node.lineno}: star import"
+            if isinstance(node, ast.Attribute) and node.attr == "cuda" and id(node) in called:
+                yield f"line {node.lineno}: .cuda() call; let Lightning move things"
+
+    refuse(faults, house)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_file_is_short(module: Module):
-    if module.name not in LONG_FILES:
-        assert len(module.source.splitlines()) <= LINES
+def test_files_are_short(house):
+    def faults(module: Module) -> Iterator[str]:
+        lines = len(module.source.splitlines())
+        if module.name not in LONG_FILES and lines > LINES:
+            yield f"{lines} lines"
+
+    refuse(faults, house)
 
 
 def functions(node: ast.AST, inside: str = "") -> Iterator[tuple[str, int]]:
@@ -100,11 +128,13 @@ def functions(node: ast.AST, inside: str = "") -> Iterator[tuple[str, int]]:
         yield from functions(child, f"{name}." if is_scope else inside)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_functions_are_short(module: Module):
-    for name, length in functions(module.tree):
-        if name not in LONG_FUNCTIONS:
-            assert length <= FUNCTION_LINES, f"{name} has {length} lines"
+def test_functions_are_short(house):
+    def faults(module: Module) -> Iterator[str]:
+        for name, length in functions(module.tree):
+            if name not in LONG_FUNCTIONS and length > FUNCTION_LINES:
+                yield f"{name} has {length} lines"
+
+    refuse(faults, house)
 
 
 def test_circles_are_found():

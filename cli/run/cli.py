@@ -61,11 +61,18 @@ class SpikingCLI(LightningCLI):
     # -- words ---------------------------------------------------------------------------------
 
     @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # known to the instance alone
+        """The one that was typed: to describe the options of all four would take most of a start."""
+        known = super().subcommands()
+        return {name: known[name] for name in self.words[:1] if name in known} or known
+
+    @override
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         super().setup_parser(*args, **kwargs)
         # without this, Lightning 2.6 loads local checkpoints in the way that runs code in them
         self.parser.set_defaults({f"{name}.weights_only": True for name in self.subcommands()})
-        self.parser.set_defaults({"test.verbose": False})  # the report says it better than Lightning's table
+        if "test" in self.subcommands():  # the report says it better than Lightning's table
+            self.parser.set_defaults({"test.verbose": False})
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -11,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import spiking
 import zoo
+from tests.zoo.kinds import KINDS
 
-# the smallest of each family; the others only differ in depth and width
+# of the entries, the smallest of each family
 FAST = {
     "ge2mst_nano", "lmht_resnet20", "lmht_spikformer_2_256_cifar10dvs", "ms_resnet18",
     "qcfs_resnet20", "qcfs_vgg16", "qkformer_nano", "sdt_nano", "sew_resnet18", "spikformer_nano",
@@ -70,7 +71,7 @@ def counted(model, *inputs):
 
 
 @pytest.mark.filterwarnings("ignore:the firing rates of")
-@pytest.mark.parametrize("name", cases(zoo.list_models(task="classification")))
+@pytest.mark.parametrize("name", cases(KINDS))
 def test_entries_of_the_zoo(name):
     told = zoo.describe(name)
     with torch.device("meta"):

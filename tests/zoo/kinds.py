@@ -1,0 +1,41 @@
+"""Of every family, the smallest of the image classifiers that are built of the same modules.
+
+The others differ in depths and widths alone, so that a sweep over these runs the same lines as one over all.
+"""
+
+KINDS = (
+    "delay_snn_nano",
+    "ge2mst_nano",
+    "jelly_spikformer_ti",
+    "jelly_vgg11",
+    "jelly_vgg11_bn",
+    "lmht_resnet19",
+    "lmht_resnet20",
+    "lmht_resnet34",
+    "lmht_spikformer_2_256_cifar10dvs",
+    "lmht_spikformer_4_384_cifar",
+    "lmht_vgg13",
+    "metaspikformer_15m",
+    "ms_resnet104",
+    "ms_resnet18",
+    "qcfs_resnet18",
+    "qcfs_resnet20",
+    "qcfs_vgg16",
+    "qkformer_cifar10dvs",
+    "qkformer_nano",
+    "sdt_2_256_cifar10dvs",
+    "sdt_nano",
+    "sew_resnet18",
+    "sew_resnet50",
+    "spikformer_2_384_cifar",
+    "spikformer_nano",
+    "spiking_cnn_nano",
+    "spiking_resnet18",
+    "spiking_resnet19",
+    "spiking_resnet34",
+    "spiking_vgg11",
+    "spikingresformer_cifar",
+    "spikingresformer_dvsg",
+    "spikingresformer_nano",
+    "spikingresformer_ti",
+)
