@@ -60,36 +60,44 @@ def gradients(module):
     return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def process(rank, port, kind, path):
+KINDS = {"next-token": NextTokenTask, "dida": Noisy}
+
+
+def process(rank, port, path):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
-    module, batch = step(kind)
-    wrapped = DistributedDataParallel(module)
-    # one process has all images, the other text and padding: unequal weight of both kinds
-    wrapped({key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}).backward()
+    found = {}
+    for name, kind in KINDS.items():
+        module, batch = step(kind)
+        wrapped = DistributedDataParallel(module)
+        # one process has all images, the other text and padding: unequal weight of both kinds
+        wrapped({key: value[2 * rank : 2 * rank + 2] for key, value in batch.items()}).backward()
+        found[name] = gradients(module)
     if rank == 0:
-        torch.save(gradients(module), path)
+        torch.save(found, path)
     torch.distributed.destroy_process_group()
 
 
-KINDS = {"next-token": NextTokenTask, "dida": Noisy}
-
-
-@pytest.mark.ddp
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_learn_what_one_learns(kind, tmp_path):
-    module, batch = step(KINDS[kind])
-    module(batch).backward()
-    alone = gradients(module)
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    """Gradients by kind and parameter."""
+    path = tmp_path_factory.mktemp("ddp") / "gradients.pt"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     # a new interpreter, since threads of earlier tests do not survive a fork
-    words = [sys.executable, __file__, str(port), kind, str(tmp_path / "gradients.pt")]
-    subprocess.run(words, check=True, timeout=300)
-    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    subprocess.run([sys.executable, __file__, str(port), str(path)], check=True, timeout=300)
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_learn_what_one_learns(kind, of_two_processes):
+    module, batch = step(KINDS[kind])
+    module(batch).backward()
+    alone, found = gradients(module), of_two_processes[kind]
     assert found.keys() == alone.keys()
     for name, grad in alone.items():
         torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-6, msg=name)
@@ -100,7 +108,5 @@ def test_two_processes_learn_what_one_learns(kind, tmp_path):
 
 
 if __name__ == "__main__":
-    port, kind, path = sys.argv[1:]
-    torch.multiprocessing.start_processes(
-        process, (int(port), KINDS[kind], path), nprocs=2, start_method="fork"
-    )
+    port, path = sys.argv[1:]
+    torch.multiprocessing.start_processes(process, (int(port), path), nprocs=2, start_method="fork")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,23 @@ from zoo.recognize import fit
 from zoo.registry import get_entry
 
 TINY = {"layers": [1, 1], "planes": [8, 16], "stem": "3x3"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built_once():
+    """Every entry is compared with every file, which only reads it: one network without numbers for all."""
+    module, built = sys.modules["zoo.recognize"], {}
+    build = module._on_meta
+
+    def on_meta(entry, arguments):
+        key = entry.name, repr(sorted(arguments.items()))
+        if key not in built:
+            built[key] = build(entry, arguments)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_on_meta", on_meta)
+        yield
 
 
 @pytest.fixture

@@ -138,8 +138,6 @@ def test_gradients_reach_the_weights(code):
         ("resnet18", {}, 0.02),
         pytest.param("vit_tiny_patch16_224", {"img_size": 64}, 0.06, marks=pytest.mark.slow),
         pytest.param("convnext_atto", {}, 0.03, marks=pytest.mark.slow),
-        pytest.param("xcit_nano_12_p16_224", {}, 0.03, marks=pytest.mark.slow),
-        pytest.param("regnety_002", {}, 0.03, marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()
