@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 import datamodules
 import zoo
 from cli.main import main
+from tests.configs.kinds import one_of_each
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if p.parent.name != "conversion")
@@ -19,7 +21,7 @@ COUNTED = {datamodules.ImageNetDataModule: 1000, datamodules.TinyImageNetDataMod
 SYSTEMS = ("proxy_target", "up_diff", "usp_gaussian", "emu3_5")  # each has a file of its own beside this
 OTHERS = ("regression", "segmentation", "multi_label")  # these have one, too: test_other_targets.py
 CLASSIFIERS = [p for p in CONFIGS if p.parent.name not in (*SYSTEMS, *OTHERS)]
-# Run by `make slow`: these are large, or train what another one trains, for 100 classes in place of 10.
+# Run by `make slow`: these are large, or for 100 classes in place of 10.
 LARGE = ("imagenet_", "transfer", "vgg16", "dvs_", "_dvs", "cifar100")
 
 
@@ -27,9 +29,18 @@ def name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
 
 
+def is_large(path: Path) -> bool:
+    return any(word in path.stem for word in LARGE)
+
+
 def marked(path: Path):
-    marks = [pytest.mark.slow] if any(word in path.stem for word in LARGE) else []
-    return pytest.param(path, id=name(path), marks=marks)
+    return pytest.param(path, id=name(path), marks=[pytest.mark.slow] if is_large(path) else [])
+
+
+def trained(config: dict) -> dict:
+    """What decides on the code that a step runs: not which values options have, nor how many classes."""
+    text = json.dumps({"model": config["model"], "data": config["data"], "trainer": [*config["trainer"]]})
+    return json.loads(text.replace("cifar100", "cifar10").replace("CIFAR100", "CIFAR10"))
 
 
 def shrunk(config: dict) -> dict:
@@ -107,7 +118,10 @@ def test_parses_as_it_stands(path, monkeypatch):
             assert value.items() <= got[key].items() if key == "source" else got[key] == value, key
 
 
-@pytest.mark.parametrize("path", [marked(p) for p in CLASSIFIERS])
+CASES = one_of_each(sorted(CLASSIFIERS, key=is_large), trained)
+
+
+@pytest.mark.parametrize("path", [marked(p) for p in CASES])
 def test_trains_for_a_step(path, tmp_path, monkeypatch):
     config = shrunk(yaml.safe_load(path.read_text(encoding="utf-8")))
     monkeypatch.chdir(tmp_path)
