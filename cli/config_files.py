@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import fail, nearest
-from cli.shipped_configs import OPTIONS, shipped_names
+from cli.shipped_configs import OPTIONS, shipped_folder, shipped_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def check_config_files(words: Sequence[str]) -> None:
-    """Stop with the nearest existing file if a ``--config`` names one that is not there."""
+def check_config_files(words: Sequence[str], command: str = "fit") -> None:
+    """Stop where a ``--config`` names a file that is not there, is no YAML, or is one of another command.
+
+    Args:
+        words: options that were typed.
+        command: the command that they are for.
+    """
     for index, word in enumerate(words):
         option, equals, value = word.partition("=")
         if option not in OPTIONS:
@@ -28,7 +33,7 @@ def check_config_files(words: Sequence[str]) -> None:
             text = path.read_text(errors="replace")
             if not text.strip():
                 fail(f"the config file {value} is empty")
-            _check_yaml(value, text)
+            _check_kind(value, _check_yaml(value, text), command)
             continue
         if value.lstrip().startswith("{"):  # a mapping typed in place
             _check_yaml(value, value)
@@ -43,8 +48,24 @@ def check_config_files(words: Sequence[str]) -> None:
 MOST_NODES = 1_000_000  # of a YAML file, aliases written out
 
 
-def _check_yaml(name: str, text: str) -> None:
-    """Stop where a file is no YAML, naming the line, or where its aliases stand for far too much."""
+def _check_kind(name: str, tree: Any, command: str) -> None:
+    """Stop where a file is no run, or the run of another command."""
+    shipped = shipped_folder()
+    if shipped is not None and Path(name).is_relative_to(shipped):
+        name = Path(name).relative_to(shipped).with_suffix("").as_posix()
+    if tree is None:
+        fail(f"the config file {name} holds nothing but comments")
+    if tree.id != "mapping":
+        fail(f"{name} is no run: it must hold KEY: VALUE lines such as `model: ...` and `data: ...`")
+    converts = any(key.value == "source" for key, _ in tree.value)
+    if command == "convert" and not converts and any(key.value == "model" for key, _ in tree.value):
+        fail(f"{name} describes a training, not a conversion: fulgurite fit --config {name}")
+    if command != "convert" and converts:
+        fail(f"{name} describes a conversion: fulgurite convert --config {name}")
+
+
+def _check_yaml(name: str, text: str) -> Any:
+    """The tree of a file; stops where it is no YAML, naming the line, or has far too many aliases."""
     import yaml
 
     try:
@@ -68,6 +89,7 @@ def _check_yaml(name: str, text: str) -> None:
         fail(
             f"{name}: its aliases (*name) stand for more than {MOST_NODES:,} values; write out what is meant"
         )
+    return tree
 
 
 def _known(path: Path) -> list[str]:

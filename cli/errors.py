@@ -88,36 +88,6 @@ def accepted_options(cls: type) -> list[str]:
     return list(accepted_arguments(cls))
 
 
-def explain(message: str, known_keys: Iterable[str], classes: dict[str, type]) -> str:
-    """Shorten a parser's message and add what would have been accepted.
-
-    Args:
-        message: as jsonargparse words it, one or more lines.
-        known_keys: dotted keys of the parser.
-        classes: tasks, data modules, callbacks and loggers by short name.
-    """
-    text = _without_noise(message)
-    hints = []
-    if found := re.search(r"Expected a dot import path string: (\S+)", text):
-        name = found[1].rpartition(".")[2]
-        hint = did_you_mean(name, classes)
-        text = text.replace(found[0], f"there is no class '{found[1]}'{hint}")
-    if found := re.search(r"class_path '([\w.]+)'.*?Option '([\w.]+)' is not accepted", text, re.S):
-        cls = classes.get(found[1].rpartition(".")[2])
-        options = accepted_options(cls) if cls else []
-        hints.append(f"'{found[2]}' is not an option{did_you_mean(found[2], options)}")
-        hints.append("Accepted: " + ", ".join(sorted(options)))
-    for pattern in (
-        r"[Uu]nrecognized arguments: --([\w.]+)",
-        r"[Kk]ey ['\"]([\w.]+)['\"] is not exp",
-        r"does not accept option '([\w.]+)'",
-    ):
-        if found := re.search(pattern, text):
-            hint = did_you_mean(found[1], known_keys).lstrip("; ")
-            hints.append(hint or "the accepted keys are listed by --help")
-    return "\n".join([text, *[f"  {h}" for h in hints if h]])
-
-
 NOISE = (
     "Given value",
     "Does not validate against any",
@@ -128,7 +98,7 @@ NOISE = (
 )
 
 
-def _without_noise(message: str) -> str:
+def without_noise(message: str) -> str:
     """Return the lines of a parser's message that say what is wrong, each of them once."""
     kept: dict[str, None] = {}
     for line in message.splitlines():
@@ -152,7 +122,7 @@ def summary(error: BaseException) -> str:
     """Return one or two lines for an error: its message, with the type where that alone says little."""
     text = _from_worker(str(error).strip())
     if "Given value" in text:  # the parser reports what a constructor refused, with all its arguments
-        text = "\n".join(line.strip() for line in _without_noise(text).splitlines())
+        text = "\n".join(line.strip() for line in without_noise(text).splitlines())
     if type(error).__module__.partition(".")[0] not in OWN:  # a library's may be a page
         text = "\n  ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text or 'no message'}"

@@ -114,7 +114,9 @@ def _run(words: Sequence[str]) -> None:
         sys.stderr.write(HELP)
         raise SystemExit(2)
     command, rest = words[0], words[1:]
-    if command in ("-h", "--help", "help"):
+    if command == "help" and rest and rest[0] in COMMANDS:
+        _run([rest[0], "--help"])
+    elif command in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
     elif command == "--version":
         from importlib.metadata import version
@@ -123,7 +125,7 @@ def _run(words: Sequence[str]) -> None:
     elif command in BY_NAME and rest and not rest[0].startswith("-"):
         import_module(BY_NAME[command]).run(rest)
     elif command in CONFIGURED:
-        check_config_files(rest)
+        check_config_files(rest, command)
         from spiking import keep_memory
 
         keep_memory()

@@ -117,6 +117,8 @@ def data_of(word: str, model: Any, root: str | None = None) -> Data:
             f" {', '.join(known)}; other data: test the run with them, --config FILE"
         )
     if not Path(word).is_dir():
+        if "." in Path(word).name or len(Path(word).parts) > 1:
+            raise CommandError(f"no such file or folder: {word}")
         raise CommandError(
             f"no data set and no folder is called '{word}'{did_you_mean(word, known)}\n  data sets:"
             f" {', '.join(known)}; or a folder of images sorted by class"

@@ -67,9 +67,13 @@ def shipped_folder() -> Path | None:
 
 def shipped_names() -> list[str]:
     """All names that `find_config` knows, such as ``stbp/mnist5k``."""
-    folder = shipped_folder()
+    return list(_names_in(shipped_folder()))
+
+
+@cache
+def _names_in(folder: Path | None) -> tuple[str, ...]:
     paths = [] if folder is None else folder.rglob("*.yaml")
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths if folder is not None)
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths if folder))
 
 
 def find_config(name: str) -> Path | None:

@@ -115,11 +115,13 @@ class ClassificationTask(NetworkTask):
 
     def check_labels(self, y: Tensor) -> None:
         """Raise an error that names a label outside ``[0, K)``."""
-        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
-            wrong = int(y.max()) if int(y.max()) >= self.num_classes else int(y.min())
+        outputs = int(getattr(self.model, "num_classes", self.num_classes))
+        if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < outputs:
+            wrong = int(y.max()) if int(y.max()) >= outputs else int(y.min())
             raise ValueError(
-                f"the data hold label {wrong}, but the model has {self.num_classes} classes"
-                f" (0 to {self.num_classes - 1}); set data.num_classes or check the labels"
+                f"the data hold label {wrong}, but the model has {outputs} classes"
+                f" (0 to {outputs - 1}); check the labels, and leave num_classes out of model_args: the data"
+                " tell it"
             )
 
     @override

@@ -13,7 +13,7 @@ from spiking import Neuron
 from zoo.rebuild import build_timm
 from zoo.registry import get_entry, split_tag
 from zoo.tasks import CLASSIFICATION, get_task
-from zoo.timm_bridge.names import PREFIX, arxiv_id, timm_family, timm_weights
+from zoo.timm_bridge.names import PREFIX, arxiv_id, no_timm, timm_family, timm_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ def _describe_timm(name: str) -> Description:
 
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        raise ValueError(f"timm has no model {name!r}; zoo.list_models('timm/*') lists what it has")
+        raise ValueError(no_timm(name))
     weights = timm_weights(base)
     if tag:
         if tag not in weights:

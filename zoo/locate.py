@@ -11,7 +11,7 @@ from zoo.described import build_described
 from zoo.errors import CheckpointError
 from zoo.files import checkpoint
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE, RUNS, is_run, names_in, run_checkpoint
+from zoo.files.layout import CONFIG_FILE, RUNS, is_run, names_in, run_checkpoint, runs
 from zoo.hub.download import with_repository
 from zoo.interchange.from_nir import load_nir
 from zoo.loading import adopt_description, fill, recall_conversion
@@ -72,7 +72,7 @@ def path_of(name: str) -> Path:
     if path.exists():
         return path
     near = nearest(path.name, names_in(path.parent))
-    if near is None and path.name == place and (of_run := nearest(place, names_in(RUNS))) is not None:
+    if near is None and path.name == place and (of_run := nearest(place, runs())) is not None:
         raise FileNotFoundError(f"no such file, folder or run: {path}; did you mean {of_run}?")
     hint = f"; did you mean {path.parent / near}?" if near else ""
     raise FileNotFoundError(f"no such file or folder: {path}{hint}")
@@ -177,6 +177,11 @@ def _folder(path: Path) -> Path:
 
 def _description(path: Path, remote: str | None) -> Description:
     """What the folder says, or that of the file."""
+    if path.is_dir() and not (path / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"the folder {path} holds no network: neither {CONFIG_FILE}, as zoo.save writes it, nor"
+            " checkpoints of a run"
+        )
     if not (_folder(path) / CONFIG_FILE).is_file():
         raise FileNotFoundError(
             f"no {CONFIG_FILE} in {_folder(path)}, so the architecture is unknown;"

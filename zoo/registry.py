@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from spiking.arguments import nearest
 from zoo.errors import UnknownModelError
-from zoo.files.layout import RUNS, names_in
+from zoo.files.layout import RUNS, runs
 from zoo.files.weights import WeightsCfg, find_weights
 from zoo.tasks import CLASSIFICATION, get_task, list_tasks
 
@@ -210,8 +211,13 @@ def get_entry(name: str) -> Entry:
         return _ENTRIES[base]
     listed = [n for n, e in _ENTRIES.items() if e.listed]
     near = nearest(base, listed)
-    run = None if near else nearest(name, names_in(RUNS))
+    run = None if near else nearest(name, runs())
     hint = f"did you mean {near or run!r}?" if near or run else "zoo.list_models() lists all names"
+    if not near and (folder := next((p for p in (Path(name), Path(RUNS) / name) if p.is_dir()), None)):
+        hint = f"the folder {folder} holds neither a network nor checkpoints of a run"
+        hint += f"; did you mean {run!r}?" if run else ""
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
+        hint += f"; a class of your own is {{class_path: {name}}}"
     if _timm_has(base):
         ours = f"; the zoo has {near!r}" if near else ""
         hint = f"timm has it: 'timm/{name}'{ours}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.console import terminal
 from cli.errors import CommandError, did_you_mean, fail
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,14 +27,13 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite compare``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite compare",
         description="Accuracy at every T, energy and latency of runs and conversions, side by side: a table,"
         " a figure and a file. Runs of one name that end in -seed0, -seed1, ... are one row, their mean and"
         " standard deviation.",
         epilog="several seeds: for s in 0 1 2; do fulgurite fit --config stbp/mnist5k --seed_everything $s"
         " --test_after_fit true; done; fulgurite compare 'stbp-mnist5k-seed*'",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from cli.console import terminal
 from cli.errors import did_you_mean, fail
 from cli.shipped_configs import find_config, read_comment, shipped_names
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +24,10 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite configs``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite configs",
         description="List the runs that come with the package: what each is of, the number that its paper"
         " publishes, and ours where we measured it. One of them in full; or a copy of it to edit.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "pattern",

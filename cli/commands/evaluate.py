@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,12 +43,11 @@ def translated(words: Sequence[str]) -> list[str]:
     from zoo.files.layout import is_run
     from zoo.timm_bridge.names import PREFIX
 
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite test",
         description="Accuracy at every T, firing rate, operations and energy of a trained network, its images"
         " prepared as the weights want them. Further options are those of `fulgurite test --help`:"
         " --trainer.devices 2, --data.init_args.num_workers 4, ...",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "name", help="an entry of the zoo, timm/NAME, a folder, a run (runs/NAME), or hf-hub:OWNER/NAME"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import CommandError, fail, summary
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,12 +21,11 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite export``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite export",
         description="Write a network as a file that other programs run, compare the file with the network,"
         " and leave no file behind where they differ. ONNX runs in onnxruntime, pt2 in PyTorch;"
         " NIR is read by SpikingJelly, snnTorch, Norse and the tools of chips.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "source", help="a name (spiking_cnn_nano), a folder of zoo.save, or a run's folder (runs/NAME)"

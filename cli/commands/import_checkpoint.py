@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import fail, summary
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +19,11 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite import``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite import",
         description="Turn a checkpoint of a paper's authors into a folder that zoo.load and fulgurite publish"
         " take. The network is recognised by its tensors; classes and channels are read off them. No code in"
         " the file is run.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", help=".pth, .pt, .ckpt, .bin or .safetensors")
     parser.add_argument("--as", dest="name", metavar="NAME", help="the entry, where the tensors do not tell")

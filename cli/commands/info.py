@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 from cli.console import terminal
 from cli.errors import CommandError, summary
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,10 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite info``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite info",
         description="All that is known about one network: sizes, T, how its images are prepared, what its"
         " weights reach and where they are from. Weights of a folder are read; those of the Hub are fetched.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "name", help="an entry of the zoo, timm/NAME, a folder, a run (runs/NAME), or hf-hub:OWNER/NAME"

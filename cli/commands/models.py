@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cli.console import terminal
 from cli.errors import did_you_mean, fail
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +25,9 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite models``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite models",
         description="List the networks: parameters, T, input, weights, paper; one of them in full.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "pattern",

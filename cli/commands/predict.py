@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import CommandError, fail, summary
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,12 +45,11 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite predict``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite predict",
         description="Classify images with a trained network, prepared as its weights want them; one that was"
         " trained for numbers, several labels or segmentation says these. With --config FILE instead of a"
         " name, a run predicts as its YAML file says.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "name", help="an entry of the zoo, timm/NAME, a folder, a run (runs/NAME), or hf-hub:OWNER/NAME"
@@ -78,7 +77,7 @@ def _predict(options: Any) -> None:
 
     from cli import networks
     from cli.demo.explain import class_names
-    from cli.run.folder import check_output, move_aside
+    from cli.run.folder import check_output
     from lightning_modules.callbacks.predictions import ClassTable
 
     arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
@@ -95,18 +94,26 @@ def _predict(options: Any) -> None:
         raise CommandError(f"--device {options.device}: {summary(error)}") from error
     batches = _batches(model, options)
     names = class_names(model, int(model.num_classes))
-    if output.exists():
-        print(f"the earlier {output} is kept as {move_aside(output)}")
     outputs = _outputs(model, batches, device)
     if task != "classification":
+        _keep_earlier(output)
         count = _write_others(task, outputs, names, output)
         print(f"{count} predictions written to {output}")
         return
     table = ClassTable(names, options.top_k)
     rows = list(_classified(outputs, names, table))
+    _keep_earlier(output)
     _write(rows, table, output)
     _show(rows, options.name)
     print(f"{len(rows)} predictions written to {output}")
+
+
+def _keep_earlier(output: Path) -> None:
+    """Put what an earlier command wrote out of the way, once there is something to write."""
+    from cli.run.folder import move_aside
+
+    if output.exists():
+        print(f"the earlier {output} is kept as {move_aside(output)}")
 
 
 def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:

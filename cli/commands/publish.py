@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import CommandError, fail, summary
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +20,11 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite publish``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite publish",
         description="Publish a run (runs/NAME) or a folder of zoo.save on the Hub, in one commit: weights,"
         " description, model card, figures. The token is never an option: it is taken from HF_TOKEN or from"
         " `hf auth login`.",
-        allow_abbrev=False,
     )
     parser.add_argument("source", help="a run's folder or its name in runs/, or a folder of zoo.save")
     parser.add_argument("--repo-id", required=True, metavar="OWNER/NAME", help="made if it does not exist")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.errors import fail, summary
 from cli.signals import Stopped
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +31,10 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite demo``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite demo",
         description="Open a local page: drop an image, see the prediction build up over the time steps, the"
         " spikes and the energy; what other networks take, their pages say. Nothing leaves this machine.",
-        allow_abbrev=False,
     )
     parser.add_argument("name", help="what zoo.load takes: spiking_cnn_nano, hf-hub:OWNER/NAME, ...")
     parser.add_argument(

@@ -26,6 +26,7 @@ from cli.run.messages import quiet, why_it_stopped
 from cli.run.options import RunOptions
 from cli.run.precision import slow_precision
 from cli.run.storage import AtomicCheckpointIO
+from cli.shipped_configs import find_config
 from lightning_modules import BaseTask, RunReport
 from lightning_modules.report_page import write_page
 
@@ -255,6 +256,7 @@ class SpikingCLI(LightningCLI):
 
 def name_what_is_missing(words: Sequence[str]) -> None:
     """Say that a run needs a model and data, which the parser would take for their base classes."""
+    _name_the_option(words[1:])
     given = {word.partition("=")[0] for word in words}
     if given & {"-c", "--config", "-h", "--help", "--print_config"}:
         return
@@ -263,6 +265,21 @@ def name_what_is_missing(words: Sequence[str]) -> None:
             errors.fail(
                 f"no {key} is named: give --config FILE, or --{key} CLASS (fulgurite fit --help lists them)"
             )
+
+
+def _name_the_option(words: Sequence[str]) -> None:
+    """Say that a run's file stands behind ``--config``, where it stands alone or behind a word like that."""
+    if not words:
+        return
+    first = words[0]
+    option = errors.nearest(first.partition("=")[0], ("--config",), cutoff=0.75)
+    if option is not None and first.partition("=")[0] != option:
+        errors.fail(f"there is no option {first.partition('=')[0]}; did you mean '{option}'?")
+    if not first.startswith("-"):
+        known = Path(first).is_file() or find_config(first) is not None
+        file = first if known else "FILE"
+        more = "" if known else "; fulgurite configs lists those that come along"
+        errors.fail(f"'{first}' stands alone; a run is named by --config {file}{more}")
 
 
 def run(words: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import CommandError, fail
+from cli.words import WordParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,13 +27,12 @@ def run(words: Sequence[str]) -> None:
     Args:
         words: options after ``fulgurite stream``.
     """
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="fulgurite stream",
         description="Feed a recording of events, or a folder of images, to a spiking network chunk by"
         " chunk, as a camera would send it, and print what it thinks so far. The neurons keep their"
         " potentials from one chunk to the next; nothing else is kept, so a stream may be as long as it"
         " likes.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "name", help="what zoo.load takes: a checkpoint, a folder of zoo.save, hf-hub:OWNER/NAME, ..."

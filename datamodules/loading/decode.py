@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from datamodules.loading.errors import DataError
 
@@ -37,6 +37,8 @@ def open_image(path: str | Path, in_chans: int = 3) -> Image.Image:
             return found.copy() if found is image else found
     except FileNotFoundError:
         raise DataError(f"no such image: {path}") from None
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read the image {path}: it is of no format that Pillow knows") from None
     except IN_THE_WAY as error:
         raise DataError(f"cannot read the image {path}: {error}") from error
 

@@ -1,12 +1,16 @@
 """Bad input is one or two lines, before anything heavy begins."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from cli.config_files import check_config_files
-from cli.errors import did_you_mean, explain, out_of_memory, summary
+from cli.errors import did_you_mean, out_of_memory, summary
 from cli.main import main
 from datamodules import DataError
 
+TASK = "{class_path: ClassificationTask, init_args: {model: spiking_cnn_nano}}"
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -105,8 +109,98 @@ def test_a_command_that_is_none(capsys, word, expected):
     assert "Commands: fit, " in text
 
 
-def test_values_of_several_kinds_are_one_list():
-    message = (
-        "Parser key:\n  - Expected a typing.Literal[64, 32]\n  - Expected a typing.Literal['64', 'bf16']"
-    )
-    assert explain(message, [], {}).splitlines()[1].strip() == "must be one of 64, 32, bf16"
+OWN = """import torch
+
+
+class Bars(torch.utils.data.Dataset):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["--trainer.max_epochs", "one"], "trainer.max_epochs must be a whole number, got 'one'"),
+        (["--test_after_fit", "maybe"], "test_after_fit must be true or false, got 'maybe'"),
+        (["--model.loss", "cee"], "must be one of ce, tet, got 'cee'; did you mean 'ce'?"),
+        (["--model.class_weights", "balance"], "got 'balance'; did you mean 'balanced'?"),
+        (["--model.model", "[a]"], "model.model must be a word or a mapping {KEY: VALUE}, got '['a']'"),
+        (
+            ["--model.learning_rate", "1"],
+            "ClassificationTask has no option 'learning_rate'; did you mean 'lr'?",
+        ),
+        (["--trainer.max_epoch", "1"], "no option --trainer.max_epoch; did you mean 'trainer.max_epochs'?"),
+        (["--data", "CIFAR10"], "data: there is no class 'CIFAR10'; did you mean 'CIFAR10DataModule'?"),
+        (["--model", "DetectionTask"], "no class 'DetectionTask'; fulgurite fit --help lists them"),
+        (["--data", "ImageFolderDataModule"], "data.root is missing: ImageFolderDataModule needs it"),
+        (["--trainer.callbacks", "firing_rat"], "did you mean 'FiringRate'?"),
+        (["--data", "own_bars.Bras"], "there is no 'Bras' in own_bars"),
+        (
+            ["--data", "own_bars.Bars"],
+            "data: {class_path: DatasetDataModule, init_args: {train: {class_path: own",
+        ),
+        (["--model", "own_bars.Bars"], "a network stands within a task"),
+        (["--name"], "--name needs a value"),
+    ],
+)
+def test_what_the_parser_refuses(capsys, monkeypatch, tmp_path, typed, expected):
+    (tmp_path / "own_bars.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    run = ["fit", "--model", "ClassificationTask", "--model.model", "spiking_cnn_nano"]
+    assert expected in said(capsys, lambda: main([*run, "--data", "DigitsDataModule", *typed]))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("modle: {class_path: ClassificationTask}\ndata: DigitsDataModule\n", "did you mean 'model'?"),
+        ("model: {class_path: ClassificationTask, init_args: {model: x}}\n", "no data is named"),
+        (f"model: {TASK}\ndata: {{clas_path: X}}\n", "no option 'clas_path'; did you mean 'class_path'?"),
+    ],
+)
+def test_keys_of_a_file_that_are_none_or_missing(capsys, tmp_path, text, expected):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    assert expected in said(capsys, lambda: main(["fit", "--config", str(path)]))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "stbp/mnist5k"], "a run is named by --config stbp/mnist5k"),
+        (["fit", "nothing"], "--config FILE; fulgurite configs lists"),
+        (["fit", "--confg", "stbp/mnist5k"], "there is no option --confg; did you mean '--config'?"),
+        (
+            ["fit", "--config", "conversion/dcgs_fashion_mnist"],
+            "convert --config conversion/dcgs",
+        ),
+        (["convert", "--config", "stbp/mnist5k"], "fulgurite fit --config stbp/mnist5k"),
+        (["fit", "--config", "list.yaml"], "list.yaml is no run"),
+        (["fit", "--config", "comments.yaml"], "comments.yaml holds nothing but comments"),
+        (["predict", "x", "y", "--topk", "3"], "there is no option --topk; did you mean '--top_k'?"),
+        (["models", "--zebra"], "there is no option --zebra\n  fulgurite models --help"),
+        (["demo", "x", "--port", "abc"], "argument --port: invalid int value: 'abc'"),
+        (["info"], "required: name"),
+        (["predict", "spiking_cnn_nano", "nothing.png"], "no such file or folder: nothing.png"),
+        (["predict", "empty", "nothing.png"], "the folder empty holds neither a network nor checkpoints"),
+        (["predict", "./empty", "x.png"], "the folder empty holds no network"),
+        (["info", "my_net.Net"], "a class of your own is {class_path: my_net.Net}"),
+        (["info", "timm/resnt18"], "did you mean 'timm/resnet18'?"),
+    ],
+)
+def test_words_that_stand_alone_or_elsewhere(capsys, monkeypatch, tmp_path, words, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("list.yaml").write_text("- a\n- b\n")
+    Path("comments.yaml").write_text("# nothing\n")
+    assert expected in said(capsys, lambda: main(words))
+
+
+def test_what_was_predicted_stays_until_there_is_something_new(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("no.png").write_text("no image")
+    Path("predictions.csv").write_text("earlier")
+    text = said(capsys, lambda: main(["predict", "spiking_cnn_nano", "no.png"]))
+    assert "cannot read the image no.png: it is of no format that Pillow knows" in text
+    assert Path("predictions.csv").read_text() == "earlier"

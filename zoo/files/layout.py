@@ -41,6 +41,11 @@ def names_in(folder: str | Path) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
 
 
+def runs() -> list[str]:
+    """Runs in the working directory that have checkpoints, by name."""
+    return [name for name in names_in(RUNS) if is_run(Path(RUNS) / name)]
+
+
 def is_run(folder: Path) -> bool:
     """Whether ``fulgurite fit`` wrote this folder."""
     return (folder / RUN_CHECKPOINTS).is_dir()

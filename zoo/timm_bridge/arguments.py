@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from zoo.errors import CheckpointError
+from zoo.timm_bridge.names import no_timm
 
 FACTS = (  # of ``pretrained_cfg``: what inputs and outputs are, none of which says where weights are
     "num_classes", "input_size", "fixed_input_size", "min_input_size", "pool_size", "test_input_size",
@@ -38,9 +39,7 @@ def check_timm(name: str, arguments: Mapping[str, Any]) -> None:
 
     base = name.partition(".")[0]
     if not NAME.fullmatch(name) or not timm.is_model(base):
-        raise CheckpointError(
-            f"timm has no model {name[:200]!r}; zoo.list_models('timm/*') lists what it has"
-        )
+        raise CheckpointError(no_timm(name))
     accepted = constructor_arguments(sys.modules[timm.models.model_entrypoint(base).__module__].__dict__)
     for key, value in arguments.items():
         if key not in accepted:

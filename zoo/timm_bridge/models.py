@@ -14,7 +14,7 @@ from zoo.hub.explain import explain
 from zoo.hub.token import find_token
 from zoo.timm_bridge.adapt import CHANGES, adapted
 from zoo.timm_bridge.arguments import BEYOND
-from zoo.timm_bridge.names import pretrained_cfg, timm_origin
+from zoo.timm_bridge.names import no_timm, pretrained_cfg, timm_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ def load_timm(
     import timm
 
     if not timm.is_model(name.split(".", 1)[0]):
-        raise ValueError(f"timm has no model {name!r}; zoo.list_models('timm/*') lists what it has")
+        raise ValueError(no_timm(name))
     if weights is not None:
         return _from_file(name, str(weights), kwargs)
     has = timm.models.is_model_pretrained(name)

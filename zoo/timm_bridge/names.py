@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from spiking.arguments import nearest
 from zoo.files.layout import UNKNOWN
 from zoo.files.weights import WeightsCfg
 from zoo.registry import is_registered
@@ -25,6 +26,15 @@ def is_timm(name: str) -> bool:
 
     base = name.split(".", 1)[0]
     return bool(timm.is_model(base)) and not is_registered(base)
+
+
+def no_timm(name: str) -> str:
+    """What is said of a name that timm does not have."""
+    import timm
+
+    near = nearest(name.partition(".")[0], timm.list_models())
+    hint = f"did you mean '{PREFIX}{near}'?" if near else "zoo.list_models('timm/*') lists what it has"
+    return f"timm has no model {name[:200]!r}; {hint}"
 
 
 def list_timm(pattern: str, pretrained: bool) -> list[str]:
