@@ -87,7 +87,11 @@ def explain(message: str, known_keys: Iterable[str], classes: Mapping[str, type]
     if told.foreign is not None:
         return _foreign(told, place)
     if told.said is not None:
-        return f"{place}: {told.owner}: {told.said}"
+        return (
+            f"{place}: {told.said}"
+            if _short(told.owner) in classes
+            else f"{place}: {told.owner}: {told.said}"
+        )
     if place and (told.kinds or told.choices):
         return _value(told, place)
     if found := re.fullmatch(r"argument (--[\w.]+): expected one argument", message.strip()):

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,22 @@ def one_message() -> Iterator[None]:
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
         fail(_message(error))
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """Show warnings as a line, without the place in our code; with ``FULGURITE_TRACEBACK`` unchanged."""
+    before = warnings.formatwarning
+    if not os.environ.get("FULGURITE_TRACEBACK"):
+        warnings.formatwarning = _one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"fulgurite: warning: {message}\n"
 
 
 def _message(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cli import signals
 from cli.config_files import check_config_files
 from cli.errors import fail, nearest
-from cli.guard import one_message
+from cli.guard import one_message, short_warnings
 from cli.shipped_configs import config_values, resolve_configs
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 and one message on stderr if something went wrong; 128 + n after signal n.
     """
-    with signals.handled(), one_message():
+    with signals.handled(), one_message(), short_warnings():
         words = resolve_configs(sys.argv[1:] if args is None else args)
         _reach_own_modules(words)
         _run(words)

@@ -78,11 +78,11 @@ def _print(options: Any) -> None:
         _show_names(names)
         return
     if options.pretrained:  # also entries that mean nothing without the arguments which their weights bring
-        trained = listed(options.pattern, pretrained=True)
-        names = sorted({*names, *(name.partition(".")[0] for name in trained)})
+        trained = {name.partition(".")[0] for name in listed(options.pattern, pretrained=True)}
+        source = "timm/*" if options.pattern.startswith("timm/") else "*"
+        known = {name.partition(".")[0] for name in listed(source, pretrained=True)}
+        names = sorted(trained | (known & set(names)))
     rows = [zoo.describe(name) for name in names]
-    if options.pretrained:
-        rows = [row for row in rows if row.weights]
     if limit is not None:
         rows = [row for row in rows if row.parameters is not None and row.parameters <= limit]
     if not rows:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -126,6 +127,13 @@ class SpikingCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
+        asked = str(self.settings.trainer.accelerator)
+        reached = {"gpu": torch.accelerator.is_available, "cuda": torch.cuda.is_available}
+        if asked in reached and not reached[asked]():
+            raise errors.CommandError(
+                f"trainer.accelerator is {asked}, but PyTorch {torch.__version__} reaches no GPU here; leave"
+                " it out, and what there is is taken (or: cpu)"
+            )
         devices, most = self.settings.trainer.devices, max(8, 4 * (os.cpu_count() or 1))
         on_cpus = self.settings.trainer.accelerator == "cpu"
         if on_cpus and str(devices).isdecimal() and int(devices) > most:

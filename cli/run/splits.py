@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
+from lightning.pytorch.trainer.states import TrainerFn
+from rich import get_console
+from rich.progress import BarColumn
 from typing_extensions import override
 
 from cli.run.storage import RunLogger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+NARROW = 120  # columns of a terminal in which bar, samples and metrics do not fit into a line
 
 
 def described(trainer: pl.Trainer | None) -> dict[str, str]:
@@ -22,12 +28,27 @@ def described(trainer: pl.Trainer | None) -> dict[str, str]:
 
 
 class SplitProgressBar(RichProgressBar):
-    """Says which samples are tested, or choose the checkpoint."""
+    """Says which samples are tested, or choose the checkpoint.
+
+    While a training shows its metrics, a narrow terminal has no room for that, nor for the bar itself.
+    """
 
     @property
     @override
     def validation_description(self) -> str:
-        return self._with_split("Validation", "val")
+        return "Validation" if self._is_crowded(self._trainer) else self._with_split("Validation", "val")
+
+    @override
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        columns: list[Any] = super().configure_columns(trainer)
+        if not self._is_crowded(trainer):
+            return columns
+        return [one for one in columns if not isinstance(one, BarColumn | ProcessingSpeedColumn)]
+
+    @staticmethod
+    def _is_crowded(trainer: pl.Trainer | None) -> bool:
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        return fitting and get_console().width < NARROW
 
     @property
     @override

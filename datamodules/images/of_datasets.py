@@ -157,6 +157,8 @@ class DatasetDataModule(ClassificationDataModule):
         )
         if told is None or len(told) != len(data):
             told = [data[k][1] for k in range(len(data))]
+        if not len(told):
+            raise DataError(f"the data set {type(data).__name__} holds nothing")
         labels = np.asarray(told)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise DataError(f"labels must be one class number an item, got {labels.dtype} {labels.shape}")
