@@ -108,7 +108,7 @@ def test_information_about_entries_and_places(capsys):
     ("words", "expected"),
     [
         (["info", "spiking_cnn_nao"], "did you mean 'spiking_cnn_nano'?"),
-        (["predict", NANO, "nothing.png"], "no data set and no folder is called 'nothing.png'"),
+        (["predict", NANO, "nothing.png"], "no such file or folder: nothing.png"),
         (["predict", NANO, "mnist5"], "did you mean 'mnist5k'?"),
         (["predict", "sew_resnet18", "mnist5k"], "sew_resnet18 has no weights"),
         (["predict", "runs/nothing", "x.png"], "no such file or folder: runs/nothing"),
