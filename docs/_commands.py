@@ -70,12 +70,12 @@ def parser_of(module: str, words: list[str]) -> argparse.ArgumentParser:
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Every command, as it is typed, and its parser."""
-    runs = parser_of(COMMANDS["fit"], ["fit", "--config", ""])
-    (inside,) = (a for a in runs._actions if isinstance(a, argparse._SubParsersAction))
     for command, module in COMMANDS.items():
         if command not in RUNS:
             yield command, parser_of(module, [])
             continue
+        runs = parser_of(module, [command, "--config", ""])
+        (inside,) = (a for a in runs._actions if isinstance(a, argparse._SubParsersAction))
         yield f"{command} --config FILE", inside.choices[command]
         if command in BY_NAME:
             yield f"{command} NAME", parser_of(BY_NAME[command], [])
