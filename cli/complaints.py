@@ -171,7 +171,9 @@ def _of_the_line(message: str, keys: list[str]) -> str | None:
     for pattern in (r"[Kk]ey ['\"]([\w.]+)['\"] is not exp", r"does not accept option '([\w.]+)'"):
         if found := re.search(pattern, message):
             return f"there is no key '{found[1]}'{_near(found[1], keys) or '; --help all lists them'}"
-    if found := re.fullmatch(r"the following arguments are required: \w+\.(model|data)", message.strip()):
+    if found := re.fullmatch(
+        r"the following arguments are required: (?:fit|validate|test|predict)\.(model|data)", message.strip()
+    ):
         return f"no {found[1]} is named: the YAML file says `{found[1]}: CLASS` (--help lists them)"
     return None
 
@@ -222,7 +224,8 @@ def _unknown(told: Complaint, place: str, classes: Mapping[str, type]) -> str:
         for name, cls in classes.items()
         if not told.bases or {base.__name__ for base in cls.__mro__} & set(told.bases)
     }
-    near = fitting.get(nearest(_bare(word.rpartition(".")[2]), fitting) or "")
+    # what is left of a name is short, and resembles others by chance
+    near = fitting.get(nearest(_bare(word.rpartition(".")[2]), fitting, cutoff=0.65) or "")
     lists = "fulgurite fit --help lists them; one of your own is my_file.MyClass"
     return f"{place}: there is no class '{word}'; " + (f"did you mean '{near}'?" if near else lists)
 

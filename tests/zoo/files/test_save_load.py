@@ -212,7 +212,7 @@ def test_broken_descriptions(content, error, message, tiny, tmp_path):
 def test_places_that_hold_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         zoo.load(f"local-dir:{tmp_path / 'nothing'}")
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"neither config\.json"):
         zoo.load(f"local-dir:{tmp_path}")
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotADirectoryError, match="is a file"):
