@@ -20,6 +20,7 @@ from spiking.kernels.cpu.view import View
 from spiking.kernels.cpu.windows import Windows
 from spiking.kernels.operands import Operands
 from spiking.kernels.rules.base import Rule
+from spiking.kernels.rules.pooling import in_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,16 +81,12 @@ def covers(launch: Launch, x: Tensor) -> bool:
         return True
     from spiking.kernels.triton import normed as triton
 
-    return triton.covers(x, None)
+    return triton.covers(x)
 
 
 def pools(launch: Launch, x: Tensor, view: View) -> bool:
     """Whether that kernel can pool windows of 2 x 2."""
-    if launch.engine == "cpu":
-        return Windows.of(x[0], view) is not None
-    from spiking.kernels.triton import normed as triton
-
-    return triton.halves(x[0])
+    return in_windows(x[0].shape) if launch.engine != "cpu" else Windows.of(x[0], view) is not None
 
 
 def statistics(launch: Launch, x: Tensor, view: View) -> tuple[Tensor, Tensor]:

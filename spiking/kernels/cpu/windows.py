@@ -10,7 +10,7 @@ from spiking.kernels.cpu.channel_writer import Shape
 from spiking.kernels.cpu.codegen import LANES
 from spiking.kernels.cpu.view import View, padded, zeros_for_sums
 from spiking.kernels.cpu.writer import BLOCK
-from spiking.kernels.rules.pooling import WINDOW
+from spiking.kernels.rules.pooling import WINDOW, in_windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Windows(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, view: View) -> Windows | None:
         """Of ``x [N, C, H, W]``; None where it does not come in windows."""
-        if x.dim() != 4 or not view.lanes or x.shape[2] % 2 or x.shape[3] % 2:
+        if not view.lanes or not in_windows(x.shape):
             return None
         if not x.is_contiguous(memory_format=torch.channels_last):
             return None

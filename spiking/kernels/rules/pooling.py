@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 WINDOW = 4  # neurons of 2 x 2 places, row by row
 
 
+def in_windows(shape: Sequence[int]) -> bool:
+    """Whether maps ``[N, C, H, W]`` of this shape come in windows without a rest."""
+    return len(shape) == 4 and shape[2] % 2 == 0 and shape[3] % 2 == 0
+
+
 def pooled(code: Code, kind: str | None, spikes: Sequence[Vec]) -> Vec:
     """The mean (``"avg"``) or the largest (``"max"``) of a window; without a pooling the only one."""
     best = total = spikes[0]

@@ -41,14 +41,9 @@ class Behind(NamedTuple):
     pooling: str | None
 
 
-def covers(x: Tensor, pooling: str | None) -> bool:
+def covers(x: Tensor) -> bool:
     """Whether there are kernels for numbers ``[T', N, C, ...]``, dense and contiguous or channels-last."""
-    return x[0].numel() < LARGEST and (pooling is None or halves(x[0]))
-
-
-def halves(x: Tensor) -> bool:
-    """Whether maps ``[N, C, H, W]`` come in windows of 2 x 2."""
-    return x.dim() == 4 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
+    return x[0].numel() < LARGEST
 
 
 def _last(x: Tensor) -> bool:
