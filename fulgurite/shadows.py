@@ -6,7 +6,14 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("cli", "conversion", "datamodules", "lightning_modules", "spiking", "zoo")
+IMPORTED = {  # what comes with each package, whichever is asked for
+    "spiking": (),
+    "datamodules": (),
+    "conversion": ("spiking",),
+    "zoo": ("spiking", "conversion"),
+    "lightning_modules": ("spiking", "conversion", "zoo"),
+    "cli": ("spiking", "conversion", "zoo", "lightning_modules", "datamodules"),
+}
 ROOT = Path(__file__).resolve().parents[1]  # ours lie beside this package, in a wheel as in a checkout
 
 
@@ -15,7 +22,7 @@ class ShadowedPackageError(ImportError):
 
 
 def check(*names: str) -> None:
-    """Make sure that Python finds our packages, before one of them is imported.
+    """Make sure that Python finds our packages, and those that they import, before one of them is imported.
 
     Args:
         *names: of packages; all if none is given.
@@ -23,7 +30,9 @@ def check(*names: str) -> None:
     Raises:
         ShadowedPackageError: names the file that is found instead, and the ways out.
     """
-    for name in names or PACKAGES:
+    asked = names or tuple(IMPORTED)
+    needed = {other: None for package in asked for other in (package, *IMPORTED[package])}
+    for name in needed:
         own, found = ROOT / name / "__init__.py", _found(name)
         if found is not None and own.is_file() and found.resolve() != own:
             place = found.parent if found.name == "__init__.py" else found

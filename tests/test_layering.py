@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fulgurite.shadows import IMPORTED
 from tests.imports import House, Module, circles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,12 @@ def test_files_import_one_way(house):
 def test_folders_import_one_way(house):
     for package in (module.name for module in house.modules.values() if module.is_package):
         refuse_circles(house.between_siblings(package))
+
+
+def test_what_may_hide_a_package_is_looked_for_where_it_is_imported():
+    assert {name: {name, *others} for name, others in IMPORTED.items()} == {
+        name: allowed for name, allowed in ALLOWED.items() if name != "fulgurite"
+    }
 
 
 def test_packages_import_one_way(house):

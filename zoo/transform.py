@@ -32,7 +32,18 @@ class Transform:
     steps: Callable[[Image.Image], Tensor] = field(repr=False, compare=False)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Resize, crop and normalise one image, in grey or colour as the network has 1 or 3 channels."""
+        """Resize, crop and normalise one image, in grey or colour as the network has 1 or 3 channels.
+
+        Raises:
+            TypeError: not an image of PIL.
+        """
+        from PIL import Image
+
+        if not isinstance(image, Image.Image):
+            raise TypeError(
+                f"expected a PIL image, got {type(image).__name__}; PIL.Image.open(PATH) reads a file, and"
+                " torchvision.transforms.functional.to_pil_image takes tensors [C, H, W] and arrays [H, W, C]"
+            )
         return self.steps(image.convert("L" if self.input_size[0] == 1 else "RGB"))
 
 
@@ -51,11 +62,21 @@ def transform(model: nn.Module) -> Transform:
         bits a channel are for `datamodules.images`, since Pillow clips them.
 
     Raises:
-        ValueError: the network takes no images of 1 or 3 channels.
+        TypeError: not a network.
+        ValueError: the network does not say how its images are prepared, or takes no images of 1 or 3
+            channels.
     """
     from timm.data import create_transform, resolve_data_config
+    from torch import nn
 
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a network, got {model!r}; zoo.load(NAME) gives one")
     cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    if not cfg:
+        raise ValueError(
+            f"{type(model).__name__} does not say how its images are prepared: it has no pretrained_cfg, as"
+            " networks of zoo.load, zoo.create and timm have"
+        )
     data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
     channels, height, width = (int(n) for n in data["input_size"])
     if channels not in (1, 3):

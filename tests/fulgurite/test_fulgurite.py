@@ -67,6 +67,13 @@ def test_a_hidden_package_is_named_with_the_way_out(tmp_path, hidden):
     assert f"hides the package '{name}'" in asked.stderr
 
 
+def test_a_hidden_package_that_another_imports_is_named(tmp_path):
+    (tmp_path / "spiking.py").write_text("")
+    asked = run("-c", "import fulgurite; fulgurite.zoo", cwd=tmp_path)
+    assert f"{tmp_path / 'spiking.py'} hides the package 'spiking'" in asked.stderr
+    assert run("-c", "import fulgurite; fulgurite.datamodules", cwd=tmp_path).returncode == 0
+
+
 def test_a_folder_of_no_package_hides_nothing(tmp_path):
     (tmp_path / "zoo").mkdir()  # Python prefers packages that have an __init__.py
     assert run("-m", "fulgurite", "--version", cwd=tmp_path).returncode == 0

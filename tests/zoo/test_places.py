@@ -105,6 +105,19 @@ def test_the_transform_of_timm_s_network_is_timm_s():
     assert (own.crop_pct, own.interpolation) == (data["crop_pct"], data["interpolation"])
 
 
+@pytest.mark.parametrize("image", [torch.zeros(1, 28, 28), np.zeros((28, 28)), "digit.png"])
+def test_the_transform_says_what_else_it_would_take(image):
+    with pytest.raises(TypeError, match=rf"a PIL image, got {type(image).__name__}; .*to_pil_image"):
+        zoo.transform(zoo.create("spiking_cnn_nano"))(image)
+
+
+def test_what_does_not_know_its_preprocessing_is_refused():
+    with pytest.raises(ValueError, match="Linear does not say how its images are prepared"):
+        zoo.transform(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"expected a network, got 'spiking_cnn_nano'; zoo.load\(NAME\)"):
+        zoo.transform("spiking_cnn_nano")
+
+
 def test_a_network_of_other_channels_takes_no_images():
     with pytest.raises(ValueError, match="takes 2 channels"):
         zoo.transform(zoo.create("spiking_cnn_nano", in_chans=2))
