@@ -223,7 +223,7 @@ class ClassificationDataModule(BaseDataModule):
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Return batches (x, paths) of the images under `predict_dir`."""
+        """Return batches (x, paths) of the images under `predict_dir`; see `ImageDataset`."""
         if self.predict_dir is None:
             raise DataError("nothing to predict: set predict_dir to a folder or a list of images")
         if self.in_chans not in (1, 3):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lightning_modules.callbacks.predictions import ClassTable
+    from lightning_modules.callbacks.unread import Unread
 
 SHOWN = 20  # rows on the screen
 
@@ -79,6 +80,7 @@ def _predict(options: Any) -> None:
     from cli.demo.explain import class_names
     from cli.run.folder import check_output
     from lightning_modules.callbacks.predictions import ClassTable
+    from lightning_modules.callbacks.unread import Unread
 
     arguments = {} if options.time_steps is None else {"time_steps": options.time_steps}
     model = networks.load(options.name, **arguments)
@@ -94,18 +96,21 @@ def _predict(options: Any) -> None:
         raise CommandError(f"--device {options.device}: {summary(error)}") from error
     batches = _batches(model, options)
     names = class_names(model, int(model.num_classes))
-    outputs = _outputs(model, batches, device)
-    if task != "classification":
-        _keep_earlier(output)
+    unread = Unread()
+    outputs = _outputs(model, batches, device, unread)
+    if task == "classification":
+        table = ClassTable(names, options.top_k)
+        rows = list(_classified(outputs, names, table))
+        count = len(rows)
+        if rows:
+            _keep_earlier(output)
+            _write(rows, table, output)
+            _show(rows, options.name)
+    else:
         count = _write_others(task, outputs, names, output)
+    if count:
         print(f"{count} predictions written to {output}")
-        return
-    table = ClassTable(names, options.top_k)
-    rows = list(_classified(outputs, names, table))
-    _keep_earlier(output)
-    _write(rows, table, output)
-    _show(rows, options.name)
-    print(f"{len(rows)} predictions written to {output}")
+    unread.check(output)
 
 
 def _keep_earlier(output: Path) -> None:
@@ -151,9 +156,12 @@ def _batches(model: Any, options: Any) -> Iterable[tuple[Tensor, Any]]:
 
 
 def _outputs(
-    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any
+    model: Any, batches: Iterable[tuple[Tensor, Any]], device: Any, unread: Unread
 ) -> Iterator[tuple[Tensor, list[str], Tensor | None]]:
-    """Outputs ``[B, ...]`` of every batch, paths of its samples, and their true targets where known."""
+    """Outputs ``[B, ...]`` of every batch, paths of its samples, and their true targets where known.
+
+    Samples that could not be read are left out.
+    """
     import torch
     from rich.progress import track
 
@@ -164,8 +172,8 @@ def _outputs(
             outputs = model(x.transpose(0, 1) if x.dim() == 5 else x).float().cpu()
             if isinstance(known, torch.Tensor):
                 yield outputs, [f"test/{count + k}" for k in range(len(known))], known
-            else:
-                yield outputs, [str(path) for path in known], None
+            elif read := list(unread.leave_out(known, outputs)):
+                yield torch.stack([one for _, one in read]), [path for path, _ in read], None
             count += len(known)
 
 
@@ -181,6 +189,8 @@ def _write_others(
     rows: list[list[str]] = []
     count = 0
     for batch, paths, _ in outputs:
+        if not count:
+            _keep_earlier(output)
         for path, one in zip(paths, batch, strict=True):
             if task == "segmentation":
                 masks.write(path, one)

@@ -117,7 +117,8 @@ class ImageDataset(BatchDataset):
 
     Args:
         paths: the files.
-        labels: class numbers, or ``None`` to hand out paths instead of labels (prediction).
+        labels: class numbers, or ``None`` to hand out paths instead of labels (prediction). There an image
+            that cannot be read stops nothing: it is black, and the error stands in the place of its path.
         transform: maps one decoded image and its random key to float32 ``[C, H, W]``.
         in_chans: 1 for grey, 3 for RGB.
         seed: seed of the augmentation.
@@ -146,13 +147,31 @@ class ImageDataset(BatchDataset):
 
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Any]:
         indices, random = keys_of(self.seed, keys)
-        images = [
-            self.transform(open_image(self.paths[i], self.in_chans), int(key))
-            for i, key in zip(indices, random, strict=True)
-        ]
         if self.labels is None:
-            return torch.stack(images), [self.paths[i] for i in indices]
+            return self._to_predict([self.paths[i] for i in indices], random)
+        images = [self._image(self.paths[i], int(key)) for i, key in zip(indices, random, strict=True)]
         return torch.stack(images), self.labels[torch.from_numpy(indices)]
+
+    def _image(self, path: str, key: int) -> Tensor:
+        image: Tensor = self.transform(open_image(path, self.in_chans), key)
+        return image
+
+    def _to_predict(self, paths: Sequence[str], random: Keys) -> tuple[Tensor, list[str | DataError]]:
+        """Images and their paths; one that cannot be read is black, and its path the error."""
+        images: list[Tensor | None] = []
+        told: list[str | DataError] = []
+        for path, key in zip(paths, random, strict=True):
+            try:
+                images.append(self._image(path, int(key)))
+                told.append(path)
+            except DataError as error:
+                images.append(None)
+                told.append(error)
+        blank = next((image for image in images if image is not None), None)
+        if blank is None:  # the shape is known to the transform alone
+            blank = self.transform(Image.new("L" if self.in_chans == 1 else "RGB", (64, 64)), int(random[0]))
+        blank = torch.zeros_like(blank)
+        return torch.stack([blank if image is None else image for image in images]), told
 
     def __len__(self) -> int:
         return len(self.paths)

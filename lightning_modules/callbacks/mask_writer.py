@@ -17,6 +17,7 @@ from PIL import Image
 from typing_extensions import override
 
 from lightning_modules.callbacks.pair_writer import write_image
+from lightning_modules.callbacks.unread import Unread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +54,8 @@ def _palette(classes: int) -> bytes:
 class MaskWriter(BasePredictionWriter):
     """Writes ``NAME.png`` batch by batch, so that what is finished stays.
 
-    Batches are ``(x, paths)``; the task's ``predict_step`` gives logits ``[B, K, H, W]``. Images of one name
-    in several folders get the folder's name in front.
+    Batches are ``(x, paths)``, see `Unread`; the task's ``predict_step`` gives logits ``[B, K, H, W]``.
+    Images of one name in several folders get the folder's name in front.
 
     Args:
         output: the folder.
@@ -64,6 +65,7 @@ class MaskWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.output = Path(output)
         self.written: dict[Path, str] = {}
+        self.unread = Unread()
 
     @override
     def write_on_batch_end(
@@ -76,8 +78,8 @@ class MaskWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        for path, logits in zip(batch[1], prediction, strict=True):
-            self.write(str(path), logits)
+        for path, logits in self.unread.leave_out(batch[1], prediction):
+            self.write(path, logits)
 
     def write(self, path: str, logits: Tensor) -> Path:
         """Write the mask of one sample; returns its file."""
@@ -91,4 +93,6 @@ class MaskWriter(BasePredictionWriter):
 
     @override
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        rank_zero_info(f"{len(self.written)} masks written to {self.output}")
+        if self.written:
+            rank_zero_info(f"{len(self.written)} masks written to {self.output}")
+        self.unread.check(self.output)

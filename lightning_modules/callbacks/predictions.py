@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from typing_extensions import override
 
+from lightning_modules.callbacks.unread import Unread
 from zoo.files.atomic import replacing
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def write_table(
 class PredictionWriter(BasePredictionWriter):
     """Writes what a network says of images into a CSV, a line for each: its path, and what the table says.
 
-    Batches are ``(x, paths)``; the task's ``predict_step`` gives outputs ``[B, ...]``.
+    Batches are ``(x, paths)``, see `Unread`; the task's ``predict_step`` gives outputs ``[B, ...]``.
 
     Every process writes its own part while it goes; at the end the first one puts them together,
     in the order of the images, and renames the finished table into place.
@@ -134,6 +135,7 @@ class PredictionWriter(BasePredictionWriter):
         self.output = Path(output)
         self.table = table
         self.count = 0
+        self.unread = Unread()
 
     def _part(self, rank: int) -> Path:
         return self.output.with_name(f".{self.output.name}.part{rank}")
@@ -158,8 +160,8 @@ class PredictionWriter(BasePredictionWriter):
         outputs = prediction["logits"] if isinstance(prediction, dict) else prediction
         with self._part(trainer.global_rank).open("a", newline="") as file:
             writer = csv.writer(file)
-            for path, output in zip(batch[1], outputs, strict=True):
-                writer.writerow([str(path), *self.table.cells(output)])
+            for path, output in self.unread.leave_out(batch[1], outputs):
+                writer.writerow([path, *self.table.cells(output)])
 
     @override
     def write_on_epoch_end(
@@ -181,8 +183,14 @@ class PredictionWriter(BasePredictionWriter):
             with self._part(rank).open(newline="") as file:
                 rows += list(csv.reader(file))
         rows.sort(key=lambda row: row[0])  # as the data module lists the images
-        write_table(self.output, self.table, rows)
+        if rows:
+            write_table(self.output, self.table, rows)
         for rank in range(processes):
             self._part(rank).unlink()
         self.count = len(rows)
-        rank_zero_info(f"{len(rows)} predictions written to {self.output}")
+        if rows:
+            rank_zero_info(f"{len(rows)} predictions written to {self.output}")
+
+    @override
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.unread.check(self.output)

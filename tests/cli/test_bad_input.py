@@ -201,6 +201,9 @@ def test_what_was_predicted_stays_until_there_is_something_new(capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("no.png").write_text("no image")
     Path("predictions.csv").write_text("earlier")
-    text = said(capsys, lambda: main(["predict", "spiking_cnn_nano", "no.png"]))
-    assert "cannot read the image no.png: it is of no format that Pillow knows" in text
+    with pytest.warns(
+        UserWarning, match="cannot read the image no.png: it is of no format that Pillow knows"
+    ):
+        text = said(capsys, lambda: main(["predict", "spiking_cnn_nano", "no.png"]))
+    assert "none of 1 images could be read, so predictions.csv is not written" in text
     assert Path("predictions.csv").read_text() == "earlier"

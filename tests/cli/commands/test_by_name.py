@@ -63,6 +63,15 @@ def test_images_of_a_folder_are_classified(digits, capsys):
     assert "predictions.1.csv" in capsys.readouterr().out  # nothing is overwritten
 
 
+def test_a_damaged_image_costs_its_own_prediction_only(digits, capsys):
+    main(["predict", NANO, digits, "--output", "whole.csv"])
+    Path("images/0/cut.png").write_bytes(next(Path("images").rglob("*.png")).read_bytes()[:80])
+    with pytest.warns(UserWarning, match="cannot read the image images/0/cut.png"):
+        told = refused(capsys, "predict", NANO, digits, "--batch-size", "1")
+    assert "1 of 4 images could not be read; predictions.csv has the others" in told
+    assert table() == table("whole.csv")
+
+
 def test_a_data_set_is_classified_with_its_true_classes(capsys):
     main(["predict", NANO, "mnist5k", "--output", "out.csv", "--batch-size", "500"])
     rows = table("out.csv")

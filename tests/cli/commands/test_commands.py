@@ -76,8 +76,15 @@ def test_fit_then_test_then_predict(config, tmp_path, capsys):
     images.mkdir(parents=True)
     for i in range(3):
         Image.new("L", (20 + i, 16), 80 * i).save(images / f"{i}.png")
+    (images / "2.5.png").write_text("no image")  # costs its own prediction only
     options = ["--data.init_args.predict_dir", "images", "--output", "out.csv", "--top_k", "2"]
-    main(["predict", "--config", config, "--ckpt_path", "best", *options])
+    with (
+        pytest.warns(UserWarning, match="cannot read the image images/deep/2.5.png"),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main(["predict", "--config", config, "--ckpt_path", "best", *options])
+    assert ended.value.code == 2
+    assert "1 of 4 images could not be read; out.csv has the others" in capsys.readouterr().err
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png", "2.png"]
