@@ -10,7 +10,7 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli import signals
+from cli import own_code, signals
 from cli.errors import FULL, CommandError, disk_problem, fail, out_of_memory, summary
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameErro
 @contextmanager
 def one_message() -> Iterator[None]:
     """Say in one or two lines what went wrong, and leave with status 2; by a signal with 128 + its number.
+
+    Where code of the user's own was running, its file and line follow.
 
     With the variable ``FULGURITE_TRACEBACK`` errors pass unchanged. The traceback of one that is likely no
     fault of the user's is kept in a file.
@@ -36,7 +38,8 @@ def one_message() -> Iterator[None]:
             raise signals.Stopped(number) from error
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
-        fail(_message(error))
+        where = own_code.place(error)
+        fail(_message(error) + ("" if where is None else f"\n  in {where}"))
 
 
 @contextmanager
@@ -63,7 +66,8 @@ def _message(error: Exception) -> str:
     if (problem := disk_problem(error)) in FULL.values():
         return f"{problem}: {summary(error)}. Make room, then try again (a training: with --ckpt_path last)"
     if isinstance(error, FAULTS):
-        return f"{type(error).__name__}: {summary(error)}\n  the traceback is in {_kept(error)}"
+        kind = f"{type(error).__name__}: "
+        return f"{kind}{summary(error).removeprefix(kind)}\n  the traceback is in {_kept(error)}"
     return summary(error)
 
 

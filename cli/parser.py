@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
-from cli import complaints, errors
+from cli import complaints, errors, own_code
 from lightning_modules import BaseTask
 from lightning_modules.source import Calibration
 
@@ -51,5 +51,7 @@ class SpikingParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
         classes = errors.subclasses(BaseTask, LightningDataModule, Callback, Logger, Calibration)
-        sys.stderr.write(f"fulgurite: error: {complaints.explain(message, known, classes)}\n")
+        where = own_code.place(ex)
+        told = complaints.explain(message, known, classes) + ("" if where is None else f"\n  in {where}")
+        sys.stderr.write(f"fulgurite: error: {told}\n")
         self.exit(2)

@@ -47,7 +47,7 @@ def streaming(model: nn.Module) -> Iterator[None]:
     """
     units = {name: module for name, module in model.named_modules() if isinstance(module, Temporal)}
     if not any(isinstance(unit, Neuron) for unit in units.values()):
-        raise ValueError(f"{type(model).__name__} contains no spiking neurons, so there is no state to keep")
+        raise ValueError(f"{model._get_name()} contains no spiking neurons, so there is no state to keep")
     _refuse(model)
     session = Session(streams={unit: Stream(label=_label(model, name)) for name, unit in units.items()})
     with ExitStack() as stack:

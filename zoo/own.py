@@ -45,6 +45,11 @@ class OwnNetwork(ImageClassifier):
         self.path = path
 
     @override
+    def _get_name(self) -> str:
+        """What messages and ``repr`` call it: by the user's class, not by this one around it."""
+        return self.path
+
+    @override
     def forward(self, x: Tensor, *, steps: bool = False) -> Tensor:
         """Logits: their mean over T, ``[B, K]``, or with ``steps=True`` all, ``[T, B, K]``."""
         self.check_input(x)

@@ -37,8 +37,14 @@ class FiringRate(pl.Callback):
 
     def _begin(self, task: pl.LightningModule) -> None:
         model = task.get_submodule("model")
-        if self.optional and not any(isinstance(module, Neuron) for module in model.modules()):
-            return
+        if not any(isinstance(module, Neuron) for module in model.modules()):
+            if self.optional:
+                return
+            raise ValueError(
+                f"{model._get_name()} contains no spiking neurons, so it has no firing rate; for an ANN leave"
+                " out the callback FiringRate, or say optional: true; a spiking network has neurons of"
+                " `spiking`, such as spiking.LIF (those of other libraries are not known)"
+            )
         self._monitor = FiringRateMonitor(model)
         self._monitor.__enter__()
 

@@ -128,7 +128,7 @@ class FiringRateMonitor(HookedModules):
     def __init__(self, model: nn.Module, raster: bool | Sequence[str] = False) -> None:
         super().__init__(model, (Neuron,))
         if not self._watched:
-            raise ValueError(f"{type(model).__name__} contains no spiking neurons, so it has no firing rate")
+            raise ValueError(f"{model._get_name()} contains no spiking neurons, so it has no firing rate")
         if isinstance(raster, str):
             raster = [raster]
         wanted = self.names if raster is True else list(raster or ())
