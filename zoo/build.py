@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spiking.arguments import did_you_mean
+from zoo.argument_types import check_types
 from zoo.base import ZooModel
 from zoo.registry import get_entry
 
@@ -22,7 +23,8 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
         cls: the model class.
         name: entry name, the name of the calling function.
         variant: arguments that make this entry what it is; ``kwargs`` win over them.
-        **kwargs: the caller's arguments; ``None`` means the default. Unknown ones raise.
+        **kwargs: the caller's arguments; ``None`` means the default. Unknown ones, and those of another
+            type than the class declares, raise.
 
     Returns:
         A model with random weights in training mode, which knows its name and arguments.
@@ -33,6 +35,7 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
         if key not in accepted:
             hint = did_you_mean(key, accepted)
             raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
+    check_types(name, cls, kwargs)
     model = cls(**{**variant, **kwargs})
     model.architecture = name
     own = {key: getattr(model, key) for key in model.recorded if key in accepted}
