@@ -29,6 +29,10 @@ INSIDE = {  # where a class belongs that people put in the place of these
     "LightningDataModule": "a data set stands within a data module: data: {class_path: DatasetDataModule,"
     " init_args: {train: {class_path: %s}}}",
 }
+WAYS_OUT = {
+    "seed_everything": "\n  each seed is a run:"
+    " for s in 0 1 2; do fulgurite fit ... --seed_everything $s; done",
+}
 LONGEST = 80  # characters of a value that is repeated
 
 
@@ -47,6 +51,7 @@ class Complaint:
         choices: values that there are.
         got: the value, as it is shown.
         foreign: class that a value must be a kind of, and is not.
+        settings: what stands where settings belong that have names.
         said: what else is said of it.
     """
 
@@ -60,6 +65,7 @@ class Complaint:
     choices: dict[str, None] = field(default_factory=dict)
     got: str | None = None
     foreign: str | None = None
+    settings: str | None = None
     said: str | None = None
 
 
@@ -94,6 +100,9 @@ def explain(message: str, known_keys: Iterable[str], classes: Mapping[str, type]
         )
     if place and (told.kinds or told.choices):
         return _value(told, place)
+    if told.settings is not None:
+        place = told.keys[0] if told.owner is None else f"{place}.init_args"
+        return f"{place} must be {KINDS['dict']}, got {told.settings}"
     if found := re.fullmatch(r"argument (--[\w.]+): expected one argument", message.strip()):
         return f"{found[1]} needs a value"
     return without_noise(message)
@@ -124,7 +133,13 @@ def read(message: str) -> Complaint:
 
 def _is_settled(told: Complaint) -> bool:
     return bool(
-        told.said or told.foreign or told.option or told.missing or told.unknown or told.got is not None
+        told.said
+        or told.settings
+        or told.foreign
+        or told.option
+        or told.missing
+        or told.unknown
+        or told.got is not None
     )
 
 
@@ -135,6 +150,11 @@ def _read_line(told: Complaint, words: str) -> None:
         told.missing = found[1]
     elif found := re.match(r"Expected a dot import path string: (\S+)", words):
         told.unknown = found[1]
+    elif found := re.match(
+        r"Unable to load config ['\"](.*)['\"]$|'(\w+)' object has no attr.*'keys'", words
+    ):
+        # what is no mapping is taken for the name of a file, or asked for its keys
+        told.settings = found[1] or KINDS.get(found[2], found[2])
     elif found := re.match(r"No module named '([\w.]+)'", words):
         told.said = f"there is no module '{found[1]}' {SOUGHT}"
     elif found := re.match(r"module '([\w.]+)' has no attribute '(\w+)'", words):
@@ -163,11 +183,13 @@ def _of_the_line(message: str, keys: list[str]) -> str | None:
         words = found[1].split()
         option = next((word for word in words if word.startswith("-")), None)
         if option is None:
-            return f"'{found[1]}' belongs to no option; quote a value that has blanks or braces"
+            return (
+                f"'{found[1]}' belongs to no option; a file is named by --config FILE, and a value that has"
+                " blanks or braces is quoted"
+            )
         name = option.lstrip("-").partition("=")[0]
-        return (
-            f"there is no option {option.partition('=')[0]}{_near(name, keys) or '; --help all lists them'}"
-        )
+        hint = _near(name, keys).replace("did you mean '", "did you mean '--")
+        return f"there is no option {option.partition('=')[0]}{hint or '; --help all lists them'}"
     for pattern in (r"[Kk]ey ['\"]([\w.]+)['\"] is not exp", r"does not accept option '([\w.]+)'"):
         if found := re.search(pattern, message):
             return f"there is no key '{found[1]}'{_near(found[1], keys) or '; --help all lists them'}"
@@ -248,4 +270,4 @@ def _value(told: Complaint, place: str) -> str:
     got = _cut(got.strip("'"))
     near = nearest(got, told.choices) if told.choices else None
     hint = "" if near is None else f"; did you mean '{near}'?"
-    return f"{place} must be {' or '.join(wanted)}, got '{got}'{hint}"
+    return f"{place} must be {' or '.join(wanted)}, got '{got}'{hint}{WAYS_OUT.get(place, '')}"

@@ -133,6 +133,6 @@ def _run(words: Sequence[str]) -> None:
     elif command in COMMANDS:
         import_module(COMMANDS[command]).run(rest)
     else:
-        near = nearest(command, (*COMMANDS, *ALSO_SAID))
+        near = nearest(command, (*COMMANDS, *ALSO_SAID, "help"))
         hint = "." if near is None else f"; did you mean '{ALSO_SAID.get(near, near)}'?"
         fail(f"there is no command '{command}'{hint} Commands: {', '.join(COMMANDS)}")

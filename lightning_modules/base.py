@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_modules import optimizer_state
 from lightning_modules.optimizer import CountedSchedule, Schedule, StepSchedule, decay_groups
+from spiking.arguments import did_you_mean
 from spiking.measure.finite import damaged, listed, weight_norm
 from spiking.own import accepted_arguments
 
@@ -97,7 +98,9 @@ class BaseTask(pl.LightningModule):
                 raise ValueError(f"{label} must be at least {low:g}, got {value!r}")
         known = [str(name) for name in list_optimizers()]
         if optimizer.lower() not in known:
-            raise ValueError(f"unknown optimizer {optimizer!r}; timm has {', '.join(known[:12])}, ...")
+            hint = did_you_mean(optimizer, known)
+            often = ", ".join(name for name in ("sgd", "adam", "adamw", "lamb", "lion") if name in known)
+            raise ValueError(f"unknown optimizer {optimizer!r}; {hint}timm has {often} and others")
         if schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule must be 'cosine' or 'constant', got {schedule!r}")
         self.optimizer_name = optimizer.lower()

@@ -68,6 +68,25 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return "" if near is None else f"did you mean {near!r}? "
 
 
+def only_known(label: str, given: Iterable[str], known: Iterable[str], kind: str = "argument") -> None:
+    """Refuse names that there are not, with the one that was meant.
+
+    Args:
+        label: what takes them.
+        given: names that were given.
+        known: names that it takes.
+        kind: what they are.
+
+    Raises:
+        TypeError: a name is none of them.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            told = ", ".join(names) or "none"
+            raise TypeError(f"{label} has no {kind} {name!r}; {did_you_mean(name, names)}accepted: {told}")
+
+
 def tensor(label: str, value: Tensor, *, size: int | None = None) -> Tensor:
     """A floating-point tensor, or an error that names it.
 

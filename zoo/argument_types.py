@@ -60,7 +60,7 @@ def _resolved(annotation: Any, cls: type) -> Any:
         return annotation
     known = {**vars(typing), **vars(collections.abc), **vars(sys.modules[cls.__module__])}
     try:
-        return eval(annotation, known)  # noqa: S307  # our own source
+        return eval(annotation, known)  # our own source
     except (NameError, TypeError, AttributeError):
         return Any
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spiking.arguments import did_you_mean
+from spiking.arguments import only_known
 from zoo.argument_types import check_types
 from zoo.base import ZooModel
 from zoo.registry import get_entry
@@ -31,10 +31,7 @@ def build_model(cls: type[M], name: str, variant: Mapping[str, Any], **kwargs: A
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
     accepted = [p for p in inspect.signature(cls).parameters if p != "self"]
-    for key in kwargs:
-        if key not in accepted:
-            hint = did_you_mean(key, accepted)
-            raise TypeError(f"{name} has no argument {key!r}; {hint}accepted: {', '.join(accepted)}")
+    only_known(name, kwargs, accepted)
     check_types(name, cls, kwargs)
     model = cls(**{**variant, **kwargs})
     model.architecture = name

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from spiking.arguments import only_known
 from spiking.own import accepted_arguments, import_class, is_path, own_class
 from zoo.classifier import ImageClassifier
 from zoo.errors import CheckpointError
@@ -85,9 +86,10 @@ def name_of(told: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     unknown = sorted(set(told) - {"class_path", "init_args"})
     path = told.get("class_path")
     if unknown or not isinstance(path, str) or not is_path(path):
-        raise ValueError(
-            f"a network of your own is {{class_path: MODULE.CLASS, init_args: {{...}}}}, got {dict(told)}"
-        )
+        written = "{class_path: MODULE.CLASS, init_args: {...}}"
+        if not unknown and isinstance(path, str):
+            raise ValueError(f"{path!r} is no MODULE.CLASS such as my_net.Net; your own network is {written}")
+        raise ValueError(f"your own network is {written}, got {dict(told)}")
     import_class(path, nn.Module)
     return f"{PREFIX}{path}", dict(told.get("init_args") or {})
 
@@ -111,13 +113,8 @@ def build(
     path = name.removeprefix(PREFIX)
     cls = own_class(path, nn.Module)
     accepted = accepted_arguments(cls)
-    for key in arguments:
-        if key not in accepted:
-            known = ", ".join(accepted) or "none"
-            raise TypeError(f"{path} has no argument {key!r}; accepted: {known}")
+    only_known(path, [*arguments, *(["time_steps"] if time_steps is not None else [])], accepted)
     facts = {"num_classes": num_classes, "in_chans": in_chans, "time_steps": time_steps}
-    if time_steps is not None and "time_steps" not in accepted:
-        raise TypeError(f"{path} has no argument 'time_steps'; accepted: {', '.join(accepted) or 'none'}")
     given = {key: value for key, value in facts.items() if key in accepted and value is not None}
     net = cls(**given, **copy.deepcopy(arguments))
     steps = time_steps if time_steps is not None else int(getattr(net, "time_steps", 1) or 1)

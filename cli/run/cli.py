@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -27,6 +25,7 @@ from cli.run.messages import quiet, why_it_stopped
 from cli.run.options import RunOptions
 from cli.run.precision import slow_precision
 from cli.run.storage import AtomicCheckpointIO
+from cli.run.trainer_settings import check_trainer
 from cli.shipped_configs import find_config
 from lightning_modules import BaseTask, RunReport
 from lightning_modules.report_page import write_page
@@ -127,20 +126,7 @@ class SpikingCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        asked = str(self.settings.trainer.accelerator)
-        reached = {"gpu": torch.accelerator.is_available, "cuda": torch.cuda.is_available}
-        if asked in reached and not reached[asked]():
-            raise errors.CommandError(
-                f"trainer.accelerator is {asked}, but PyTorch {torch.__version__} reaches no GPU here; leave"
-                " it out, and what there is is taken (or: cpu)"
-            )
-        devices, most = self.settings.trainer.devices, max(8, 4 * (os.cpu_count() or 1))
-        on_cpus = self.settings.trainer.accelerator == "cpu"
-        if on_cpus and str(devices).isdecimal() and int(devices) > most:
-            raise errors.CommandError(
-                f"trainer.devices: {devices} asks for {devices} processes on {os.cpu_count()} cores;"
-                f" at most {most} make sense"
-            )
+        check_trainer(self.settings.trainer)
         if self.folder.checkpoint is not None:
             self.settings.ckpt_path = str(self.folder.checkpoint)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from conversion.graph.activations import pool_before_activation
 from conversion.graph.placement import at_activations
 from conversion.network.annotation import Traits
-from spiking.arguments import did_you_mean, nearest
+from spiking.arguments import nearest, only_known
 from spiking.layers import check_time_steps
 
 if TYPE_CHECKING:
@@ -160,13 +160,7 @@ def get_method(method: str | Method, settings: dict[str, Any]) -> Method:
         near = nearest(method, METHODS)
         hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(METHODS))}"
         raise ValueError(f"unknown conversion method {method!r}; {hint}")
-    known = [f.name for f in dataclasses.fields(cls)]
-    for key in settings:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise TypeError(
-                f"{cls.name} has no setting {key!r}; {hint}accepted: {', '.join(known) or 'none'}"
-            )
+    only_known(cls.name, settings, [f.name for f in dataclasses.fields(cls)], "setting")
     return cls(**settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from spiking.arguments import nearest
+from spiking.arguments import nearest, only_known
 from spiking.neurons.base import Neuron
 from spiking.neurons.clif import CLIF
 from spiking.neurons.differential import Differential, Tracking
@@ -86,10 +86,7 @@ def get_neuron(name: str, **arguments: Any) -> Neuron:
         TypeError: an argument that the neuron does not take.
     """
     cls = find_neuron(name)
-    known = list(accepted_arguments(cls))
-    for argument in arguments:
-        if argument not in known:
-            raise TypeError(f"{cls.__name__} has no argument {argument!r}; it takes {', '.join(known)}")
+    only_known(cls.__name__, arguments, accepted_arguments(cls))
     return cls(**arguments)
 
 

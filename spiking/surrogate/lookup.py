@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from spiking.arguments import nearest
+from spiking.arguments import nearest, only_known
 from spiking.surrogate.asymmetric import S2NN, LeakyKReLU, LogTailedReLU, SquarewaveFourierSeries
 from spiking.surrogate.base import Surrogate
 from spiking.surrogate.symmetric import (
@@ -90,8 +90,5 @@ def get_surrogate(name: str | Surrogate, **parameters: Any) -> Surrogate:
         hint = f"did you mean {_BY_NAME[near]!r}?" if near else f"known: {', '.join(list_surrogates())}"
         raise ValueError(f"unknown surrogate {name!r}; {hint}")
     cls = SURROGATES[key]
-    known = [f.name for f in dataclasses.fields(cls) if f.init]
-    for parameter in parameters:
-        if parameter not in known:
-            raise TypeError(f"{key} has no parameter {parameter!r}; it takes {', '.join(known)}")
+    only_known(key, parameters, [f.name for f in dataclasses.fields(cls) if f.init], "parameter")
     return cls(**parameters)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from spiking.arguments import did_you_mean
+from spiking.arguments import only_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,11 +67,7 @@ class Provenance:
         Raises:
             TypeError: no fact has such a name.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in facts:
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise TypeError(f"zoo.save has no argument {name!r}; {hint}accepted: {', '.join(known)}")
+        only_known("zoo.save", facts, [field.name for field in dataclasses.fields(cls)])
         return dataclasses.replace(stated or cls(), **facts)
 
     def data(self) -> dict[str, str | None]:
@@ -81,6 +77,5 @@ class Provenance:
             TypeError: it says anything else.
         """
         told = {"name": self.dataset} if isinstance(self.dataset, str) else dict(self.dataset or {})
-        if unknown := sorted(set(told) - set(DATASET)):
-            raise TypeError(f"dataset has no {unknown[0]!r}; accepted: {', '.join(DATASET)}")
+        only_known("dataset", told, DATASET, "key")
         return {key: told.get(key) for key in DATASET}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from spiking.arguments import only_known
 from zoo.errors import CheckpointError
 from zoo.models.snntorch_network import PARAMETERS, RESETS, modules_of
 
@@ -53,10 +54,7 @@ def arguments_of(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> dict[
             nobody said.
         TypeError: an unknown argument.
     """
-    if unknown := sorted(set(given) - {"layers", "input_shape", "reset_delay", "time_steps"}):
-        raise TypeError(
-            f"{ENTRY} has no argument {unknown[0]!r}; accepted: layers, input_shape, reset_delay, time_steps"
-        )
+    only_known(ENTRY, given, ("layers", "input_shape", "reset_delay", "time_steps"))
     modules = {path: (_kind(path, tensors), tensors) for path, tensors in modules_of(state).items()}
     kinds = [kind for kind, _ in modules.values()]
     layers = given.get("layers")

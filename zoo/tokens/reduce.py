@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from spiking.arguments import only_known
 from zoo.base import ZooModel
 from zoo.classifier import SpikingModel
 from zoo.layers.token_block import TokenBlock
@@ -127,10 +128,7 @@ def make_scorer(method: str | Scorer, settings: dict[str, Any]) -> Scorer:
         return method
     if method not in METHODS:
         raise ValueError(f"unknown token reduction {method!r}; known: {', '.join(METHODS)}")
-    accepted = list(inspect.signature(METHODS[method]).parameters)
-    for name in settings:
-        if name not in accepted:
-            raise TypeError(f"{method} has no setting {name!r}; it takes {', '.join(accepted) or 'none'}")
+    only_known(method, settings, inspect.signature(METHODS[method]).parameters, "setting")
     return METHODS[method](**settings)
 
 

@@ -154,7 +154,7 @@ def test_facts_of_the_data_reach_the_model(config):
         (["--model.init_args.lrr", "3"], "did you mean 'lr'"),
         (["--model.init_args.lr", "abc"], "abc"),
         (["--model.init_args.lr", "-1"], "lr must be"),
-        (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'"),
+        (["--trainer.max_epoch", "3"], "did you mean '--trainer.max_epochs'"),
         (["--data", "MNIST6kDataModule"], "did you mean 'MNIST5kDataModule'"),
         (["--model", "ClassificationTsk"], "did you mean 'ClassificationTask'"),
         (["--ckpt_path", "last"], "no checkpoint in"),

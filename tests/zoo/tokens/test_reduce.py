@@ -493,7 +493,7 @@ def test_is_not_saved_silently(tiny, tmp_path):
         ("spiking_cnn_nano", {}, ValueError, "has no blocks that could run on part of their tokens"),
         ("sdt_nano", {"method": "magic"}, ValueError, "unknown token reduction 'magic'; known: uncert, tp"),
         ("sdt_nano", {"method": "norm", "classes": 3}, TypeError, "norm has no setting 'classes'"),
-        ("sdt_nano", {"class": 3}, TypeError, "uncert has no setting 'class'; it takes fluctuation_weight"),
+        ("sdt_nano", {"class": 3}, TypeError, "uncert has no setting 'class'; did you mean 'classes'"),
         ("sdt_nano", {"keep": 0.0}, ValueError, "keep is a share of the tokens, above 0 and up to 1"),
         (
             "sdt_nano",
