@@ -69,7 +69,6 @@ def _export(options: Any) -> None:
         zoo.ExportError,
         zoo.HubError,
         zoo.UnknownModelError,
-        OSError,
         TypeError,
         ValueError,
     ) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import logging
 import warnings
@@ -42,7 +43,10 @@ def write(model: nn.Module, path: Path, request: Request) -> Exported:
     program = trace(plan.traced, request)
     request.say("writing")
     with quietly():
-        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(dict(request.metadata))})
+        content = io.BytesIO()  # PyTorch's own writer of files ends the whole process where the disk is full
+        torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(dict(request.metadata))})
+        path.write_bytes(content.getbuffer())
+        del content
         request.say("comparing with the network")
         again = torch.export.load(path).module()
 

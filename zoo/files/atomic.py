@@ -28,17 +28,13 @@ def replacing(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with _cleared(unfinished, path):
         with open(unfinished, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         sync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()  # gives the space of a full disk back at once
-        raise
 
 
 @contextlib.contextmanager
@@ -54,15 +50,24 @@ def replaced(path: Path) -> Iterator[Path]:
         OSError: the disk is full or not writable; ``path`` is what it was.
     """
     unfinished = path.with_name(f".unfinished.{path.name}")
-    try:
+    with _cleared(unfinished, path):
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
         sync_folder(path.parent)
-    except BaseException:
+
+
+@contextlib.contextmanager
+def _cleared(unfinished: Path, path: Path) -> Iterator[None]:
+    """Remove what is unfinished if the block fails, and have a full disk name the file that was to be."""
+    try:
+        yield
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            unfinished.unlink()
+            unfinished.unlink()  # gives the space of a full disk back at once
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # writing has only a handle
         raise
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,6 +177,17 @@ def test_a_killed_export_leaves_the_old_file_or_the_new_one(name, tmp_path):
     assert found[:-1].count(True) >= 2, "it dies while the new file is unfinished"
     assert not found[-1], "the last of them is left alone and finishes"
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_old_file(network, tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "net.pt2").write_text("old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*net.pt2'"):
+        zoo.export(network, tmp_path / "net.pt2")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_file_that_computes_something_else_is_refused_and_removed(network, pt2_file, tmp_path, monkeypatch):
