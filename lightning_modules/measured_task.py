@@ -43,6 +43,20 @@ class MeasuredTask(NetworkTask):
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
         """Raise an error that names targets which do not fit the outputs ``[T, B, ...]``."""
 
+    def check_width(self, found: int, wanted: int, what: str) -> None:
+        """Raise an error where the network was told another number of outputs than the data have.
+
+        Args:
+            found: outputs of the network.
+            wanted: as the data tell.
+            what: they are.
+        """
+        if found != wanted:
+            raise ValueError(
+                f"{self.title} gives {found} {what}, but the data have {wanted}; leave num_classes out of"
+                " model_args: the data tell it"
+            )
+
     def targets(self, y: Tensor) -> Tensor:
         """The targets of a batch as loss and metrics take them."""
         return y

@@ -82,6 +82,7 @@ class MultiLabelTask(MeasuredTask):
 
     @override
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        self.check_width(outputs.shape[-1], self.hparams["num_classes"], "labels")
         if target.shape != outputs.shape[1:] or not bool(((target == 0) | (target == 1)).all()):
             raise ValueError(
                 f"the data hold targets {tuple(target.shape)}, but 0 or 1 is expected for each of the"

@@ -75,6 +75,7 @@ class RegressionTask(MeasuredTask):
 
     @override
     def check_target(self, outputs: Tensor, target: Tensor) -> None:
+        self.check_width(outputs.shape[-1], self.num_outputs, "numbers")
         if target.shape != outputs.shape[1:] or not target.is_floating_point():
             raise ValueError(
                 f"the data hold {target.dtype} targets {tuple(target.shape)}, but the network estimates"

@@ -82,6 +82,7 @@ class SegmentationTask(MeasuredTask):
                 f"{self.title} gives outputs {tuple(outputs.shape)}, but every pixel needs its logits"
                 " [T, B, K, H, W]: choose a network for segmentation (fulgurite models --task segmentation)"
             )
+        self.check_width(outputs.shape[2], self.num_classes, "classes")
         expected = (outputs.shape[1], *outputs.shape[3:])
         if target.shape != expected or target.is_floating_point():
             raise ValueError(

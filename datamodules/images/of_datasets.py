@@ -28,6 +28,22 @@ TEST_FRACTION = 0.2
 SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` of one split, or of several, leaves
 
 
+def _pair(items: Any, row: int) -> Sequence[Any]:
+    """An item, which is (image, label), and maybe more that is not used.
+
+    Raises:
+        DataError: it is something else.
+    """
+    item = items[row]
+    if not isinstance(item, tuple | list) or len(item) < 2:
+        kind = f"a dict of {', '.join(map(str, item))}" if isinstance(item, dict) else type(item).__name__
+        raise DataError(
+            f"item {row} of {type(items).__name__} must be (image, class number), got {kind}; let its"
+            " __getitem__ return such a pair"
+        )
+    return item
+
+
 class ItemDataset(BatchDataset):
     """Items (image, label) of a data set of others, handed out as batches.
 
@@ -68,7 +84,7 @@ class ItemDataset(BatchDataset):
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         indices, random = keys_of(self.seed, keys)
         rows = self.rows[indices]
-        images = [self._image(self.items[int(row)][0], int(row)) for row in rows]
+        images = [self._image(_pair(self.items, int(row))[0], int(row)) for row in rows]
         shapes = {tuple(image.shape) for image in images}
         if len(shapes) > 1:
             raise DataError(f"images have several sizes ({sorted(shapes)[:3]}, ...); set image_size")
@@ -156,7 +172,7 @@ class DatasetDataModule(ClassificationDataModule):
             (v for n in ("targets", "labels", "_labels") if (v := getattr(data, n, None)) is not None), None
         )
         if told is None or len(told) != len(data):
-            told = [data[k][1] for k in range(len(data))]
+            told = [_pair(data, k)[1] for k in range(len(data))]
         if not len(told):
             raise DataError(f"the data set {type(data).__name__} holds nothing")
         labels = np.asarray(told)
@@ -168,7 +184,7 @@ class DatasetDataModule(ClassificationDataModule):
     @override
     def native_size(self) -> tuple[int, int]:
         """Height and width of the first image."""
-        image = self.items["train"][0][0]
+        image = _pair(self.items["train"], 0)[0]
         if isinstance(image, Image.Image):
             return image.height, image.width
         height, width = image.shape[-2:] if isinstance(image, Tensor) else image.shape[:2]

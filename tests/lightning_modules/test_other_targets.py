@@ -15,16 +15,16 @@ CNN = {"time_steps": 2, "channels": [4, 8], "pool_size": 1}
 FPN = {"time_steps": 2, "encoder_args": {"channels": [4, 8]}, "width": 4}
 
 
-def regression(m):
-    return RegressionTask("spiking_cnn_nano", CNN, num_outputs=m, in_chans=1)
+def regression(m, **more):
+    return RegressionTask("spiking_cnn_nano", CNN | more, num_outputs=m, in_chans=1)
 
 
-def multi_label(k):
-    return MultiLabelTask("spiking_cnn_nano", CNN, num_classes=k, in_chans=1)
+def multi_label(k, **more):
+    return MultiLabelTask("spiking_cnn_nano", CNN | more, num_classes=k, in_chans=1)
 
 
-def segmentation(model="spiking_fpn_nano", arguments=FPN):
-    return SegmentationTask(model, arguments, num_classes=2, in_chans=1)
+def segmentation(model="spiking_fpn_nano", arguments=FPN, **more):
+    return SegmentationTask(model, arguments | more, num_classes=2, in_chans=1)
 
 
 def values(task):
@@ -80,6 +80,13 @@ BYTES = torch.zeros(2, 16, 16, dtype=torch.uint8)
     [
         (regression(1), torch.ones(2, 1).long(), r"floats \(2, 1\)"),
         (regression(2), torch.ones(2, 3), "estimates 2 numbers"),
+        (
+            regression(2, num_classes=3),
+            torch.ones(2, 2),
+            r"gives 3 numbers, but the data have 2; leave num_classes out",
+        ),
+        (multi_label(2, num_classes=3), torch.ones(2, 2), "gives 3 labels, but the data have 2"),
+        (segmentation(num_classes=3), BYTES, "gives 3 classes, but the data have 2"),
         (multi_label(3), torch.tensor([0, 2]), "each of the 3 classes"),
         (multi_label(2), torch.full((2, 2), 0.5), "0 or 1 is expected"),
         (segmentation("spiking_cnn_nano", CNN), BYTES, "--task segmentation"),

@@ -98,11 +98,21 @@ def test_draws_keep_to_the_weights():
         (lambda: DatasetDataModule(_Stream(), in_chans=1), "must have a length"),
         (lambda: DatasetDataModule(Greys(), in_chans=1, num_classes=2), "labels go up to 2"),
         (lambda: DatasetDataModule(TensorDataset(torch.rand(4, 1, 2, 2), torch.rand(4))), "one class number"),
+        (
+            lambda: DatasetDataModule(_Named(), in_chans=1),
+            r"item 0 of _Named must be .* a dict of image, label",
+        ),
     ],
 )
 def test_what_is_no_data_of_classes_is_refused(make, expected):
     with pytest.raises(DataError, match=expected):
         make()
+
+
+class _Named(Greys):
+    def __getitem__(self, k):
+        image, label = super().__getitem__(k)
+        return {"image": image, "label": label}
 
 
 class _Stream(IterableDataset):
