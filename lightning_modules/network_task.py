@@ -85,6 +85,8 @@ class NetworkTask(BaseTask):
 
     @override
     def trained_by(self) -> tuple[str, str | None]:
+        if (self.hparams.get("model_args") or {}).get("hybrid"):
+            return "hybrid training: a QCFS network goes on as an LM-HT network", "2402.00411"
         spiking = any(isinstance(module, Neuron) for module in self.model.modules())
         if spiking or self.method != NetworkTask.method:
             return super().trained_by()

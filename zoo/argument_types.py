@@ -19,11 +19,11 @@ from spiking.arguments import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SIMPLE: dict[Any, tuple[type, str]] = {
+SIMPLE: dict[Any, tuple[type | tuple[type, ...], str]] = {
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a number"),
     bool: (bool, "true or false"),
-    str: (str, "a word"),
+    str: ((str, numbers.Integral), "a word"),  # which YAML reads as a number where it is one of digits
     dict: (collections.abc.Mapping, "a mapping {KEY: VALUE}"),
     collections.abc.Mapping: (collections.abc.Mapping, "a mapping {KEY: VALUE}"),
 }

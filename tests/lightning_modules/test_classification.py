@@ -191,6 +191,7 @@ def test_hybrid_training_starts_from_a_run_and_keeps_nothing_of_it(tmp_path, tin
     path, source = qcfs_checkpoint(tmp_path)
     args = {**HYBRID, "time_steps": 2, "hybrid": {"source": str(path), "init": "normalized"}}
     task = ClassificationTask("lmht_resnet20", model_args=args, num_classes=6, in_chans=1, lr=1e-2)
+    assert task.trained_by() == ("hybrid training: a QCFS network goes on as an LM-HT network", "2402.00411")
     x = torch.randn(4, 1, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(task.model.eval()(x), source(x), rtol=1e-4, atol=1e-4)

@@ -24,6 +24,11 @@ def test_values_of_another_type(name, given, message):
         zoo.create(name, **given)
 
 
+def test_words_of_digits_are_words():
+    """``pooling: 1010`` in a YAML file is a number."""
+    assert zoo.create("spikformer_nano", pooling=1010).model_args["pooling"] == 1010
+
+
 def test_lists_tuples_and_whole_numbers_for_numbers_fit():
     for channels in ([4, 4, 8], (4, 4, 8)):
         assert zoo.create("spiking_cnn_nano", channels=channels)

@@ -54,6 +54,8 @@ PARAMETERS = {
     ("lmht_spikformer_2_256_cifar10dvs", 10): 2_566_666 + 19 * 101,  # T = 10
     ("lmht_vgg13", 100): 28_703_140 + 12 * 5,
     ("lmht_vgg16", 100): 34_015_411 - 15 + 15 * 5,
+    ("lmht_vgg_nano", 10): 503_882 + 6 * 5,  # the ReLU network of configs/ann/cifar10_jpeg_vgg.yaml
+    ("ms_resnet_nano", 10): 559_874,  # our own count
     # torchvision's networks, whose neurons have no parameters
     ("jelly_vgg11", 1000): 132_863_336,
     ("jelly_vgg11_bn", 1000): 132_868_840,
@@ -92,9 +94,11 @@ LAYOUT = {
     "lmht_spikformer_4_384_cifar": (365, "2ae88015a712"),
     "lmht_vgg13": (136, "00457dbb70a2"),
     "lmht_vgg16": (172, "0ee20a29e9ee"),
+    "lmht_vgg_nano": (74, "d1ed4c2e9cb8"),
     "ms_resnet104": (649, "fc00279b4459"),
     "ms_resnet18": (128, "4f4887213d3c"),
     "ms_resnet34": (224, "0acc7ac357e7"),
+    "ms_resnet_nano": (74, "eda20e2718bf"),
     "qcfs_resnet18": (139, "d06f0c2c2227"),
     "qcfs_resnet20": (147, "6f86d1d1fbcb"),
     "qcfs_resnet34": (251, "0d2e104541ec"),

@@ -223,10 +223,12 @@ def _from_hybrid(key: str) -> str:
 
 
 PLAN_13 = ((64, 64), (128, 128), (256, 256), (512, 512, 512), (512,))
+PLAN_NANO = ((24,), (48, 64), (96, 128), (256,))
 PLAN_16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 FAMILY = Family(paper="2401.04486", first_conv="layer1.0.0", classifier="classifier.6.0")
 LMHT_PLAN = replace(FAMILY, paper=lmht.PAPER)
 LMHT_FAMILY = replace(LMHT_PLAN, checkpoint_filter_fn=lmht_filter_fn)
+LMHT_NANO = replace(LMHT_FAMILY, classifier="classifier.0.0")  # no hidden layers before it
 
 
 @FAMILY.register(CIFAR10_BY_IMAGE, small={"plan": ((8,), (8, 8), (16,)), "hidden": 64})
@@ -258,3 +260,10 @@ def lmht_vgg13(**kwargs: Any) -> SpikingVGG:
 def lmht_vgg16(**kwargs: Any) -> SpikingVGG:
     """`spiking_vgg16` with LM-HT neurons; what hybrid training makes of `qcfs_vgg16`."""
     return build_model(SpikingVGG, "lmht_vgg16", {"plan": PLAN_16, **lmht.VARIANT}, **kwargs)
+
+
+@LMHT_NANO.register(CIFAR10_BY_IMAGE, small={"plan": ((8,), (8, 8), (16,))})
+def lmht_vgg_nano(**kwargs: Any) -> SpikingVGG:
+    """A size of our own for images of 32 x 32, 0.5 M parameters, without hidden layers in the classifier."""
+    variant = {"plan": PLAN_NANO, "hidden": 0, "pool_size": 1, **lmht.VARIANT}
+    return build_model(SpikingVGG, "lmht_vgg_nano", variant, **kwargs)
