@@ -11,9 +11,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import zoo
-from lightning_modules.record import read_report, split_text
+from lightning_modules.record import REPORT, read_report, split_text
 from zoo.files.description import read_description
-from zoo.files.layout import CONFIG_FILE
+from zoo.files.layout import CONFIG_FILE, RUN_CHECKPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,11 @@ def outcome(folder: Path, name: str) -> Outcome:
         own = read_description(folder).recorded
         measured = {"time_steps": own.time_steps, "data": own.dataset, **own.measured}
         return of_metrics(name, own.task, own.metrics, own.seed, measured)
-    raise ValueError(f"{name} has no measured results; test it first: fulgurite test {name}")
+    if not report and not (folder / RUN_CHECKPOINTS).is_dir():
+        raise ValueError(
+            f"{folder} is no run, conversion or saved network: it has neither {REPORT} nor {CONFIG_FILE}"
+        )
+    raise ValueError(f"{name} has no measured results; test it first: fulgurite test {folder}")
 
 
 def of_metrics(

@@ -132,7 +132,8 @@ def test_what_zoo_save_wrote_is_compared_by_its_description(capsys):
     [
         (["m-a-sed0"], "no run, folder or entry is called 'm-a-sed0'; did you mean 'm-a-seed0'?"),
         (["sew_resnet18"], "sew_resnet18 has no weights that were measured"),
-        (["runs/untested"], "test it first: fulgurite test untested"),
+        (["runs/untested"], "test it first: fulgurite test runs/untested"),
+        (["runs/images"], "runs/images is no run, conversion or saved network: it has neither report.json"),
         (["runs/m-a-seed*", "runs/m-a-seed9"], "the seeds of m-a have different T"),
         (["runs/m-a-seed*", "runs/m-a"], "seed 0 of m-a is there 2 times: m-a-seed0"),
         (
@@ -142,7 +143,8 @@ def test_what_zoo_save_wrote_is_compared_by_its_description(capsys):
     ],
 )
 def test_what_cannot_be_compared(seeds, capsys, words, expected):
-    Path("runs/untested").mkdir()
+    Path("runs/untested/checkpoints").mkdir(parents=True)
+    Path("runs/images").mkdir()
     if "runs/m-a-seed9" in words:
         write("m-a-seed9", 9, acc1=0.5, acc1_t1=0.5, acc1_t3=0.5)
     if "runs/m-a" in words:

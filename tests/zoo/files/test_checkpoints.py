@@ -256,6 +256,12 @@ def test_ms_resnet_of_the_authors(name, examples, tiny, tmp_path):
     assert ms_resnet.checkpoint_filter_fn(state, tiny(name)) is state
 
 
+def test_a_file_of_something_else_is_called_no_checkpoint(tmp_path):
+    (tmp_path / "notes.pth").write_text("hello there")  # 'h' is an instruction of pickle that asks for more
+    with pytest.raises(zoo.CheckpointError, match=r"notes.pth is no checkpoint: it holds neither"):
+        zoo.read_checkpoint(tmp_path / "notes.pth")
+
+
 def test_read_checkpoint_needs_no_model(state, tmp_path):
     buffer = io.BytesIO()
     torch.save({"model": state}, buffer)

@@ -33,17 +33,17 @@ def read_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_harmless()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
-    except pickle.UnpicklingError as error:
-        if _starts_like_a_checkpoint(path):
+    except Exception as error:  # what hostile bytes make of torch's readers is not only their own errors
+        if not _starts_like_a_checkpoint(path):
+            raise CheckpointError(
+                f"{path} is no checkpoint: it holds neither an archive of tensors nor a pickle of them"
+            ) from error
+        if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{path} contains pickled code or objects, which could run anything, so it is not"
                 " loaded; in the program that wrote it, save only the tensors:"
                 " torch.save(model.state_dict(), PATH)"
             ) from error
-        raise CheckpointError(
-            f"{path} is no checkpoint: it holds neither an archive of tensors nor a pickle of them"
-        ) from error
-    except Exception as error:  # what hostile bytes make of torch's readers is not only their own errors
         raise CheckpointError(f"{path} cannot be read (cut off?): {first_line(error)}") from error
 
 
