@@ -78,9 +78,12 @@ def transform(model: nn.Module) -> Transform:
             " networks of zoo.load, zoo.create and timm have"
         )
     data: dict[str, Any] = resolve_data_config({}, pretrained_cfg=cfg)
-    channels, height, width = (int(n) for n in data["input_size"])
+    channels, height, width = data["input_size"] = _input_size(model, data["input_size"])
     if channels not in (1, 3):
         raise ValueError(f"this network takes {channels} channels, so images, which have 1 or 3, do not fit")
+    for key in ("mean", "std"):
+        if len(data[key]) != channels:  # as timm makes one channel of the weights of three
+            data[key] = (sum(data[key]) / len(data[key]),) * channels
     return Transform(
         input_size=(channels, height, width),
         mean=tuple(data["mean"]),
@@ -89,3 +92,14 @@ def transform(model: nn.Module) -> Transform:
         crop_pct=float(data["crop_pct"]),
         steps=create_transform(**data, is_training=False),
     )
+
+
+def _input_size(model: nn.Module, told: tuple[int, int, int]) -> tuple[int, int, int]:
+    """``(C, H, W)`` that a network takes; those of timm tell the ones of their weights."""
+    channels, height, width = (int(n) for n in told)
+    arguments = getattr(model, "model_args", None) or {}
+    channels = int(arguments.get("in_chans") or channels)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size is not None:
+        height, width = (int(n) for n in size)
+    return channels, height, width

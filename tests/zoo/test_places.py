@@ -121,3 +121,26 @@ def test_what_does_not_know_its_preprocessing_is_refused():
 def test_a_network_of_other_channels_takes_no_images():
     with pytest.raises(ValueError, match="takes 2 channels"):
         zoo.transform(zoo.create("spiking_cnn_nano", in_chans=2))
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "mean"),
+    [
+        ({"img_size": 32}, (3, 32, 32), (0.5, 0.5, 0.5)),
+        ({"img_size": (32, 48), "in_chans": 1}, (1, 32, 48), (0.5,)),
+        ({"in_chans": 1}, (1, 160, 160), (0.5,)),
+    ],
+)
+def test_images_are_prepared_for_the_size_and_channels_a_timm_network_was_built_for(options, size, mean):
+    model = zoo.load("timm/test_vit", pretrained=False, **options).eval()
+    transform = zoo.transform(model)
+    image = transform(Image.new("RGB", (70, 50), "red"))
+    assert (transform.input_size, transform.mean, tuple(image.shape)) == (size, mean, size)
+    with torch.no_grad():
+        assert model(image[None]).shape == (1, 1000)
+
+
+def test_one_channel_of_a_network_of_ours_has_one_mean():
+    transform = zoo.transform(zoo.create("ms_resnet_nano", in_chans=1))
+    assert transform.input_size == (1, 32, 32)
+    assert len(transform.mean) == len(transform.std) == 1
