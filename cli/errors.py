@@ -121,6 +121,8 @@ OWN = ("cli", "conversion", "datamodules", "lightning_modules", "spiking", "zoo"
 def summary(error: BaseException) -> str:
     """Return one or two lines for an error: its message, with the type where that alone says little."""
     text = _from_worker(str(error).strip())
+    # the parser says whose constructor failed, by its path
+    text = re.sub(r"^Problem with given class_path '(?:\w+\.)*(\w+)':\s*", r"\1: ", text)
     if "Given value" in text:  # the parser reports what a constructor refused, with all its arguments
         text = "\n".join(line.strip() for line in without_noise(text).splitlines())
     if type(error).__module__.partition(".")[0] not in OWN:  # a library's may be a page

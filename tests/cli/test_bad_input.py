@@ -68,6 +68,11 @@ def test_an_error_of_a_worker_is_its_message():
     assert summary(DataError(text)) == "cannot read the image a.png: bad"
 
 
+def test_whose_constructor_failed_stands_before_what_it_said():
+    text = "Problem with given class_path 'lightning_modules.ClassificationTask':\n  'Net' has no 'heads'"
+    assert summary(ValueError(text)) == "ClassificationTask: 'Net' has no 'heads'"
+
+
 @pytest.mark.parametrize(
     ("error", "size"),
     [
