@@ -121,10 +121,10 @@ OWN = ("cli", "conversion", "datamodules", "lightning_modules", "spiking", "zoo"
 def summary(error: BaseException) -> str:
     """Return one or two lines for an error: its message, with the type where that alone says little."""
     text = _from_worker(str(error).strip())
-    # the parser says whose constructor failed, by its path
-    text = re.sub(r"^Problem with given class_path '(?:\w+\.)*(\w+)':\s*", r"\1: ", text)
     if "Given value" in text:  # the parser reports what a constructor refused, with all its arguments
         text = "\n".join(line.strip() for line in without_noise(text).splitlines())
+    # the parser says whose constructor failed, by its path
+    text = re.sub(r"^Problem with given class_path '(?:\w+\.)*(\w+)':\s*", r"\1: ", text)
     if type(error).__module__.partition(".")[0] not in OWN:  # a library's may be a page
         text = "\n  ".join([line.strip() for line in text.splitlines() if line.strip()][:2])
     return text if len(text.split()) > 2 else f"{type(error).__name__}: {text or 'no message'}"

@@ -69,7 +69,11 @@ def test_an_error_of_a_worker_is_its_message():
 
 
 def test_whose_constructor_failed_stands_before_what_it_said():
-    text = "Problem with given class_path 'lightning_modules.ClassificationTask':\n  'Net' has no 'heads'"
+    text = (
+        "Does not validate against any of the Union subtypes\nSubtypes: [<class 'a.B'>, <class 'NoneType'>]\n"
+        "Errors:\n  - Problem with given class_path 'lightning_modules.ClassificationTask':\n"
+        "    'Net' has no 'heads'\n  - Expected a <class 'NoneType'>\nGiven value: Namespace(a=1)"
+    )
     assert summary(ValueError(text)) == "ClassificationTask: 'Net' has no 'heads'"
 
 
