@@ -50,8 +50,10 @@ class Entry:
 
     @property
     def weights(self) -> dict[str, WeightsCfg]:
-        """Weights by tag: those declared in the code, then those found in the weights folders."""
-        return {**find_weights(self.name), **self.declared}
+        """Weights by tag, from the weights folders and the code; those for the entry's own input come first."""
+        found = {**find_weights(self.name), **self.declared}
+        own = self.cfg.get("input_size")
+        return dict(sorted(found.items(), key=lambda item: item[1].input_size != own))
 
 
 _ENTRIES: dict[str, Entry] = {}
