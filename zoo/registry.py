@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def weights(self) -> dict[str, WeightsCfg]:
-        """Weights by tag, from the weights folders and the code; those for the entry's own input come first."""
+        """Weights by tag, of the weights folders and the code; those for the entry's own input come first."""
         found = {**find_weights(self.name), **self.declared}
         own = self.cfg.get("input_size")
         return dict(sorted(found.items(), key=lambda item: item[1].input_size != own))
