@@ -9,10 +9,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.errors import OWN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-from cli.errors import OWN
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = ("site-packages", "dist-packages")
