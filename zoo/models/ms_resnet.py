@@ -235,7 +235,7 @@ def ms_resnet104(**kwargs: Any) -> MSResNet:
     return build_model(MSResNet, "ms_resnet104", variant, **kwargs)
 
 
-@FAMILY.register(CIFAR10, small={"layers": (1, 1), "planes": (8, 16)})
+@FAMILY.register(CIFAR10)
 def ms_resnet_nano(**kwargs: Any) -> MSResNet:
     """A size of our own for colour images of 32 x 32, 0.56 M parameters; the surrogate is an arctangent."""
     variant = {

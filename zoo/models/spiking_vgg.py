@@ -262,7 +262,7 @@ def lmht_vgg16(**kwargs: Any) -> SpikingVGG:
     return build_model(SpikingVGG, "lmht_vgg16", {"plan": PLAN_16, **lmht.VARIANT}, **kwargs)
 
 
-@LMHT_NANO.register(CIFAR10_BY_IMAGE, small={"plan": ((8,), (8, 8), (16,))})
+@LMHT_NANO.register(CIFAR10_BY_IMAGE)
 def lmht_vgg_nano(**kwargs: Any) -> SpikingVGG:
     """A size of our own for images of 32 x 32, 0.5 M parameters, without hidden layers in the classifier."""
     variant = {"plan": PLAN_NANO, "hidden": 0, "pool_size": 1, **lmht.VARIANT}

@@ -16,6 +16,7 @@ from zoo.registry import get_entry
 SMALL = {
     "lmht_vgg13": {"plan": ((8,), (8, 8), (16,)), "hidden": 32},
     "lmht_vgg16": {"plan": ((8,), (8, 8), (16,)), "hidden": 32},
+    "lmht_vgg_nano": {"plan": ((8,), (8, 8), (16,))},
     "lmht_resnet18": {"layers": (1, 1), "planes": (8, 16)},
     "lmht_resnet19": {"layers": (1, 1), "planes": (8, 16), "stem_width": 8, "hidden": 32},
     "lmht_resnet20": {"layers": (1, 1), "planes": (8, 16)},
