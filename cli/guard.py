@@ -38,8 +38,7 @@ def one_message() -> Iterator[None]:
             raise signals.Stopped(number) from error
         if os.environ.get("FULGURITE_TRACEBACK"):
             raise
-        where = own_code.place(error)
-        fail(_message(error) + ("" if where is None else f"\n  in {where}"))
+        fail(_message(error) + own_code.ending(error))
 
 
 @contextmanager

@@ -43,6 +43,12 @@ def place(error: BaseException | None) -> str | None:
     return None
 
 
+def ending(error: BaseException | None) -> str:
+    """What follows the message of an error: the line of `place`, or nothing."""
+    where = place(error)
+    return "" if where is None else f"\n  in {where}"
+
+
 def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
     """Files and lines, the innermost last."""
     for frame, line in traceback.walk_tb(error.__traceback__):

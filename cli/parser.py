@@ -51,7 +51,6 @@ class SpikingParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         known = [s.lstrip("-") for action in parser._actions for s in action.option_strings]
         classes = errors.subclasses(BaseTask, LightningDataModule, Callback, Logger, Calibration)
-        where = own_code.place(ex)
-        told = complaints.explain(message, known, classes) + ("" if where is None else f"\n  in {where}")
+        told = complaints.explain(message, known, classes) + own_code.ending(ex)
         sys.stderr.write(f"fulgurite: error: {told}\n")
         self.exit(2)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zoo
 from lightning_modules.preprocessing import recorded_in, wanted_by
 from lightning_modules.record import read_report, split_text
-from spiking.arguments import did_you_mean
+from spiking.arguments import only_known
 from zoo.files.checkpoint import weights_file
 from zoo.files.layout import is_run, run_checkpoint, sha256_of
 from zoo.rebuild import architecture_of
@@ -170,11 +170,7 @@ def as_plain(label: str, kind: type[S], value: S | Mapping[str, Any]) -> S:
     if isinstance(value, kind):
         return value
     assert isinstance(value, Mapping)
-    known = [f.name for f in fields(kind)]
-    for key in value:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise ValueError(f"{label} has no key {key!r}; {hint}accepted: {', '.join(known)}")
+    only_known(label, value, [f.name for f in fields(kind)], "key", ValueError)
     try:
         return kind(**value)
     except TypeError as error:

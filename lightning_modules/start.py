@@ -9,6 +9,7 @@ from conversion import lmht
 from lightning_modules.base import FIRST_WEIGHTS
 from lightning_modules.source import Source, as_plain
 from spiking import Neuron
+from spiking.arguments import only_known
 from spiking.own import import_class, is_path
 
 if TYPE_CHECKING:
@@ -51,8 +52,5 @@ def _start_from_qcfs(model: nn.Module, options: dict[str, Any], arguments: dict[
         raise ValueError(f"model_args.hybrid needs a source, the trained QCFS network, got {options}")
     given = options.pop("source")
     source = as_plain("hybrid.source", Source, {"model": given} if isinstance(given, str) else given)
-    if unknown := set(options) - {"init", "official_bias"}:
-        raise ValueError(
-            f"model_args.hybrid has no key {min(unknown)!r}; accepted: source, init, official_bias"
-        )
+    only_known("model_args.hybrid", options, ("source", "init", "official_bias"), "key", ValueError)
     lmht.from_qcfs(model, source.load(arguments["num_classes"], arguments["in_chans"]), **options)

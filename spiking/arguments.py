@@ -68,7 +68,13 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return "" if near is None else f"did you mean {near!r}? "
 
 
-def only_known(label: str, given: Iterable[str], known: Iterable[str], kind: str = "argument") -> None:
+def only_known(
+    label: str,
+    given: Iterable[str],
+    known: Iterable[str],
+    kind: str = "argument",
+    error: type[Exception] = TypeError,
+) -> None:
     """Refuse names that there are not, with the one that was meant.
 
     Args:
@@ -76,15 +82,16 @@ def only_known(label: str, given: Iterable[str], known: Iterable[str], kind: str
         given: names that were given.
         known: names that it takes.
         kind: what they are.
+        error: what is raised; a key of a mapping that came as a value makes that value wrong.
 
     Raises:
-        TypeError: a name is none of them.
+        TypeError: a name is none of them; or ``error``.
     """
     names = list(known)
     for name in given:
         if name not in names:
             told = ", ".join(names) or "none"
-            raise TypeError(f"{label} has no {kind} {name!r}; {did_you_mean(name, names)}accepted: {told}")
+            raise error(f"{label} has no {kind} {name!r}; {did_you_mean(name, names)}accepted: {told}")
 
 
 def tensor(label: str, value: Tensor, *, size: int | None = None) -> Tensor:

@@ -45,7 +45,7 @@ def test_all_of_them_are_tested():
 @pytest.mark.parametrize("name", PICTURES)
 def test_what_is_recorded_of_networks_for_pictures(name):
     weights = zoo.describe(name).weights[name.partition(".")[2]]
-    assert weights.metrics["test/acc1"] >= (0.66 if name.startswith("spikingresformer") else 0.79)
+    assert weights.metrics["test/acc1"] >= (0.66 if name.startswith("spikingresformer") else 0.8)
     assert (weights.measured["split"], weights.measured["samples"]) == ("test", 10_000)
     assert not weights.measured.get("chosen"), "the checkpoint was chosen on training images"
     assert weights.command
